@@ -1,0 +1,53 @@
+"""Small data sets and folders that the tests share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("TEXAD_SHARED", ROOT.parent / "shared"))
+
+
+def needs_shared(relative: str) -> Path:
+    """A file of the real material, or a skip that says what is missing."""
+    path = SHARED / relative
+    if not path.exists():
+        pytest.skip(f"real material {relative} is absent; set TEXAD_SHARED to the folder that holds it")
+    return path
+
+
+def write_category(folder: Path, *, n_train: int = 6, n_good: int = 3, n_defective: int = 3, size: int = 64, seed: int = 0) -> Path:
+    """A tiny category in MVTec AD's layout: noise on grey, and a bright square as defect `spot`."""
+    rng = np.random.default_rng(seed)
+
+    def save(path: Path, pixels: np.ndarray) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+    def surface() -> np.ndarray:
+        return rng.integers(90, 150, (size, size, 3), dtype=np.uint8)
+
+    for i in range(n_train):
+        save(folder / "train" / "good" / f"{i:03d}.png", surface())
+    for i in range(n_good):
+        save(folder / "test" / "good" / f"{i:03d}.png", surface())
+    for i in range(n_defective):
+        image, mask = surface(), np.zeros((size, size), dtype=np.uint8)
+        row, column = rng.integers(8, size - 24, 2)
+        image[row : row + 16, column : column + 16] = 255
+        mask[row : row + 16, column : column + 16] = 255
+        save(folder / "test" / "spot" / f"{i:03d}.png", image)
+        save(folder / "ground_truth" / "spot" / f"{i:03d}_mask.png", mask)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def surfaces(tmp_path_factory) -> Path:
+    """A data set of two tiny categories; one has a name that needs care."""
+    folder = tmp_path_factory.mktemp("data") / "surfaces"
+    write_category(folder / "steel", seed=1)
+    write_category(folder / "brushed <b>& ünusual", seed=2)
+    return folder

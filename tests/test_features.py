@@ -1,0 +1,128 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import needs_shared
+from PIL import Image
+from torchvision.models import resnet50
+
+from texad import features, preprocessing, weights
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return weights.load("random", 0)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    rng = np.random.default_rng(0)
+    files = [tmp_path / f"{i}.png" for i in range(5)]
+    for file in files:
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(file)
+    return files
+
+
+def torchvisions_own(state_dict, x):
+    whole = resnet50(weights=None)
+    whole.load_state_dict(state_dict, strict=False)
+    seen = {}
+    whole.layer3.register_forward_hook(lambda module, inputs, output: seen.update(layer3=output))
+    with torch.inference_mode():
+        whole.eval()(x)
+    return seen["layer3"]
+
+
+@torch.inference_mode()
+def test_backbone_computes_what_torchvision_computes(loaded):
+    x = torch.rand(2, 3, 224, 224)
+    result = features.build_backbone(loaded)(x)
+    assert result.shape == (2, 1024, 14, 14)
+    torch.testing.assert_close(result, torchvisions_own(loaded.state_dict, x), rtol=1e-3, atol=1e-3 * float(result.abs().max()))
+
+
+def test_nothing_behind_layer3_is_there(loaded):
+    assert [name for name, _ in features.build_backbone(loaded).named_children()][-1] == "layer3"
+
+
+@torch.inference_mode()
+def test_the_original_network_has_its_stride_in_the_first_convolution(loaded):
+    original = features.build_backbone(dataclasses.replace(loaded, stride_in_1x1=True))
+    for layer in (original.layer2, original.layer3):
+        assert layer[0].conv1.stride == (2, 2) and layer[0].conv2.stride == (1, 1)
+    x = torch.rand(1, 3, 64, 64)
+    assert original(x).shape == (1, 1024, 4, 4)
+    assert not torch.allclose(original(x), features.build_backbone(loaded)(x))
+
+
+@torch.inference_mode()
+def test_folding_changes_nothing_but_the_layers(loaded, paths):
+    backbone = features.build_backbone(loaded)
+    features.calibrate_batchnorm(backbone, paths, image_size=64, progress=False)
+    x = preprocessing.load_images(paths, 64)
+    before = backbone(x)
+    folded = features.fold_batchnorm(backbone)
+    assert not [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    torch.testing.assert_close(folded(x), before, rtol=1e-3, atol=1e-4 * float(before.abs().max()))
+
+
+@torch.inference_mode()
+def test_calibration_gives_each_channel_mean_zero_and_variance_one(loaded, paths):
+    backbone = features.build_backbone(loaded)
+    features.calibrate_batchnorm(backbone, paths, image_size=64, batch_size=5, progress=False)
+    assert not backbone.training
+    seen = {}
+    backbone.layer3[5].bn3.register_forward_hook(lambda module, inputs, output: seen.update(output=output))
+    backbone(preprocessing.load_images(paths, 64))
+    assert seen["output"].mean(dim=(0, 2, 3)).abs().max() < 0.05
+    # PyTorch normalises with the biased variance and remembers the unbiased one: n values apart by n / (n - 1)
+    torch.testing.assert_close(seen["output"].var(dim=(0, 2, 3)), torch.ones(1024), rtol=0.05, atol=0)
+
+
+def test_extracted_features_are_the_backbones_and_lie_on_disk(loaded, paths, tmp_path):
+    backbone = features.build_backbone(loaded)
+    result = features.extract(backbone, paths, tmp_path / "f" / "train.npy", image_size=64, batch_size=2, progress=False)
+    assert isinstance(result, np.memmap) and result.shape == (5, 1024, 4, 4) and result.dtype == np.float32
+    with torch.inference_mode():
+        expected = backbone(preprocessing.load_images(paths, 64)).numpy()
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    assert [file.name for file in (tmp_path / "f").iterdir()] == ["train.npy"]
+
+
+def test_normalize_reaches_the_backbone(loaded, paths, tmp_path):
+    backbone = features.build_backbone(loaded)
+    options = dict(image_size=32, progress=False)
+    plain = features.extract(backbone, paths, tmp_path / "plain.npy", **options)
+    normalized = features.extract(backbone, paths, tmp_path / "normalized.npy", normalize=True, **options)
+    assert not np.allclose(plain, normalized)
+
+
+def test_an_unreadable_image_leaves_no_half_file(loaded, paths, tmp_path):
+    paths[3].write_text("no image")
+    with pytest.raises(ValueError, match=paths[3].name):
+        features.extract(features.build_backbone(loaded), paths, tmp_path / "f" / "x.npy", image_size=32, progress=False)
+    assert not list((tmp_path / "f").iterdir())
+
+
+def test_features_that_are_not_finite_are_refused(loaded, paths, tmp_path):
+    backbone = features.build_backbone(loaded)
+    with torch.no_grad():
+        backbone.layer3[5].bn3.bias.fill_(torch.inf)
+    with pytest.raises(ValueError, match="not finite"):
+        features.extract(backbone, paths, tmp_path / "x.npy", image_size=32, progress=False)
+
+
+def test_weights_of_another_shape_are_refused(loaded):
+    broken = loaded.state_dict | {"conv1.weight": torch.zeros(64, 1, 7, 7)}
+    with pytest.raises(ValueError, match="conv1.weight"):
+        features.build_backbone(dataclasses.replace(loaded, state_dict=broken))
+
+
+def test_real_weights_tell_a_real_defect_from_a_good_surface(tmp_path):
+    root = needs_shared("data/magnetic_tile")
+    backbone = features.build_backbone(weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors")))
+    chosen = sorted((root / "train" / "good").iterdir())[:4]
+    result = features.extract(backbone, chosen, tmp_path / "x.npy", progress=False)
+    # the mean activation that these weights give on these images; it is off by half where the stride is misplaced
+    assert result.shape == (4, 1024, 14, 14) and (result >= 0).all() and 0.2 < result.mean() < 0.8

@@ -1,0 +1,77 @@
+"""The command line: `python -m texad`, also installed as `texad`."""
+
+import argparse
+import sys
+
+from texad import __version__
+
+DESCRIPTION = """\
+Texture anomaly detection with ResNet-50 features and an autoencoder.
+
+`texad run` executes the five notebooks of the book for each category of a data set, by papermill, and leaves
+DIR/<data set>/<category>/ with the executed notebooks, scores.csv, metrics.json and the five figures, and
+DIR/summary.csv and summary.json for all of them."""
+
+EXAMPLES = """\
+examples:
+  python -m texad run                                          the embedded synthetic textures, all five
+  python -m texad run --dataset mvtec --category leather       MVTec AD (a download of 4.9 GB, once)
+  python -m texad run --dataset /data/surfaces --jobs 2        each sub-folder laid out as MVTec AD lays out a category
+  python -m texad run --category tile -p bottleneck 32         with another width of the autoencoder's bottleneck
+
+A run that was interrupted goes on where it stopped. The exit status is 1 if a category failed, 2 if nothing could be run."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    top = argparse.ArgumentParser("texad", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--version", action="version", version=f"texad {__version__}")
+    commands = top.add_subparsers(dest="command", required=True)
+    run = commands.add_parser(
+        "run",
+        help="execute the notebooks for each category",
+        description="Execute the five notebooks for each category of a data set.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("--dataset", default="synthetic", metavar="D", help="synthetic (default), mvtec, or a folder of categories")
+    run.add_argument("--category", default="all", metavar="NAME", help="all (default), a name, or NAME,NAME")
+    run.add_argument("--weights", default="auto", metavar="W", help="auto (default), imagenet, random, or a .safetensors or .pth file")
+    run.add_argument("--out", default=None, metavar="DIR", help="where the run folders go (default: runs, beside the notebooks)")
+    run.add_argument("--jobs", type=int, default=None, metavar="N", help="categories at a time (default: as many as there are cores)")
+    run.add_argument("--seed", type=int, default=0, metavar="S", help="of everything that is random (default: 0)")
+    run.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter of the notebooks; may be repeated"
+    )
+    run.add_argument("--quiet", action="store_true", help="no progress bars")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = parser().parse_args(arguments)
+    from texad import artifacts, batch  # only now: importing torch takes seconds, --help should not
+
+    try:
+        rows = batch.run(
+            options.dataset,
+            options.category,
+            options.weights,
+            options.out or artifacts.runs_root(),
+            options.jobs,
+            options.seed,
+            dict(options.p),
+            progress=not options.quiet,
+        )
+    except (ValueError, OSError) as error:
+        print(f"texad: {error}", file=sys.stderr)
+        return 2
+    print(batch.table(rows))
+    failures = [row for row in rows if row["error"]]
+    for row in failures:
+        print(f"texad: {row['category']} failed: {row['error']}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

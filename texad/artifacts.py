@@ -1,0 +1,289 @@
+"""The run folder: what one stage leaves for the next, and for the book.
+
+    runs/<data set>/<category>/
+      run.json                    parameters, seeds, versions, data fingerprint, weights, seconds of each stage
+      images.csv                  one row an image, in the order of the features
+      notebooks/NN_*.ipynb        the executed notebooks of a batch run
+      features/train.npy, test.npy
+      autoencoder.safetensors     with training.csv, the losses of each epoch
+      scores.csv                  images.csv with score and prediction
+      maps/test.npy               anomaly maps of the test images
+      metrics.json
+      figures/                    the five figures
+
+Each file is written once, whole, by the stage that owns it. Everything here can be made again, so a run folder may be deleted at
+any time.
+"""
+
+import csv
+import html
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from texad import datasets
+from texad.files import replacing
+from texad.weights import RANDOM_WARNING, Weights, check
+
+STAGES = (
+    "01_preprocessing",
+    "02_feature_extraction",
+    "03_autoencoder_training",
+    "04_scoring",
+    "05_evaluation",
+)
+
+
+class RunError(ValueError):
+    """Something is missing or wrong in a way that the user can mend; notebooks show it as one line."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"RunError: {self}"]
+
+
+def runs_root() -> Path:
+    """Where run folders lie by default: $TEXAD_RUNS, else `runs` beside the package's checkout, else ./runs."""
+    if "TEXAD_RUNS" in os.environ:
+        return Path(os.environ["TEXAD_RUNS"]).resolve()
+    checkout = Path(__file__).resolve().parent.parent
+    return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "runs"
+
+
+def read_json(file: Path) -> dict:
+    """Read a JSON file; a missing one reads as empty.
+
+    Raises
+    ------
+    RunError
+        If the file is not JSON.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except json.JSONDecodeError as error:
+        raise RunError(f"{file} is damaged ({error}); delete it and run the stage again") from None
+
+
+def write_json(file: Path, content: dict) -> None:
+    """Write a JSON file whole or not at all; NaN is refused, since JSON has no word for it."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(file) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+class Run:
+    """The run folder of one category.
+
+    Parameters
+    ----------
+    dataset : str or Path
+        "synthetic", "mvtec", or a folder laid out as MVTec AD.
+    category : str
+    runs : str or Path, default ""
+        The folder that holds all run folders; empty for `runs_root()`.
+
+    Raises
+    ------
+    RunError
+        If there is no such data set or category.
+    """
+
+    def __init__(self, dataset: str | Path, category: str, runs: str | Path = ""):
+        try:
+            (self.category,) = datasets.select(dataset, category)
+            self.dataset = datasets.name(dataset)
+        except (ValueError, OSError) as error:
+            raise RunError(str(error)) from None
+        self.folder = (Path(runs).expanduser().resolve() if str(runs) else runs_root()) / self.dataset / self.category
+        self._stage, self._parameters, self._started = "", {}, 0.0
+
+    # -- run.json ----------------------------------------------------------------------------------
+
+    def read(self) -> dict:
+        """The content of run.json."""
+        return read_json(self.folder / "run.json")
+
+    def write(self, **entries) -> None:
+        """Set entries of run.json, keeping the others."""
+        write_json(self.folder / "run.json", self.read() | entries)
+
+    def is_finished(self, stage: str) -> bool:
+        return stage in self.read().get("stages", {})
+
+    def start(self, stage: str, *, weights: str = "auto", **parameters) -> "Run":
+        """Begin a stage. What this stage and the later ones left before no longer counts.
+
+        Parameters
+        ----------
+        stage : str
+            One of `STAGES`.
+        weights : str, default "auto"
+            The weights that the user asked for. After feature extraction they must be those of the features.
+        **parameters
+            The stage's parameters, to be kept in run.json.
+
+        Returns
+        -------
+        Run
+            Itself, so that a notebook can show it.
+
+        Raises
+        ------
+        RunError
+            If the stage before is not finished, or its features were made with other weights.
+        """
+        try:
+            weights = check(weights)
+        except (ValueError, OSError) as error:
+            raise RunError(str(error)) from None
+        record = self.read()
+        before, position = record.get("stages", {}), STAGES.index(stage)
+        for needed in STAGES[:position]:
+            if needed not in before:
+                raise RunError(f"{self.folder} lacks the results of {needed}: run notebooks/{needed}.ipynb for it first")
+        used = record.get("weights", {}).get("name")
+        if position > 1 and weights != "auto" and used not in (weights, Path(weights).name):
+            raise RunError(
+                f"the features in {self.folder} were made with weights {used}, not {weights}: "
+                f"run notebooks/{STAGES[1]}.ipynb with these weights first"
+            )
+        self.write(
+            dataset=self.dataset,
+            category=self.category,
+            versions={name: version(name) for name in ("texad", "torch", "torchvision", "numpy", "scikit-learn")}
+            | {"python": platform.python_version()},
+            stages={name: before[name] for name in STAGES[:position]},
+        )
+        if position == 1:
+            parameters["weights"] = weights
+        self._stage, self._parameters, self._started = stage, parameters, time.perf_counter()
+        return self
+
+    def finish(self) -> None:
+        """Record that the stage which was started has left all it should."""
+        seconds = round(time.perf_counter() - self._started, 2)
+        entry = {"parameters": self._parameters, "seconds": seconds}
+        self.write(stages=self.read()["stages"] | {self._stage: entry})
+
+    # -- what the stages leave ---------------------------------------------------------------------
+
+    def write_images(self, category: datasets.Category) -> pd.DataFrame:
+        """Write images.csv, and the data's fingerprint into run.json.
+
+        Returns
+        -------
+        DataFrame
+            As `images`.
+        """
+        samples = category.train + category.test
+        images = pd.DataFrame(
+            {
+                "path": [sample.path.relative_to(category.root).as_posix() for sample in samples],
+                "split": [sample.split for sample in samples],
+                "defect": [sample.defect for sample in samples],
+                "label": [sample.label for sample in samples],
+                "mask": [sample.mask.relative_to(category.root).as_posix() if sample.mask else "" for sample in samples],
+            }
+        )
+        self.write_table("images.csv", images)
+        self.write(
+            data={
+                "folder": str(category.root),
+                "fingerprint": datasets.fingerprint(category),
+                "n_train": len(category.train),
+                "n_test": len(category.test),
+            }
+        )
+        return images
+
+    def images(self, split: str) -> pd.DataFrame:
+        """The images of a split, in the order of their features.
+
+        Parameters
+        ----------
+        split : {"train", "test"}
+
+        Returns
+        -------
+        DataFrame
+            Columns `path` (relative to the category's folder), `split`, `defect` ("good" where there is none), `label` (0 normal,
+            1 anomalous), `mask` (relative, empty where there is none).
+        """
+        images = self.read_table("images.csv")
+        return images[images["split"] == split].reset_index(drop=True)
+
+    def data_path(self, relative: str) -> Path | None:
+        """The file of an image or mask named in a table; None for an empty name."""
+        return Path(self.read()["data"]["folder"]) / relative if relative else None
+
+    def data_paths(self, relatives: Iterable[str]) -> list[Path]:
+        """The files of images named in a table."""
+        folder = Path(self.read()["data"]["folder"])
+        return [folder / relative for relative in relatives]
+
+    def parameter(self, name: str) -> object:
+        """The value of a parameter of an earlier stage."""
+        return next(stage["parameters"][name] for stage in self.read()["stages"].values() if name in stage["parameters"])
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        with replacing(self.folder / name) as temporary:
+            table.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        return pd.read_csv(self.folder / name, keep_default_na=False, dtype={"path": str, "defect": str, "mask": str})
+
+    def write_array(self, name: str, array: np.ndarray) -> None:
+        with replacing(self.folder / name) as temporary, temporary.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    def read_array(self, name: str) -> np.ndarray:
+        return np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+
+    def write_metrics(self, metrics: dict) -> None:
+        write_json(self.folder / "metrics.json", metrics)
+
+    def write_figure(self, name: str, figure: Figure) -> None:
+        """Save a figure under figures/; the ending of `name` (.svg, .png) chooses the format."""
+        with replacing(self.folder / "figures" / name) as temporary:
+            metadata = {"Date": None} if name.endswith(".svg") else None  # the same figure, the same file
+            figure.savefig(temporary, bbox_inches="tight", dpi=150, metadata=metadata)
+
+    def write_weights(self, weights: Weights) -> None:
+        self.write(weights={"name": weights.name, "sha256": weights.sha256})
+
+    # -- how a run shows itself --------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        facts = "\n".join(f"{name}: {value}" for name, value in self._facts().items())
+        return f"{facts}\n{RANDOM_WARNING}" if self._is_random() else facts
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<b>{html.escape(name)}</b> {html.escape(value)}<br>" for name, value in self._facts().items())
+        return f"<p>{rows}</p>" + (weights_banner() if self._is_random() else "")
+
+    def _is_random(self) -> bool:
+        return self.read().get("weights", {}).get("name") == "random"
+
+    def _facts(self) -> dict[str, str]:
+        record = self.read()
+        facts = {"data set": self.dataset, "category": self.category}
+        if "data" in record:
+            facts["images"] = f"{record['data']['n_train']} for training, {record['data']['n_test']} for testing"
+        if "weights" in record:
+            facts["weights"] = f"{record['weights']['name']} (sha256 {record['weights']['sha256'][:12]}…)"
+        return facts
+
+
+def weights_banner() -> str:
+    """The warning about random weights as HTML that looks the same in JupyterLab and in the book, light and dark."""
+    style = "border: 3px solid #d9480f; border-radius: 6px; padding: 0.6em 1em; margin: 1em 0"
+    return f'<div class="texad-weights-warning" role="note" style="{style}"><b>⚠</b> {html.escape(RANDOM_WARNING)}</div>'

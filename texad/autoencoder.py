@@ -1,0 +1,205 @@
+"""A simple autoencoder that learns what normal features look like.
+
+It squeezes each feature vector (one place of the feature map, 1024 numbers) through a bottleneck of fewer numbers and
+rebuilds it. Trained on defect-free images only, it can rebuild what it has seen and fails on the rest. Every
+place is treated alike and alone: this is what 1x1 convolutions do, written as a linear layer over the channels, which is the
+same arithmetic and faster.
+
+DFR: deep feature reconstruction for unsupervised anomaly segmentation, Yang, Shi, Qi, 2020, arXiv:2012.07122.
+"""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from tqdm.auto import tqdm
+
+from texad.files import replacing
+
+
+class Autoencoder(nn.Module):
+    """Encoder C → hidden → bottleneck, decoder bottleneck → hidden → C, with a ReLU after each hidden layer.
+
+    Parameters
+    ----------
+    channels : int, default 1024
+        C, the length of a feature vector.
+    hidden : int, default 512
+        Width of the layer between.
+    bottleneck : int, default 256
+        Numbers that are left of a feature vector in the middle.
+
+    Raises
+    ------
+    ValueError
+        If a width is not positive.
+    """
+
+    def __init__(self, channels: int = 1024, hidden: int = 512, bottleneck: int = 256):
+        super().__init__()
+        for name, width in (("channels", channels), ("hidden", hidden), ("bottleneck", bottleneck)):
+            if width < 1:
+                raise ValueError(f"{name} must be at least 1, not {width}")
+        self.widths = {"channels": channels, "hidden": hidden, "bottleneck": bottleneck}
+        self.encoder = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, bottleneck))
+        self.decoder = nn.Sequential(nn.Linear(bottleneck, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Reconstruct feature maps: (N, C, H, W) in, the same shape out."""
+        vectors = features.permute(0, 2, 3, 1)  # (N, H, W, C): the linear layers act on the last axis
+        return self.decoder(self.encoder(vectors)).permute(0, 3, 1, 2)
+
+
+def fit(
+    features: np.ndarray,
+    *,
+    hidden: int = 512,
+    bottleneck: int = 256,
+    epochs: int = 15,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+    validation_fraction: float = 0.1,
+    patience: int = 3,
+    min_improvement: float = 0.01,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[Autoencoder, pd.DataFrame]:
+    """Train an autoencoder with Adam on the squared reconstruction error.
+
+    The loss is L(θ) = (1/N) Σᵢ ‖Fᵢ − F̂ᵢ‖²: the squared error of a whole feature map, averaged over the images. A step sees a
+    batch of vectors drawn from all images, not all vectors of a few images, so that one epoch makes many, varied steps.
+
+    Parameters
+    ----------
+    features : ndarray, float32, shape (N, C, H, W)
+        Of defect-free training images. May be memory-mapped.
+    hidden, bottleneck : int
+        See `Autoencoder`.
+    epochs : int, default 15
+        At most.
+    batch_size : int, default 256
+        Feature vectors in one step.
+    learning_rate : float, default 0.001
+    validation_fraction : float, default 0.1
+        Part of the images kept out of the training to decide when to stop; at least one image, where there are two.
+    patience : int, default 3
+        Stop when the validation loss has not improved for so many epochs.
+    min_improvement : float, default 0.01
+        What counts as an improvement, relative to the best validation loss so far.
+    seed : int, default 0
+        Of the initial weights, the split and the order.
+    progress : bool, default True
+        Show a progress bar.
+
+    Returns
+    -------
+    autoencoder : Autoencoder
+        With the weights of the epoch with the lowest validation loss; in eval mode, on the CPU.
+    history : DataFrame
+        A row an epoch: `epoch`, `train_loss` (averaged while training), `validation_loss`.
+
+    Raises
+    ------
+    ValueError
+        If there are no features, they are not finite, or a parameter is out of range.
+    """
+    _check(features, epochs, batch_size, learning_rate, validation_fraction, patience)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    n_images, channels, height, width = features.shape
+    vectors = features.transpose(0, 2, 3, 1).reshape(-1, channels)  # (N·H·W, C)
+    places = height * width
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        autoencoder = Autoencoder(channels, hidden, bottleneck).to(device)
+    rng = np.random.default_rng(seed)
+    train, validation = _split(rng, n_images, validation_fraction)
+    optimizer = torch.optim.Adam(autoencoder.parameters(), lr=learning_rate, fused=True)
+
+    def loss_of(rows: np.ndarray) -> torch.Tensor:  # mean squared error of a vector, summed over channels and places
+        batch = torch.from_numpy(vectors[rows]).to(device)
+        return torch.square(batch - autoencoder.decoder(autoencoder.encoder(batch))).sum(dim=1).mean() * places
+
+    def rows_of(images: np.ndarray) -> np.ndarray:
+        return (images[:, None] * places + np.arange(places)).ravel()
+
+    history, best_loss, best_epoch, best_state = [], np.inf, 0, None
+    with tqdm(range(1, epochs + 1), desc="training", unit="epoch", disable=not progress) as bar:
+        for epoch in bar:
+            autoencoder.train()
+            order, total = rng.permutation(rows_of(train)), 0.0
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                loss = loss_of(rows)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.item() * len(rows)
+            train_loss = total / len(order)
+
+            autoencoder.eval()
+            with torch.inference_mode():
+                held_out = rows_of(validation)
+                parts = [held_out[start : start + 4096] for start in range(0, len(held_out), 4096)]
+                validation_loss = sum(loss_of(rows).item() * len(rows) for rows in parts) / len(held_out)
+            if not np.isfinite(validation_loss):
+                raise ValueError(f"the training diverged in epoch {epoch}; use a smaller learning_rate than {learning_rate}")
+            history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss})
+            bar.set_postfix(train=f"{train_loss:.4g}", validation=f"{validation_loss:.4g}")
+
+            if validation_loss < best_loss * (1 - min_improvement):
+                best_epoch = epoch
+            if validation_loss < best_loss:
+                best_loss, best_state = validation_loss, copy.deepcopy(autoencoder.state_dict())
+            if epoch - best_epoch >= patience:
+                break
+    autoencoder.load_state_dict(best_state)
+    return autoencoder.cpu().eval().requires_grad_(False), pd.DataFrame(history)
+
+
+def save(autoencoder: Autoencoder, file: Path) -> None:
+    """Write an autoencoder as safetensors, its widths in the metadata."""
+    with replacing(file) as temporary:
+        save_file(autoencoder.state_dict(), temporary, {name: str(width) for name, width in autoencoder.widths.items()})
+
+
+def load(file: Path) -> Autoencoder:
+    """Read an autoencoder that `save` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is no such autoencoder.
+    """
+    try:
+        with safe_open(file, framework="pt") as stored:
+            widths = {name: int(stored.metadata()[name]) for name in ("channels", "hidden", "bottleneck")}
+            autoencoder = Autoencoder(**widths)
+            autoencoder.load_state_dict({name: stored.get_tensor(name) for name in stored.keys()})
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{file} is no autoencoder of texad ({error}); train it again") from error
+    return autoencoder.eval().requires_grad_(False)
+
+
+def _split(rng: np.random.Generator, n_images: int, validation_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Choose whole images, since the places of one image resemble each other; a lone image validates itself."""
+    order = rng.permutation(n_images)
+    n_validation = min(max(1, round(n_images * validation_fraction)), n_images - 1)
+    return (np.sort(order[n_validation:]), np.sort(order[:n_validation])) if n_validation else (order, order)
+
+
+def _check(features, epochs, batch_size, learning_rate, validation_fraction, patience) -> None:
+    if features.ndim != 4 or not features.size:
+        raise ValueError(f"features must be a non-empty array of shape (N, C, H, W), not {features.shape}")
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    if learning_rate <= 0:
+        raise ValueError(f"learning_rate must be positive, not {learning_rate}")
+    if not 0 < validation_fraction < 1:
+        raise ValueError(f"validation_fraction must lie between 0 and 1, not {validation_fraction}")

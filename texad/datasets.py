@@ -1,0 +1,358 @@
+"""Images on disk, in the layout of MVTec AD, and how to read them.
+
+A category is one kind of surface: defect-free images to learn from, and a test part with a folder for each
+kind of defect::
+
+    <category>/train/good/*                         defect-free
+    <category>/test/good/*                          defect-free
+    <category>/test/<defect>/*                      defective
+    <category>/ground_truth/<defect>/<stem>_mask.*  where the defect is
+
+A data set is a folder of categories. Two are known by name: "synthetic" is drawn on the spot, "mvtec" is
+downloaded once. What comes after this module sees paths, labels and RGB images, whatever the files were like.
+
+MVTec AD, a comprehensive real-world dataset for unsupervised anomaly detection, Bergmann et al., CVPR 2019.
+"""
+
+import difflib
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from texad import mvtec, synthetic
+from texad.files import sha256
+
+ENVIRONMENT_VARIABLE = "TEXAD_DATA"
+EMBEDDED = ("synthetic", "mvtec")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF")  # nothing else is tried, whatever a file calls itself
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a category."""
+
+    path: Path  # absolute
+    split: str  # "train" or "test"
+    defect: str  # "good", or the name of the defect's folder
+    label: int  # 0 normal, 1 anomalous
+    mask: Path | None  # ground truth; None for good images, and for defective ones without mask
+
+
+@dataclass(frozen=True)
+class Category:
+    """The images of one kind of surface, in natural order (2 before 10), the test images by defect first."""
+
+    dataset: str  # "synthetic", "mvtec", or the name of the data set's folder
+    name: str
+    root: Path  # absolute; holds train and test
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+
+
+# -- which data sets and categories there are ----------------------------------------------------------
+
+
+def data_root() -> Path:
+    """Where "synthetic" and "mvtec" live: an absolute path, which need not exist.
+
+    It is the environment variable TEXAD_DATA if set; else `data` in the checkout that the package runs from;
+    else `data` in the current folder.
+    """
+    if given := os.environ.get(ENVIRONMENT_VARIABLE):
+        return Path(given).expanduser().resolve()
+    checkout = Path(__file__).resolve().parent.parent
+    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
+
+
+def is_embedded(dataset: str | Path) -> bool:
+    """True for the names "synthetic" and "mvtec", False for a folder. A `Path` is always a folder."""
+    return dataset in EMBEDDED
+
+
+def name(dataset: str | Path) -> str:
+    """The data set's name: "synthetic", "mvtec", or the folder's own. FileNotFoundError if there is none."""
+    return _folder(dataset).name
+
+
+def categories(dataset: str | Path) -> list[str]:
+    """Names of the categories that "all" stands for, sorted. Nothing is made or downloaded.
+
+    Parameters
+    ----------
+    dataset : str or Path
+        "synthetic" or "mvtec" (five textures each), or a folder (its sub-folders that hold `train/good`).
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no category, or is one itself.
+    FileNotFoundError
+        If there is no such data set.
+    """
+    if dataset == "synthetic":
+        return sorted(synthetic.CATEGORIES)
+    if dataset == "mvtec":
+        return sorted(mvtec.TEXTURES)
+    folder = _folder(dataset)
+    folders = [sub for sub in folder.iterdir() if _train(sub).is_dir() and not sub.name.startswith(".")]
+    names = sorted(sub.name for sub in folders)
+    if not names and _train(folder).is_dir():
+        raise ValueError(
+            f"{folder} is itself a category: pass its parent {folder.parent} as the data set and "
+            f"{folder.name!r} as the category"
+        )
+    if not names:
+        raise ValueError(f"{folder} holds no category: put defect-free images into {_train(folder / 'NAME')}")
+    return names
+
+
+def select(dataset: str | Path, category: str) -> list[str]:
+    """Turn what the user asked for into names of categories. Nothing is made or downloaded.
+
+    Parameters
+    ----------
+    dataset : str or Path
+        "synthetic", "mvtec", or a folder.
+    category : str
+        "all", a name, or names with commas between. Of MVTec AD any of its 15 categories may be named, while
+        "all" stands for the five textures.
+
+    Returns
+    -------
+    list of str
+        Each name once; in the order given, or sorted for "all".
+
+    Raises
+    ------
+    ValueError
+        If a category is unknown: one line that lists those there are, and the nearest name.
+    FileNotFoundError
+        If there is no such data set.
+    """
+    listed = categories(dataset)
+    known = list(mvtec.CATEGORIES) if dataset == "mvtec" else listed
+    if category == "all":
+        return listed
+    # The name of a folder may have a comma in it. Only listed names pass, so none leads out of the data set.
+    names = [category] if category in known else [part.strip() for part in category.split(",")]
+    for unknown in (each for each in names if each not in known):
+        as_written = {each.lower(): each for each in known}
+        near = difflib.get_close_matches(unknown.lower(), as_written, n=1)
+        hint = f" (did you mean {as_written[near[0]]!r}?)" if near else ""
+        if not is_embedded(dataset) and unknown in os.listdir(_folder(dataset)):
+            hint = f" (there is no folder {_train(_folder(dataset) / unknown)})"
+        raise ValueError(f"{name(dataset)} has no category {unknown!r}{hint}: choose from {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def prepare(dataset: str | Path, names: Sequence[str]) -> None:
+    """Make or download the categories that are not on disk yet. There is nothing to do for a folder.
+
+    Parameters
+    ----------
+    dataset : str or Path
+    names : sequence of str
+        As `select` returns them.
+
+    Raises
+    ------
+    ConnectionError, ValueError, FileExistsError
+        See `texad.mvtec.prepare` and `texad.synthetic.write`.
+    """
+    if dataset == "synthetic":
+        for category in names:
+            synthetic.write(_folder(dataset), category, seed=0, progress=True)
+    elif dataset == "mvtec":
+        mvtec.prepare(_folder(dataset), names)
+
+
+def _folder(dataset: str | Path) -> Path:
+    if is_embedded(dataset):
+        return data_root() / dataset
+    folder = Path(dataset).expanduser().resolve()
+    if str(dataset) and folder.is_dir():
+        return folder
+    near = difflib.get_close_matches(Path(dataset).name.lower(), EMBEDDED, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise FileNotFoundError(
+        f"data set {str(dataset)!r} is no folder{hint}: choose synthetic, mvtec, or a folder whose sub-folders "
+        "hold train/good"
+    )
+
+
+def _train(root: Path) -> Path:
+    return root / "train" / "good"
+
+
+# -- the images of a category --------------------------------------------------------------------------
+
+
+def load_category(dataset: str | Path, category: str) -> Category:
+    """List the images of a category, making or downloading it first if it is missing.
+
+    Images and masks are the files ending in .png, .jpg, .jpeg, .bmp, .tif or .tiff, upper or lower case.
+    Hidden files, others, and masks without an image are passed over.
+
+    Parameters
+    ----------
+    dataset : str or Path
+        "synthetic", "mvtec", or a folder.
+    category : str
+        One name.
+
+    Raises
+    ------
+    ValueError
+        If there is no such category, or its `train/good` or `test` has no images.
+    FileNotFoundError
+        If there is no such data set.
+    ConnectionError
+        If MVTec AD is neither on disk nor can be downloaded.
+    """
+    names = select(dataset, category)
+    if len(names) > 1:
+        raise ValueError(f"only one category can be loaded, not {category!r}: choose from {', '.join(names)}")
+    prepare(dataset, names)
+    root = _folder(dataset) / names[0]
+    train = _samples(root, "train", "good")
+    if not train:
+        raise ValueError(f"{_train(root)} has no images: put defect-free ones there ({', '.join(SUFFIXES)})")
+    folder = root / "test"
+    defects = [sub.name for sub in folder.iterdir() if sub.is_dir()] if folder.is_dir() else []
+    test = [sample for defect in sorted(defects, key=_natural) for sample in _samples(root, "test", defect)]
+    if not test:
+        raise ValueError(
+            f"{folder} has no images in sub-folders: put defect-free ones into {folder / 'good'}, defective ones "
+            f"into a folder for each kind of defect ({', '.join(SUFFIXES)})"
+        )
+    return Category(name(dataset), names[0], root, tuple(train), tuple(test))
+
+
+def fingerprint(category: Category) -> str:
+    """SHA-256 over names and contents of all images and masks, in hexadecimal.
+
+    Names are relative to the category's folder, so a copy elsewhere has the same fingerprint.
+    """
+    samples = category.train + category.test
+    files = {sample.path for sample in samples} | {sample.mask for sample in samples if sample.mask}
+    lines = sorted(f"{file.relative_to(category.root).as_posix()}\0{sha256(file)}\n" for file in files)
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
+
+
+def _samples(root: Path, split: str, defect: str) -> list[Sample]:
+    is_good = defect == "good"
+    masks = {} if is_good else {mask.stem: mask for mask in reversed(_images(root / "ground_truth" / defect))}
+    return [
+        Sample(path, split, defect, int(not is_good), masks.get(f"{path.stem}_mask") or masks.get(path.stem))
+        for path in _images(root / split / defect)
+    ]
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
+    # Not is_file(): a broken link is to fail when it is read, not to go missing.
+    files = [file for file in files if not file.name.startswith(".") and not file.is_dir()]
+    return sorted(files, key=lambda file: _natural(file.name))
+
+
+def _natural(text: str) -> tuple:
+    """A sort key that puts 2 before 10."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))], text
+
+
+# -- reading -------------------------------------------------------------------------------------------
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Read an image of any common kind as RGB.
+
+    Grey levels of 16 or 32 bits are taken to span 0 to 65535 and divided by 257; floats must lie in [0, 1]. No
+    image is stretched by its own extremes, since brightness may be what tells a defect. Transparency is dropped,
+    the colours stay as stored. The EXIF orientation is applied. Of several images in a file the first is read.
+
+    Parameters
+    ----------
+    path : str or Path
+        PNG, JPEG, BMP or TIFF.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB, 8 bits a channel.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read as an image; the message names it.
+    """
+    return _read(path, _to_rgb)
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Read a ground-truth mask: every pixel that is not black is defective.
+
+    Any grey level or colour above 0 counts, so masks of 0 and 1, of 0 and 255, and with a level or colour for
+    each kind of defect all work. JPEG is a poor choice for masks: its noise around edges counts, too.
+
+    Parameters
+    ----------
+    path : str or Path
+        As for `read_image`.
+
+    Returns
+    -------
+    ndarray, bool, shape (height, width)
+        True where the surface is defective.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read as an image; the message names it.
+    """
+    return _read(path, _to_mask)
+
+
+def _read(path: str | Path, convert):
+    try:
+        # Given a path, not a stream, Pillow maps grey TIFFs into memory and scrambles those that it has to turn.
+        with open(path, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
+            return convert(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        reason, cause = "not one of the formats below", error
+    except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
+        reason, cause = (str(error).splitlines() or [type(error).__name__])[0], error
+    raise ValueError(
+        f"image {path} cannot be read ({reason}): replace it by a PNG, JPEG, BMP or TIFF of 8 bits, or take it out"
+    ) from cause
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if _is_deep(image):
+        levels = np.asarray(image).astype(np.float64)
+        white = 1.0 if image.mode == "F" else 65535.0
+        if not (levels.min() >= 0 and levels.max() <= white):  # put so that NaN fails, too
+            raise ValueError(f"grey levels {levels.min():g} to {levels.max():g} where 0 to {white:g} is expected")
+        image = Image.fromarray(np.rint(levels * (255 / white)).astype(np.uint8))
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")  # otherwise Pillow warns of palettes with transparency
+    return image.convert("RGB")
+
+
+def _to_mask(image: Image.Image) -> np.ndarray:
+    if _is_deep(image):
+        return np.asarray(image) > 0
+    return np.asarray(_to_rgb(image)).any(axis=2)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """True where a pixel is one number of more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")

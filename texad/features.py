@@ -1,0 +1,185 @@
+"""Images in, feature maps out: a frozen ResNet-50, stopped at layer3.
+
+The early layers of a network see edges, the late ones see objects. layer3 lies between: each of its 14 x 14 places
+describes a piece of texture by 1024 numbers, which is what a defect changes. Nothing is trained here, so the
+features of an image are computed once and kept on disk.
+
+Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models import resnet50
+from torchvision.models.resnet import Bottleneck
+from tqdm.auto import tqdm
+
+from texad import preprocessing
+from texad.files import replacing
+from texad.weights import Weights
+
+CHANNELS = 1024  # of layer3's output
+STRIDE = 16  # pixels of the image between two neighbouring places of the feature map
+
+
+def build_backbone(weights: Weights) -> nn.Sequential:
+    """A ResNet-50 from `conv1` to `layer3`, frozen, in eval mode.
+
+    Parameters
+    ----------
+    weights : Weights
+
+    Returns
+    -------
+    nn.Sequential
+        Takes (N, 3, H, W), gives (N, 1024, H/16, W/16). Its parts have torchvision's names.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, or has another shape than a ResNet-50's.
+    """
+    whole = resnet50(weights=None)
+    names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
+    backbone = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in names))
+    if weights.stride_in_1x1:
+        for layer in (backbone.layer2, backbone.layer3):
+            layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    try:
+        backbone.load_state_dict(weights.state_dict)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split("\n\t")[1:2])
+        raise ValueError(f"weights {weights.name} do not fit a ResNet-50 up to layer3: {problem}") from error
+    return backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def calibrate_batchnorm(
+    backbone: nn.Sequential,
+    paths: Sequence[Path],
+    *,
+    image_size: int = preprocessing.IMAGE_SIZE,
+    normalize: bool = False,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> None:
+    """Set the BatchNorm statistics of a random backbone to those of the training images, in place.
+
+    A random network's activations grow or shrink from layer to layer, because its BatchNorm layers have seen no
+    data. One pass over defect-free images gives every channel the mean and variance it should remove. No weight is trained.
+
+    Parameters
+    ----------
+    backbone : nn.Sequential
+        From `build_backbone`, before `fold_batchnorm`.
+    paths : sequence of Path
+        Training images.
+    image_size, normalize, batch_size, progress
+        As in `extract`.
+    """
+    layers = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average over all batches
+    backbone.train()
+    for _ in _forward(backbone, paths, image_size, normalize, batch_size, progress, "calibration"):
+        pass
+    backbone.eval()
+
+
+def fold_batchnorm(backbone: nn.Sequential) -> nn.Sequential:
+    """Merge every BatchNorm into the convolution before it, in place: the same output with half the layers.
+
+    In eval mode BatchNorm multiplies and shifts each channel by fixed numbers, which the convolution's weights and bias can
+    do by themselves.
+    """
+    pairs = [(backbone, "conv1", "bn1")]
+    for module in backbone.modules():
+        if isinstance(module, Bottleneck):
+            pairs += [(module, f"conv{i}", f"bn{i}") for i in (1, 2, 3)]
+            if module.downsample is not None:
+                pairs.append((module.downsample, "0", "1"))
+    for parent, conv, norm in pairs:
+        setattr(parent, conv, fuse_conv_bn_eval(getattr(parent, conv), getattr(parent, norm)))
+        setattr(parent, norm, nn.Identity())
+    return backbone.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def extract(
+    backbone: nn.Sequential,
+    paths: Sequence[Path],
+    file: Path,
+    *,
+    image_size: int = preprocessing.IMAGE_SIZE,
+    normalize: bool = False,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> np.ndarray:
+    """Compute the features of images and store them in a NumPy file, batch by batch.
+
+    Parameters
+    ----------
+    backbone : nn.Sequential
+    paths : sequence of Path, length N
+    file : Path
+        Where the features go (`.npy`), written under a temporary name and renamed when complete. Stored as
+        (N, H, W, C), so that the vector of a place lies in one piece.
+    image_size : int, default 224
+        In pixels; a multiple of 16.
+    normalize : bool, default False
+        Subtract the ImageNet mean and divide by its standard deviation first. Off in the published method.
+    batch_size : int, default 16
+        Images in one forward pass.
+    progress : bool, default True
+        Show a progress bar.
+
+    Returns
+    -------
+    ndarray, float32, shape (N, 1024, image_size / 16, image_size / 16)
+        Memory-mapped: read from disk where it is used.
+
+    Raises
+    ------
+    ValueError
+        If an image cannot be read, or its features are not finite.
+    """
+    side = image_size // STRIDE
+    with replacing(file) as temporary:
+        stored = np.lib.format.open_memmap(temporary, "w+", dtype=np.float32, shape=(len(paths), side, side, CHANNELS))
+        start = 0
+        for batch in _forward(backbone, paths, image_size, normalize, batch_size, progress, file.stem):
+            if not torch.isfinite(batch).all():
+                raise ValueError(f"features of {paths[start]} or one of the {len(batch) - 1} images after it are not finite")
+            stored[start : start + len(batch)] = batch.permute(0, 2, 3, 1).cpu().numpy()
+            start += len(batch)
+        stored.flush()
+    return load(file)
+
+
+def load(file: Path) -> np.ndarray:
+    """Open stored features without reading them into memory.
+
+    Returns
+    -------
+    ndarray, float32, shape (N, 1024, H, W), memory-mapped and read-only
+    """
+    return np.load(file, mmap_mode="r").transpose(0, 3, 1, 2)
+
+
+def device() -> torch.device:
+    """The graphics processor where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.inference_mode()
+def _forward(backbone, paths, image_size, normalize, batch_size, progress, description):
+    backbone.to(device())
+    with tqdm(total=len(paths), desc=description, unit="image", disable=not progress) as bar:
+        for images in preprocessing.image_batches(paths, image_size, batch_size):
+            images = images.to(device())
+            yield backbone(preprocessing.normalize(images) if normalize else images)
+            bar.update(len(images))

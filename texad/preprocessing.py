@@ -1,0 +1,101 @@
+"""From an image on disk to the numbers that the backbone reads.
+
+The backbone was trained on square colour images of 224 x 224 pixels, so every image is brought to that shape: resized
+(bilinear, averaging where it shrinks) and scaled from 0..255 to [0, 1]. The aspect ratio is not kept, because a
+crop could cut a defect off.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from texad.datasets import read_image, read_mask
+
+IMAGE_SIZE = 224
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def to_array(image: Image.Image, image_size: int = IMAGE_SIZE) -> np.ndarray:
+    """Resize an RGB image and scale it to [0, 1].
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        RGB, 8 bits a channel, any size.
+    image_size : int, default 224
+        Height and width of the result, in pixels.
+
+    Returns
+    -------
+    ndarray, float32, shape (image_size, image_size, 3)
+    """
+    resized = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(resized, dtype=np.float32) / 255
+
+
+def load_images(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> torch.Tensor:
+    """Read and preprocess images.
+
+    Parameters
+    ----------
+    paths : sequence of Path, length N
+    image_size : int, default 224
+        In pixels; a positive multiple of 16, since layer3 looks at the image in steps of 16 pixels.
+
+    Returns
+    -------
+    Tensor, float32, shape (N, 3, image_size, image_size), in [0, 1], in channels_last memory format
+
+    Raises
+    ------
+    ValueError
+        If an image cannot be read (the message names the file), or `image_size` does not fit.
+    """
+    if image_size < 16 or image_size % 16:
+        raise ValueError(f"image_size must be a positive multiple of 16 (224 in the published method), not {image_size}")
+    images = np.stack([to_array(read_image(path), image_size) for path in paths])  # (N, H, W, 3)
+    return torch.from_numpy(images).permute(0, 3, 1, 2)  # (N, 3, H, W), the colours of a pixel still side by side
+
+
+def image_batches(paths: Sequence[Path], image_size: int = IMAGE_SIZE, batch_size: int = 16) -> Iterator[torch.Tensor]:
+    """Yield preprocessed images in batches, in the order of `paths`; the last batch may be smaller.
+
+    Only one batch is in memory at a time.
+    """
+    for start in range(0, len(paths), batch_size):
+        yield load_images(paths[start : start + batch_size], image_size)
+
+
+def normalize(images: torch.Tensor) -> torch.Tensor:
+    """Subtract the ImageNet mean and divide by the ImageNet standard deviation, colour by colour.
+
+    An option: the published method feeds [0, 1] images as they are.
+    """
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
+    return (images - mean) / std
+
+
+def load_mask(path: Path | None, image_size: int = IMAGE_SIZE) -> np.ndarray:
+    """Read a ground-truth mask and resize it as its image was resized.
+
+    Parameters
+    ----------
+    path : Path or None
+        None stands for an image without defect: the mask is empty.
+    image_size : int, default 224
+
+    Returns
+    -------
+    ndarray, bool, shape (image_size, image_size)
+        True where the surface is defective. A pixel counts as defective if any part of it is, so that a thin scratch does
+        not vanish in the smaller mask.
+    """
+    if path is None:
+        return np.zeros((image_size, image_size), dtype=bool)
+    mask = Image.fromarray(read_mask(path).astype(np.float32))
+    return np.asarray(mask.resize((image_size, image_size), Image.Resampling.BOX)) > 0

@@ -1,0 +1,236 @@
+"""Where the backbone's numbers come from.
+
+A ResNet-50 that has learnt to tell a thousand kinds of objects apart on ImageNet also describes textures well. Its weights
+are a download of 98 MB. Where they cannot be had, a random network is the fallback: it still describes textures
+a little, and the user is told in a way that cannot be overlooked.
+
+Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
+"""
+
+import difflib
+import hashlib
+import os
+import socket
+import urllib.request
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from texad.files import sha256
+
+ENVIRONMENT_VARIABLE = "TEXAD_WEIGHTS"
+NAMES = ("auto", "imagenet", "random")
+SUFFIXES = (".safetensors", ".pth", ".pt")
+TIMEOUT_S = 5.0
+
+RANDOM_WARNING = (
+    "RANDOM WEIGHTS: these numbers come from a backbone that has learnt nothing (its BatchNorm statistics were calibrated on the "
+    "training images). They show how the method works, not how well it works. "
+    f"For ImageNet weights, connect to the internet once, or set {ENVIRONMENT_VARIABLE} to a file."
+)
+
+
+class RandomWeightsWarning(UserWarning):
+    """The backbone is a random network, so the results say little about the method."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a ResNet-50 up to layer3.
+
+    Attributes
+    ----------
+    name : str
+        "imagenet", "random", or the name of the file.
+    sha256 : str
+        Of the file; for "random", of the initial tensors.
+    state_dict : dict of str to Tensor
+        Named as in torchvision's `resnet50`.
+    stride_in_1x1 : bool
+        True for the original network of He et al., whose stride-2 step sits in the 1x1 convolution of the first
+        block of layer2 and layer3; torchvision puts it in the 3x3 convolution.
+    """
+
+    name: str
+    sha256: str
+    state_dict: dict[str, torch.Tensor]
+    stride_in_1x1: bool = False
+
+    @property
+    def is_random(self) -> bool:
+        return self.name == "random"
+
+
+def check(weights: str | Path) -> str:
+    """Check what the user asked for, without looking for the file in the network.
+
+    Parameters
+    ----------
+    weights : {"auto", "imagenet", "random"} or path
+
+    Returns
+    -------
+    str
+        The name, or the absolute path.
+
+    Raises
+    ------
+    ValueError
+        If `weights` is neither a known name nor a file of a known kind.
+    FileNotFoundError
+        If it is a path and there is no such file.
+    """
+    weights = str(weights)
+    if weights in NAMES:
+        return weights
+    path = Path(weights).expanduser()
+    if path.suffix not in SUFFIXES:
+        near = difflib.get_close_matches(weights, NAMES, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"weights {weights!r}{hint}: choose auto, imagenet, random, or a file ending in .safetensors or .pth")
+    if not path.is_file():
+        raise FileNotFoundError(f"weights file {path} does not exist; choose another file, or imagenet, random or auto")
+    return str(path.resolve())
+
+
+def resolve(weights: str | Path = "auto") -> str:
+    """Turn what the user asked for into what will be loaded.
+
+    Parameters
+    ----------
+    weights : {"auto", "imagenet", "random"} or path
+        "auto" is the environment variable TEXAD_WEIGHTS if set, else "imagenet" if the file is cached or its
+        server answers within seconds, else "random", with a `RandomWeightsWarning`.
+
+    Returns
+    -------
+    str
+        "imagenet", "random", or an absolute path.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As `check`.
+    """
+    weights = check(weights)
+    if weights == "auto":
+        weights = check(os.environ.get(ENVIRONMENT_VARIABLE) or "auto")
+    if weights != "auto":
+        return weights
+    if _imagenet_file().exists() or _answers(_imagenet().url):
+        return "imagenet"
+    warnings.warn(RANDOM_WARNING, RandomWeightsWarning, stacklevel=2)
+    return "random"
+
+
+def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
+    """Load the weights of a ResNet-50 up to layer3, downloading them if need be.
+
+    Parameters
+    ----------
+    weights : {"auto", "imagenet", "random"} or path
+        See `resolve`. A file is a state dict of torchvision's `resnet50`, whole or ending at layer3.
+    seed : int, default 0
+        Of the random initialisation; used by "random" only.
+
+    Raises
+    ------
+    ValueError
+        If a file holds no ResNet-50 state dict.
+    ConnectionError
+        If "imagenet" is asked for, not cached, and cannot be downloaded.
+    """
+    resolved = resolve(weights)
+    if resolved == "imagenet":
+        return _load_imagenet()
+    if resolved == "random":
+        return _random(seed)
+    return _load_file(Path(resolved))
+
+
+def _load_imagenet() -> Weights:
+    try:
+        with _socket_timeout(TIMEOUT_S * 6):
+            state_dict = _imagenet().get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:  # OSError: no network; RuntimeError: the file's hash is wrong
+        raise ConnectionError(
+            f"the ImageNet weights could not be downloaded ({error}); put {_imagenet().url} at "
+            f"{_imagenet_file()}, or set {ENVIRONMENT_VARIABLE} to a file, or choose weights random"
+        ) from error
+    return Weights("imagenet", sha256(_imagenet_file()), _up_to_layer3(state_dict, _imagenet_file()))
+
+
+def _load_file(path: Path) -> Weights:
+    stride_in_1x1 = False
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                stride_in_1x1 = (file.metadata() or {}).get("stride_in_1x1", "false").lower() == "true"
+                state_dict = {name: file.get_tensor(name) for name in file.keys()}
+        else:
+            state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise ValueError(f"weights file {path} cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # torch.load raises pickle's own errors for files that are not checkpoints
+        raise ValueError(f"weights file {path} is not a plain state dict of tensors: {type(error).__name__}") from error
+    return Weights(path.name, sha256(path), _up_to_layer3(state_dict, path), stride_in_1x1)
+
+
+def _random(seed: int) -> Weights:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state_dict = _up_to_layer3(_torchvision_models().resnet50(weights=None).state_dict(), Path("random"))
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        digest.update(name.encode())
+        digest.update(state_dict[name].numpy().tobytes())
+    return Weights("random", digest.hexdigest(), state_dict)
+
+
+def _up_to_layer3(state_dict: object, path: Path) -> dict[str, torch.Tensor]:
+    """Keep what the method uses, and refuse what is no ResNet-50."""
+    if not isinstance(state_dict, dict) or "layer3.5.conv3.weight" not in state_dict:
+        raise ValueError(
+            f"weights file {path} holds no ResNet-50 up to layer3: tensors named as in torchvision's resnet50 state dict "
+            "(conv1.weight, …, layer3.5.conv3.weight) are expected"
+        )
+    stages = ("conv1", "bn1", "layer1", "layer2", "layer3")
+    return {name: tensor for name, tensor in state_dict.items() if name.split(".")[0] in stages}
+
+
+def _torchvision_models():
+    from torchvision import models  # only when needed: importing it takes seconds, and most stages do without
+
+    return models
+
+
+def _imagenet():
+    return _torchvision_models().ResNet50_Weights.IMAGENET1K_V1
+
+
+def _imagenet_file() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(_imagenet().url).name
+
+
+def _answers(url: str) -> bool:
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def _socket_timeout(seconds: float):
+    """A server that goes silent must not hold the run for ever; torch's downloader sets no limit of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
