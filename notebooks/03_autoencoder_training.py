@@ -20,7 +20,9 @@
 # %% tags=["parameters"]
 dataset = "synthetic"  # "synthetic", "mvtec", or a folder laid out as MVTec AD
 category = "leather"  # one texture of the data set
-weights = "auto"  # those of the features in the run folder; "auto" takes whatever they are
+weights = (
+    "auto"  # those of the features in the run folder; "auto" takes whatever they are
+)
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # of the first weights, the held-out images and the order of the training
 hidden = 512  # width of the layer between the features and the bottleneck
@@ -78,7 +80,9 @@ print(f"N = {N} images, C = {C} channels, H × W = {H} × {W} places")
 torch.manual_seed(seed)
 E = nn.Sequential(nn.Linear(C, hidden), nn.ReLU(), nn.Linear(hidden, bottleneck))
 D = nn.Sequential(nn.Linear(bottleneck, hidden), nn.ReLU(), nn.Linear(hidden, C))
-vectors = torch.from_numpy(np.array(F_train[0])).permute(1, 2, 0).reshape(-1, C)  # the places of one image
+vectors = (
+    torch.from_numpy(np.array(F_train[0])).permute(1, 2, 0).reshape(-1, C)
+)  # the places of one image
 print("vectors of one image:", tuple(vectors.shape))
 print("their codes:         ", tuple(E(vectors).shape))
 print("reconstructions:     ", tuple(D(E(vectors)).shape))
@@ -89,10 +93,17 @@ print("reconstructions:     ", tuple(D(E(vectors)).shape))
 
 # %%
 convolution = nn.Conv2d(C, hidden, kernel_size=1)
-convolution.load_state_dict({"weight": E[0].weight[:, :, None, None], "bias": E[0].bias})
+convolution.load_state_dict(
+    {"weight": E[0].weight[:, :, None, None], "bias": E[0].bias}
+)
 as_map = torch.from_numpy(np.array(F_train[:1]))  # (1, C, H, W)
 with torch.inference_mode():
-    same = torch.allclose(convolution(as_map)[0].permute(1, 2, 0).reshape(-1, hidden), E[0](vectors), rtol=1e-3, atol=1e-4)
+    same = torch.allclose(
+        convolution(as_map)[0].permute(1, 2, 0).reshape(-1, hidden),
+        E[0](vectors),
+        rtol=1e-3,
+        atol=1e-4,
+    )
 same
 
 # %% [markdown]
@@ -136,7 +147,11 @@ Markdown(
 F = np.array(F_train[:1])
 F_hat = scoring.reconstruct(trained, F)
 row, column = H // 2, W // 2
-plotting.vector_comparison(F[0, :, row, column], F_hat[0, :, row, column], f"place ({row}, {column}) of the first training image")
+plotting.vector_comparison(
+    F[0, :, row, column],
+    F_hat[0, :, row, column],
+    f"place ({row}, {column}) of the first training image",
+)
 
 # %%
 run.finish()

@@ -90,7 +90,7 @@ def test_no_trivial_detector_gets_far(category_folder):
     labels = [path.parent.name != "good" for path in paths]
     train, test = describe(sorted((category_folder / "train").rglob("*.png"))), describe(paths)
     names = ("mean grey", "mean red", "mean green", "mean blue", "contrast", "file size")
-    scores = dict(zip(names, test.T))
+    scores = dict(zip(names, test.T, strict=True))
     scores |= {f"{name}, distance from training": abs(test - train.mean(0))[:, i] for i, name in enumerate(names)}
     offset = test[:, 1:4] - train[:, 1:4].mean(0)
     precision = np.linalg.inv(np.cov(train[:, 1:4].T))

@@ -12,11 +12,11 @@ The prose of the book is fixed; its results are not. Before Sphinx reads the tab
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import nbformat
 from sphinx.application import Sphinx
-from sphinx.errors import SphinxError
 
 from texad import __version__, plotting
 from texad.artifacts import STAGES, RunError, read_json, runs_root
@@ -25,45 +25,51 @@ from texad.weights import RANDOM_WARNING
 
 LEAD = "leather"
 
-# name of the file, caption, alternative text
+# name of the file, width on the page, caption, alternative text
 FIGURES = (
     (
         "1_score_distribution.svg",
+        "100%",
         "Scores of normal and of anomalous test images, with the threshold.",
         "Two histograms over the anomaly score, normal in blue and anomalous in orange, with the threshold as a dashed line.",
     ),
     (
         "2_heatmaps.png",
+        "100%",
         "One test image of each kind; below it the anomaly map. The line is the border of the true defect.",
         "A row of test images with outlined defects, and below each the same image covered by its anomaly map.",
     ),
     (
         "3_roc_curve.svg",
+        "420px",
         "ROC curve with its area.",
         "The curve of true-positive against false-positive rate, above the diagonal of guessing.",
     ),
     (
         "4_confusion_matrix.svg",
+        "380px",
         "Decisions against truth at the threshold.",
         "A table of two by two counts: true against predicted, normal and anomalous.",
     ),
     (
         "5_scores_by_defect.svg",
+        "100%",
         "Scores of the good images and of each defect type.",
         "For the good images and for each defect type, a box with dots showing the scores, and the threshold as a dashed line.",
     ),
 )
 
 
-class NoRunError(SphinxError):
+class NoRunError(Exception):
     """There is nothing to make the book of."""
-
-    category = "texad"
 
 
 def setup(app: Sphinx) -> dict:
     """Entry point for Sphinx; writes the pages, since the table of contents is read right after."""
-    assemble(runs_root(), Path(app.srcdir) / "book" / "run")
+    try:
+        assemble(runs_root(), Path(app.srcdir) / "book" / "run")
+    except NoRunError as error:
+        sys.exit(f"texad: {error}")  # one line; any other exception would come with Sphinx's and Jupyter Book's tracebacks
     return {"version": __version__, "parallel_read_safe": True}
 
 
@@ -136,8 +142,8 @@ def _results_page(category: str, stem: str, metrics: dict, summary: dict) -> str
     by_defect = [(_text(name), _number(value)) for name, value in metrics["auroc_by_defect"].items()]
     parts = [f"# {_text(category)}", _provenance(summary), _warning(metrics["weights"])]
     parts.append(_table(("Measure", "Value"), rows))
-    for i, (name, caption, alt) in enumerate(FIGURES, start=1):
-        parts.append(f"```{{figure}} {stem}/{name}\n:alt: {alt}\n:width: 100%\n\nFigure {i}. {caption}\n```")
+    for i, (name, width, caption, alt) in enumerate(FIGURES, start=1):
+        parts.append(f"```{{figure}} {stem}/{name}\n:alt: {alt}\n:width: {width}\n\nFigure {i}. {caption}\n```")
     if by_defect:
         parts += ["## AUROC of each kind of defect", _table(("Kind of defect", "AUROC against the good images"), by_defect)]
     parts.append(f"Download: {{download}}`scores.csv <{stem}/scores.csv>`, {{download}}`metrics.json <{stem}/metrics.json>`.")
@@ -177,11 +183,11 @@ def _comparison_page(summary: dict, pages: dict[str, str], folder: Path) -> str:
 
 
 def _lead(category: str, stem: str, metrics: dict) -> str:
-    _, caption, alt = FIGURES[1]
+    _, width, caption, alt = FIGURES[1]
     return "\n\n".join(
         part
         for part in (
-            f"```{{figure}} run/results/{stem}/2_heatmaps.png\n:alt: {alt}\n:width: 100%\n\n"
+            f"```{{figure}} run/results/{stem}/2_heatmaps.png\n:alt: {alt}\n:width: {width}\n\n"
             f"What the method makes of **{_text(category)}**. {caption}\n```",
             f"In this run, the image AUROC of {_text(category)} is **{_number(metrics['image_auroc'])}** (1 is perfect, 0.5 is guessing).",
             _warning(metrics["weights"]),

@@ -182,8 +182,8 @@ def _folder(dataset: str | Path) -> Path:
     near = difflib.get_close_matches(Path(dataset).name.lower(), EMBEDDED, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise FileNotFoundError(
-        f"data set {str(dataset)!r} is no folder{hint}: choose synthetic, mvtec, or a folder whose sub-folders "
-        "hold train/good"
+        f"data set {str(dataset)!r} is no folder{hint}: choose synthetic, mvtec, or a folder whose "
+        "sub-folders hold train/good"
     )
 
 
@@ -229,8 +229,8 @@ def load_category(dataset: str | Path, category: str) -> Category:
     test = [sample for defect in sorted(defects, key=_natural) for sample in _samples(root, "test", defect)]
     if not test:
         raise ValueError(
-            f"{folder} has no images in sub-folders: put defect-free ones into {folder / 'good'}, defective ones "
-            f"into a folder for each kind of defect ({', '.join(SUFFIXES)})"
+            f"{folder} has no images in sub-folders: put defect-free ones into {folder / 'good'}, defective "
+            f"ones into a folder for each kind of defect ({', '.join(SUFFIXES)})"
         )
     return Category(name(dataset), names[0], root, tuple(train), tuple(test))
 
@@ -275,9 +275,10 @@ def _natural(text: str) -> tuple:
 def read_image(path: str | Path) -> Image.Image:
     """Read an image of any common kind as RGB.
 
-    Grey levels of 16 or 32 bits are taken to span 0 to 65535 and divided by 257; floats must lie in [0, 1]. No
-    image is stretched by its own extremes, since brightness may be what tells a defect. Transparency is dropped,
-    the colours stay as stored. The EXIF orientation is applied. Of several images in a file the first is read.
+    Grey levels of 16 or 32 bits are taken to span 0 to 65535 and divided by 257; floats must lie in [0, 1].
+    No image is stretched by its own extremes, since brightness may be what tells a defect. Transparency is
+    dropped, the colours stay as stored. The EXIF orientation is applied. Of several images in a file the first
+    is read.
 
     Parameters
     ----------
@@ -323,7 +324,7 @@ def read_mask(path: str | Path) -> np.ndarray:
 
 def _read(path: str | Path, convert):
     try:
-        # Given a path, not a stream, Pillow maps grey TIFFs into memory and scrambles those that it has to turn.
+        # Given a path, Pillow maps grey TIFFs into memory and scrambles those that it has to turn.
         with open(path, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
             return convert(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
@@ -331,7 +332,7 @@ def _read(path: str | Path, convert):
     except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
         reason, cause = (str(error).splitlines() or [type(error).__name__])[0], error
     raise ValueError(
-        f"image {path} cannot be read ({reason}): replace it by a PNG, JPEG, BMP or TIFF of 8 bits, or take it out"
+        f"image {path} cannot be read ({reason}): replace it by a PNG, JPEG, BMP or TIFF of 8 bits, or remove it"
     ) from cause
 
 
@@ -340,7 +341,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         levels = np.asarray(image).astype(np.float64)
         white = 1.0 if image.mode == "F" else 65535.0
         if not (levels.min() >= 0 and levels.max() <= white):  # put so that NaN fails, too
-            raise ValueError(f"grey levels {levels.min():g} to {levels.max():g} where 0 to {white:g} is expected")
+            raise ValueError(f"grey levels {levels.min():g} to {levels.max():g}, expected 0 to {white:g}")
         image = Image.fromarray(np.rint(levels * (255 / white)).astype(np.uint8))
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # otherwise Pillow warns of palettes with transparency

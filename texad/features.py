@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import resnet50
 from torchvision.models.resnet import Bottleneck
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from texad import preprocessing
 from texad.files import replacing

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 URL = (
     "https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/download/420938113-1629960298/"
@@ -26,8 +26,8 @@ URL = (
 )
 SHA256 = "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d"
 LICENCE = (
-    "MVTec AD (4.9 GB) by MVTec Software GmbH, licensed under CC BY-NC-SA 4.0: for research and teaching, not "
-    "for commercial use. https://creativecommons.org/licenses/by-nc-sa/4.0/"
+    "MVTec AD (4.9 GB) by MVTec Software GmbH, licensed under CC BY-NC-SA 4.0: for research and teaching, "
+    "not for commercial use. https://creativecommons.org/licenses/by-nc-sa/4.0/"
 )
 ARCHIVE = "mvtec_anomaly_detection.tar.xz"
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
@@ -94,8 +94,8 @@ def _download(archive: Path, example: Path) -> None:
     if _sha256(part) != SHA256:
         part.unlink()
         raise ValueError(
-            f"what {URL} sent is not the archive that MVTec published (its SHA-256 is wrong) and was deleted: "
-            f"run this again, or put the archive at {archive}"
+            f"what {URL} sent is not the archive that MVTec published (its SHA-256 is wrong) and was "
+            f"deleted: run this again, or put the archive at {archive}"
         )
     os.replace(part, archive)
 
@@ -193,7 +193,7 @@ def _unpack(archive: Path, folder: Path, categories: Sequence[str]) -> None:
         for category in categories:
             os.replace(temporary / category, folder / category)
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise ValueError(f"{archive} cannot be unpacked ({error}): delete it to have it downloaded") from error
+        raise ValueError(f"{archive} cannot be unpacked ({error}): delete it, and run this again") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

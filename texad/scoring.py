@@ -8,7 +8,7 @@ the surface is not normal.
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 REDUCTIONS = ("none", "channel_mean")
 

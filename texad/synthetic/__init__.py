@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from texad.synthetic import camera
 from texad.synthetic.defects import DEFECTS
@@ -172,7 +172,7 @@ def _write_images(folder: Path, parameters: dict, progress: bool) -> None:
     kinds = CATEGORIES[category]
     shares = [(parameters["n_defective"] + len(kinds) - 1 - k) // len(kinds) for k in range(len(kinds))]
     groups = [("train", "good", parameters["n_train"]), ("test", "good", parameters["n_good"])]
-    groups += [("test", kind, share) for kind, share in zip(kinds, shares)]
+    groups += [("test", kind, share) for kind, share in zip(kinds, shares, strict=True)]
     rows = []
     with tqdm(total=sum(group[2] for group in groups), desc=category, unit="image", disable=not progress) as bar:
         for split, kind, count in groups:

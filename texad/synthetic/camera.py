@@ -62,7 +62,7 @@ def photograph(
     blur = (0.35 + 0.20 * focus) * size / 256
     middle = surface.colour.mean((0, 1))
     stray = 0.03 * (level - 0.5) * middle  # light that veils the whole image adds brightness but no contrast
-    gain = 0.86 + 0.28 * contrast
+    gain = 0.84 + 0.32 * contrast
 
     def expose(colour: np.ndarray) -> np.ndarray:
         sharp = middle + stray + gain * (colour - middle)

@@ -120,15 +120,15 @@ def liquid(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     colour = surface.colour
     for radius in (_grow(severity, 12, 20), *rng.uniform(3, 7, rng.integers(1, 4))):
         depth = _blob(rng, surface.size, radius, stretch=2.0)
-        strength = _grow(severity, 0.28, 0.45)
+        strength = _grow(severity, 0.28, 0.40)
         alpha = strength * (step(depth, -1, 2) * 0.75 + 0.5 * np.exp(-(((depth - 1) / 1.5) ** 2)))
         colour = colour * (1 - alpha[..., None] * np.asarray((0.75, 0.85, 0.95), np.float32))
     return colour
 
 
-def glue(surface: Surface, severity: float, rng: Random, largest: float = 17) -> np.ndarray:
+def glue(surface: Surface, severity: float, rng: Random, largest: float = 17, milk: float = 0.15) -> np.ndarray:
     """A drop of glue: milky, it fills the texture, and its dome shines on the side of the light."""
-    return _glossy(surface, severity, rng, _blob(rng, surface.size, _grow(severity, 10, largest), rough=0.3, stretch=2.2))
+    return _glossy(surface, severity, milk, _blob(rng, surface.size, _grow(severity, 10, largest), rough=0.3, stretch=2.2))
 
 
 def glue_strip(surface: Surface, severity: float, rng: Random) -> np.ndarray:
@@ -139,17 +139,17 @@ def glue_strip(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     length, width = _grow(severity, 50, 110) * rng.uniform(0.85, 1.15), _grow(severity, 9, 17)
     ragged = 0.8 * noise(rng, surface.size, 3)
     depth = np.minimum(width / 2 - np.abs(v), length / 2 - np.abs(u)) + ragged
-    colour = _glossy(surface, severity, rng, depth)
+    colour = _glossy(surface, severity, 0.35, depth)
     gloss = np.exp(-(((v - 0.15 * width) / (0.16 * width)) ** 2)) * step(depth, 0, 2) * (1 + 0.3 * ragged)
     return colour + (_grow(severity, 0.10, 0.30) * gloss)[..., None]
 
 
-def _glossy(surface: Surface, severity: float, rng: Random, depth: np.ndarray) -> np.ndarray:
+def _glossy(surface: Surface, severity: float, milk: float, depth: np.ndarray) -> np.ndarray:
     """A clear film `depth` units inside its edge: it smooths, lightens and shines."""
     pixels = surface.size / UNITS
     cover = step(depth, -0.7, 1.2)
     smooth = ndimage.gaussian_filter(surface.colour, (2.0 * pixels, 2.0 * pixels, 0))
-    film = 0.65 * smooth + 0.35 * np.asarray((0.90, 0.84, 0.62), np.float32)
+    film = (1 - milk) * smooth + milk * np.asarray((0.90, 0.84, 0.62), np.float32)
     colour = _blend(surface.colour, cover * _grow(severity, 0.45, 0.95), film)
     dome = ndimage.gaussian_filter(np.sqrt(np.clip(depth, 0, 6)), 1.2 * pixels)
     slope_y, slope_x = np.gradient(dome, 1 / pixels)
@@ -198,7 +198,7 @@ def metal(surface: Surface, severity: float, rng: Random, largest: float = 8.5) 
     reach = radius * rng.uniform(0.7, 1.2, 3)
 
     def inside(du: float, dv: float) -> np.ndarray:
-        planes = [r - (u - du) * np.cos(a) / 1.7 - (v - dv) * np.sin(a) * 1.3 for a, r in zip(corners, reach)]
+        planes = [r - (u - du) * np.cos(a) / 1.7 - (v - dv) * np.sin(a) * 1.3 for a, r in zip(corners, reach, strict=True)]
         return np.min([*planes, 1.6 * radius - np.hypot(u - du, v - dv)], axis=0)
 
     strength = _grow(severity, 0.55, 1.0)
@@ -227,7 +227,7 @@ def cut(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 def hole(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """A hole: dark, darkest under the edge on the side of the light, with frayed or splintered edges."""
     size = surface.size
-    depth = _blob(rng, size, _grow(severity, 4.5, 9), rough=0.3, stretch=1.8)
+    depth = _blob(rng, size, _grow(severity, 4.5, 8), rough=0.3, stretch=1.8)
     frayed = depth + 0.7 * noise(rng, size, 1.0)
     rim = np.exp(-(((depth + 1.2) / 1.1) ** 2))
     colour = _shade(surface.colour, _grow(severity, 0.15, 0.4) * rim)
@@ -242,7 +242,7 @@ def poke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     u, v = rotate(x - centre[0], y - centre[1], rng.uniform(0, np.pi))
     ring = np.hypot(u, v * rng.uniform(1.0, 1.3)) / radius
     towards_light = ((x - centre[0]) + (y - centre[1])) / radius
-    slope = towards_light * np.exp(-(ring**2)) * _grow(severity, 0.3, 0.6)
+    slope = towards_light * np.exp(-(ring**2)) * _grow(severity, 0.3, 0.5)
     pit = step(-ring, -0.9, -0.4) * _grow(severity, 0.5, 0.9)
     return _shade(_shade(surface.colour, slope), -pit)
 
@@ -254,7 +254,7 @@ def fold(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     aside, position = _stroke(surface.size, points, 3 * width)
     across = np.clip(aside, -99, 99) / width
     ends = _taper(position)
-    relief = -across * np.exp(-(across**2)) * 2.3 * _grow(severity, 0.16, 0.30)
+    relief = -across * np.exp(-(across**2)) * 2.3 * _grow(severity, 0.15, 0.24)
     line = np.exp(-((aside / 1.1) ** 2)) * _grow(severity, 0.3, 0.6)
     return _shade(surface.colour, (relief - line) * ends)
 
@@ -345,7 +345,7 @@ def broken(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 DEFECTS: dict[str, dict[str, Callable[[Surface, float, Random], np.ndarray]]] = {
     "carpet": {"color": stain, "cut": cut, "hole": hole, "metal_contamination": metal, "thread": thread},
     # chips and drops are larger on the mesh: a small one would hang between two wires
-    "grid": {"bent": bent, "broken": broken, "glue": partial(glue, largest=25), "metal_contamination": partial(metal, largest=13), "thread": thread},
+    "grid": {"bent": bent, "broken": broken, "glue": partial(glue, largest=28, milk=0.4), "metal_contamination": partial(metal, largest=13), "thread": thread},
     "leather": {"color": stain, "cut": cut, "fold": fold, "glue": glue, "poke": poke},
     "tile": {"crack": crack, "glue_strip": glue_strip, "gray_stroke": gray_stroke, "oil": oil, "rough": rough},
     "wood": {"color": stain, "combined": combined, "hole": hole, "liquid": liquid, "scratch": scratch},
