@@ -70,7 +70,13 @@ def setup(app: Sphinx) -> dict:
         assemble(runs_root(), Path(app.srcdir) / "book" / "run")
     except NoRunError as error:
         sys.exit(f"texad: {error}")  # one line; any other exception would come with Sphinx's and Jupyter Book's tracebacks
+    app.connect("html-page-context", _leave_out_thebe)
     return {"version": __version__, "parallel_read_safe": True}
+
+
+def _leave_out_thebe(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
+    """Pages run no code, and Jupyter Book's scripts for that would load from the network and be declared twice."""
+    context["script_files"] = [file for file in context["script_files"] if "thebe" not in str(file)]
 
 
 def assemble(runs: Path, folder: Path) -> None:
