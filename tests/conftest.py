@@ -1,6 +1,8 @@
 """Small data sets and folders that the tests share."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +53,24 @@ def surfaces(tmp_path_factory) -> Path:
     write_category(folder / "steel", seed=1)
     write_category(folder / "brushed <b>& ünusual", seed=2)
     return folder
+
+
+QUICK = ["-p", "image_size", "64", "-p", "epochs", "2", "-p", "hidden", "32", "-p", "bottleneck", "8"]
+
+
+def texad(*arguments, **options) -> subprocess.CompletedProcess:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "texad", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
+
+
+def run_arguments(dataset, out, *more) -> list:
+    """Arguments of a batch that is quick, since its images and networks are small."""
+    return ["run", "--dataset", dataset, "--weights", "random", "--out", out, "--quiet", *QUICK, *more]
+
+
+@pytest.fixture(scope="session")
+def finished(surfaces, tmp_path_factory):
+    """The runs of a batch over both tiny categories, and what the command printed."""
+    out = tmp_path_factory.mktemp("batch") / "runs"
+    return out, texad(*run_arguments(surfaces, out, "--jobs", 2))

@@ -70,11 +70,11 @@ def test_folding_changes_nothing_but_the_layers(loaded, paths):
 @torch.inference_mode()
 def test_calibration_gives_each_channel_mean_zero_and_variance_one(loaded, paths):
     backbone = features.build_backbone(loaded)
-    features.calibrate_batchnorm(backbone, paths, image_size=64, batch_size=5, progress=False)
+    features.calibrate_batchnorm(backbone, paths, image_size=224, batch_size=5, progress=False)
     assert not backbone.training
     seen = {}
-    backbone.layer3[5].bn3.register_forward_hook(lambda module, inputs, output: seen.update(output=output))
-    backbone(preprocessing.load_images(paths, 64))
+    backbone.layer3[5].bn3.register_forward_hook(lambda module, inputs, output: seen.update(output=output.clone()))
+    backbone(preprocessing.load_images(paths, 224))
     assert seen["output"].mean(dim=(0, 2, 3)).abs().max() < 0.05
     # PyTorch normalises with the biased variance and remembers the unbiased one: n values apart by n / (n - 1)
     torch.testing.assert_close(seen["output"].var(dim=(0, 2, 3)), torch.ones(1024), rtol=0.05, atol=0)

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from texad import datasets
@@ -99,7 +100,9 @@ class Run:
 
     def __init__(self, dataset: str | Path, category: str, runs: str | Path = ""):
         try:
-            (self.category,) = datasets.select(dataset, category)
+            self.category, *others = datasets.select(dataset, category)
+            if others:
+                raise ValueError(f"a run is of one category, not {category!r}: choose one of {self.category}, {', '.join(others)}")
             self.dataset = datasets.name(dataset)
         except (ValueError, OSError) as error:
             raise RunError(str(error)) from None
@@ -253,8 +256,8 @@ class Run:
 
     def write_figure(self, name: str, figure: Figure) -> None:
         """Save a figure under figures/; the ending of `name` (.svg, .png) chooses the format."""
-        with replacing(self.folder / "figures" / name) as temporary:
-            metadata = {"Date": None} if name.endswith(".svg") else None  # the same figure, the same file
+        metadata = {"Date": None} if name.endswith(".svg") else None  # the same figure, the same file
+        with replacing(self.folder / "figures" / name) as temporary, rc_context({"svg.hashsalt": "texad"}):
             figure.savefig(temporary, bbox_inches="tight", dpi=150, metadata=metadata)
 
     def write_weights(self, weights: Weights) -> None:

@@ -88,8 +88,8 @@ def run(
     ValueError
         If the data set, a category, the weights or a parameter is unknown or out of range. Nothing was run then.
     """
-    dataset = dataset if datasets.is_embedded(dataset) else str(Path(dataset).expanduser().resolve())
     names = datasets.select(dataset, category)
+    dataset = dataset if datasets.is_embedded(dataset) else str(Path(dataset).expanduser().resolve())
     typed = parse_parameters(parameters or {})
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = min(cores if jobs is None else jobs, len(names))

@@ -20,7 +20,6 @@ plt.rcParams |= {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "font.size": 11,
-    "svg.hashsalt": "texad",  # the same figure gives the same file
 }
 
 

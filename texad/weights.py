@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from texad.files import sha256
 
@@ -173,10 +173,9 @@ def _load_file(path: Path) -> Weights:
                 state_dict = {name: file.get_tensor(name) for name in file.keys()}
         else:
             state_dict = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise ValueError(f"weights file {path} cannot be read: {str(error).splitlines()[0]}") from error
-    except Exception as error:  # torch.load raises pickle's own errors for files that are not checkpoints
-        raise ValueError(f"weights file {path} is not a plain state dict of tensors: {type(error).__name__}") from error
+    except Exception as error:  # a file that is something else raises errors of many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"weights file {path} is no plain state dict of tensors ({reason})") from error
     return Weights(path.name, sha256(path), _up_to_layer3(state_dict, path), stride_in_1x1)
 
 

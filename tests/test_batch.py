@@ -1,0 +1,209 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from conftest import run_arguments, texad, write_category
+
+from texad import batch, datasets
+from texad.__main__ import main
+from texad.artifacts import STAGES, Run
+
+
+def snapshot(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and "summary" not in path.name}
+
+
+def test_a_batch_leaves_everything_that_it_should(finished):
+    out, result = finished
+    assert result.returncode == 0, result.stderr
+    for category in ("steel", "brushed <b>& ünusual"):
+        folder = out / "surfaces" / category
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert files == {
+            "run.json", "images.csv", "features/train.npy", "features/test.npy", "autoencoder.safetensors", "training.csv",
+            "scores.csv", "maps/test.npy", "metrics.json", "figures/1_score_distribution.svg", "figures/2_heatmaps.png",
+            "figures/3_roc_curve.svg", "figures/4_confusion_matrix.svg", "figures/5_scores_by_defect.svg",
+            *(f"notebooks/{stage}.ipynb" for stage in STAGES),
+        }  # fmt: skip
+
+
+def test_metrics_agree_with_scores(finished):
+    out, _ = finished
+    folder = out / "surfaces" / "steel"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics) >= {
+        "image_auroc", "accuracy", "precision", "recall", "f1", "confusion", "threshold", "pixel_auroc", "n_train", "n_test", "weights",
+    }  # fmt: skip
+    scores = pd.read_csv(folder / "scores.csv")
+    assert list(scores.columns) == ["path", "split", "defect", "label", "score", "prediction"]
+    train, test = scores[scores["split"] == "train"], scores[scores["split"] == "test"]
+    assert (len(train), len(test)) == (metrics["n_train"], metrics["n_test"]) == (6, 6)
+    assert metrics["threshold"] == pytest.approx(train["score"].mean() + 3 * train["score"].std(ddof=0), rel=1e-5)
+    assert (test["prediction"] == (test["score"] > metrics["threshold"])).all()
+    anomalous, normal = test[test["label"] == 1]["score"], test[test["label"] == 0]["score"]
+    assert metrics["image_auroc"] == pytest.approx(sum((a > n) + 0.5 * (a == n) for a in anomalous for n in normal) / 9)
+    assert metrics["confusion"]["tp"] == int(((test["label"] == 1) & (test["prediction"] == 1)).sum())
+    assert metrics["weights"]["name"] == "random" and len(metrics["weights"]["sha256"]) == 64
+
+
+def test_summary_has_a_row_for_each_category(finished):
+    out, result = finished
+    summary = json.loads((out / "summary.json").read_text())
+    assert [row["category"] for row in summary["categories"]] == ["brushed <b>& ünusual", "steel"]
+    assert summary["weights"]["name"] == "random" and summary["seed"] == 0
+    assert pd.read_csv(out / "summary.csv")["images"].tolist() == [12, 12]
+    assert "steel" in result.stdout and "image_auroc" in result.stdout
+    assert "RANDOM WEIGHTS" in result.stderr
+
+
+def test_run_json_says_what_made_the_results(finished):
+    out, _ = finished
+    record = json.loads((out / "surfaces" / "steel" / "run.json").read_text())
+    assert record["weights"]["name"] == "random" and len(record["data"]["fingerprint"]) == 64
+    assert record["stages"][STAGES[2]]["parameters"]["epochs"] == 2
+    assert set(record["versions"]) >= {"texad", "torch", "python"}
+
+
+def test_a_second_run_does_nothing(finished, surfaces):
+    out, _ = finished
+    before = snapshot(out)
+    assert texad(*run_arguments(surfaces, out, "--jobs", 2)).returncode == 0
+    assert snapshot(out) == before
+
+
+def test_same_seed_same_scores_and_only_what_changed_is_run_again(finished, surfaces, tmp_path):
+    out, _ = finished
+    folder = tmp_path / "runs" / "surfaces" / "steel"
+    assert texad(*run_arguments(surfaces, tmp_path / "runs", "--category", "steel", "-p", "top_k", 3)).returncode == 0
+    features = (folder / "features" / "test.npy").stat().st_mtime_ns
+    other = (folder / "scores.csv").read_bytes()
+    assert texad(*run_arguments(surfaces, tmp_path / "runs", "--category", "steel")).returncode == 0
+    assert (folder / "features" / "test.npy").stat().st_mtime_ns == features
+    assert (folder / "scores.csv").read_bytes() != other
+    expected = pd.read_csv(out / "surfaces" / "steel" / "scores.csv")  # made with other threads: equal up to rounding
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "scores.csv"), expected, rtol=1e-3)
+
+
+def test_a_killed_batch_goes_on_and_ends_with_the_same_scores(surfaces, tmp_path):
+    out, expected = tmp_path / "killed", tmp_path / "undisturbed"
+    arguments = ["--category", "steel", "--jobs", 1]
+    assert texad(*run_arguments(surfaces, expected, *arguments)).returncode == 0
+    command = [sys.executable, "-m", "texad", *map(str, run_arguments(surfaces, out, *arguments))]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = out / "surfaces" / "steel"
+    deadline = time.monotonic() + 120
+    while not (folder / "features" / "test.npy").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "metrics.json").exists()
+    result = texad(*run_arguments(surfaces, out, *arguments))
+    assert result.returncode == 0, result.stderr
+    for name in ("scores.csv", "metrics.json"):
+        assert (folder / name).read_bytes() == (expected / "surfaces" / "steel" / name).read_bytes()
+
+
+def test_a_killed_batch_leaves_no_process_behind(surfaces, tmp_path):
+    command = [sys.executable, "-m", "texad", *map(str, run_arguments(surfaces, tmp_path / "runs", "--category", "steel"))]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"TEXAD_TEST_MARK": str(tmp_path)})
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "runs" / "surfaces" / "steel" / "images.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+
+    def left() -> list[str]:
+        found = []
+        for entry in os.listdir("/proc"):
+            try:
+                with open(f"/proc/{entry}/environ", "rb") as file:
+                    found += [entry] if f"TEXAD_TEST_MARK={tmp_path}".encode() in file.read() else []
+            except OSError:
+                continue
+        return found
+
+    deadline = time.monotonic() + 20
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left()
+
+
+def test_one_bad_category_does_not_stop_the_others(surfaces, tmp_path):
+    data = tmp_path / "surfaces"
+    shutil.copytree(surfaces / "steel", data / "steel")
+    write_category(data / "torn", seed=9)
+    (data / "torn" / "test" / "spot" / "001.png").write_bytes(b"no image")
+    result = texad(*run_arguments(data, tmp_path / "runs"))
+    assert result.returncode == 1
+    line = next(line for line in result.stderr.splitlines() if "torn failed" in line)
+    assert ".ipynb, cell [" in line and "001.png" in line
+    summary = json.loads((tmp_path / "runs" / "summary.json").read_text())["categories"]
+    assert [(row["category"], bool(row["error"])) for row in summary] == [("steel", False), ("torn", True)]
+    assert list((tmp_path / "runs" / "surfaces" / "torn" / "notebooks").glob("*.failed.ipynb"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--category", "steal"], "did you mean 'steel'"),
+        (["--weights", "imagnet"], "did you mean 'imagenet'"),
+        (["--dataset", "nowhere"], "nowhere"),
+        (["--dataset", ""], "no folder"),
+        (["-p", "botleneck", "3"], "did you mean bottleneck"),
+        (["-p", "epochs", "many"], "epochs must be of type int"),
+        (["-p", "seed", "1"], "option of its own"),
+        (["--jobs", "0"], "jobs must be at least 1"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line_and_status_2(surfaces, tmp_path, capsys, arguments, message):
+    assert main(list(map(str, run_arguments(surfaces, tmp_path / "runs", *arguments)))) == 2
+    shown = capsys.readouterr().err
+    assert len(shown.splitlines()) == 1 and message in shown
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_explains_the_options(capsys):
+    for arguments in (["--help"], ["run", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    for option in ("--dataset", "--category", "--weights", "--out", "--jobs", "--seed", "-p"):
+        assert option in shown
+
+
+def test_parameters_get_the_type_of_their_default():
+    assert batch.parse_parameters({"normalize": "True", "epochs": "3", "learning_rate": "1e-2", "reduction": "channel_mean"}) == {
+        "normalize": True, "epochs": 3, "learning_rate": 0.01, "reduction": "channel_mean",
+    }  # fmt: skip
+
+
+def test_every_notebook_has_the_common_parameters_and_no_other_twice():
+    seen = []
+    for stage in STAGES:
+        names = set(batch.defaults(stage))
+        assert names >= set(batch.COMMON)
+        seen += names - set(batch.COMMON)
+    assert len(seen) == len(set(seen))
+
+
+def test_a_stage_run_by_hand_is_run_again_by_the_batch(finished, surfaces):
+    out, _ = finished
+    run = Run(surfaces, "steel", out)
+    saved = (run.folder / "run.json").read_bytes()
+    try:
+        stages = run.read()["stages"]
+        stages[STAGES[3]].pop("code")  # what a notebook leaves that no batch has executed
+        run.write(stages=stages)
+        data = datasets.load_category(surfaces, "steel")
+        given = {"weights": "random", "seed": 0, "image_size": 64, "epochs": 2, "hidden": 32, "bottleneck": 8}
+        current = [batch.is_current(run, stage, given, data, datasets.fingerprint(data)) for stage in STAGES]
+        assert current == [True, True, True, False, True]
+    finally:
+        (run.folder / "run.json").write_bytes(saved)
