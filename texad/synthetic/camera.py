@@ -56,13 +56,13 @@ def photograph(
     x, y = coordinates(size)
     direction = rng.uniform(0, 2 * np.pi)
     slope = (np.cos(direction) * (x / 128 - 1) + np.sin(direction) * (y / 128 - 1)).astype(np.float32)
-    light = (0.985 + 0.03 * level) * (1 + (0.01 + 0.04 * tilt) * slope)
-    warmth, green = 0.05 * (warmth - 0.5), 0.035 * (green - 0.5)
+    light = (0.99 + 0.02 * level) * (1 + (0.005 + 0.025 * tilt) * slope)
+    warmth, green = 0.02 * (warmth - 0.5), 0.012 * (green - 0.5)
     tint = np.asarray((1 + warmth, 1 + green, 1 - warmth), dtype=np.float32)
-    blur = (0.35 + 0.20 * focus) * size / 256
+    blur = (0.36 + 0.14 * focus) * size / 256
     middle = surface.colour.mean((0, 1))
-    stray = 0.03 * (level - 0.5) * middle  # light that veils the whole image adds brightness but no contrast
-    gain = 0.84 + 0.32 * contrast
+    stray = 0.016 * (level - 0.5) * middle  # light that veils the whole image adds brightness but no contrast
+    gain = 1 + surface.contrast_spread * (2 * contrast - 1)
 
     def expose(colour: np.ndarray) -> np.ndarray:
         sharp = middle + stray + gain * (colour - middle)
@@ -72,7 +72,7 @@ def photograph(
     mask = np.zeros((size, size), dtype=bool)
     if damaged is not None:
         mask = _closed(np.abs(np.clip(image, 0, 1) - np.clip(expose(surface.colour), 0, 1)).max(axis=2), size)
-    grain = rng.standard_normal((size, size, 3), dtype=np.float32) * np.float32(0.008 + 0.007 * noise)
+    grain = rng.standard_normal((size, size, 3), dtype=np.float32) * np.float32(0.008 + 0.005 * noise)
     return np.round(np.clip(image + grain, 0, 1) * 255).astype(np.uint8), mask
 
 

@@ -100,10 +100,10 @@ def _taper(position: np.ndarray) -> np.ndarray:
 
 def stain(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """Dye that has soaked in: the texture stays visible, in another colour."""
-    depth = _blob(rng, surface.size, _grow(severity, 11, 19))
-    dyes = ((0.9, 0.35, 0.35), (0.4, 0.5, 0.95), (0.4, 0.8, 0.45), (0.75, 0.4, 0.85), (0.95, 0.75, 0.3))
+    depth = _blob(rng, surface.size, _grow(severity, 11, 20))
+    dyes = ((1.05, 0.45, 0.45), (0.45, 0.65, 1.1), (0.45, 1.05, 0.5), (0.9, 0.45, 1.05), (1.1, 0.85, 0.2))
     dye = np.asarray(dyes[rng.integers(len(dyes))], dtype=np.float32)
-    alpha = step(depth, -1.5, 2.5) * _grow(severity, 0.45, 0.85) * (1 + 0.1 * noise(rng, surface.size, 3))
+    alpha = step(depth, -1.5, 2.5) * _grow(severity, 0.5, 0.9) * (1 + 0.1 * noise(rng, surface.size, 3))
     return surface.colour * (1 - alpha[..., None] * (1 - dye))
 
 
@@ -111,24 +111,25 @@ def oil(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """A translucent dark blot with a soft edge, soaked in further here and there."""
     size = surface.size
     depth = _blob(rng, size, _grow(severity, 13, 22), rough=0.35) + 1.5 * noise(rng, size, 4)
-    alpha = step(depth, -3, 5) * _grow(severity, 0.36, 0.5)
-    return surface.colour * (1 - alpha[..., None] * np.asarray((0.50, 0.56, 0.66), np.float32))
+    alpha = step(depth, -3, 5) * _grow(severity, 0.36, 0.46)
+    return surface.colour * (1 - alpha[..., None] * np.asarray((0.36, 0.52, 0.90), np.float32))
 
 
 def liquid(surface: Surface, severity: float, rng: Random) -> np.ndarray:
-    """Water marks: wet wood is darker and more saturated, with a darker rim where it dries; some drops beside."""
+    """Spilt water, wine or cleaner: it soaks in and darkens at the rim, where it dries; some drops lie beside."""
+    absorbed = np.asarray(((0.3, 0.6, 1.1), (0.1, 0.95, 0.6), (0.95, 0.4, 0.15))[rng.integers(3)], np.float32)
     colour = surface.colour
-    for radius in (_grow(severity, 12, 20), *rng.uniform(3, 7, rng.integers(1, 4))):
+    for radius in (_grow(severity, 9, 14), *rng.uniform(3, 6, rng.integers(1, 4))):
         depth = _blob(rng, surface.size, radius, stretch=2.0)
-        strength = _grow(severity, 0.28, 0.40)
-        alpha = strength * (step(depth, -1, 2) * 0.75 + 0.5 * np.exp(-(((depth - 1) / 1.5) ** 2)))
-        colour = colour * (1 - alpha[..., None] * np.asarray((0.75, 0.85, 0.95), np.float32))
+        rim = np.exp(-(((depth - 1) / 1.5) ** 2))
+        alpha = _grow(severity, 0.40, 0.60) * (0.75 * step(depth, -1, 2) + 0.5 * rim)
+        colour = colour * (1 - alpha[..., None] * absorbed)
     return colour
 
 
-def glue(surface: Surface, severity: float, rng: Random, largest: float = 17, milk: float = 0.15) -> np.ndarray:
+def glue(surface: Surface, severity: float, rng: Random, largest: float = 14, milk: float = 0.3) -> np.ndarray:
     """A drop of glue: milky, it fills the texture, and its dome shines on the side of the light."""
-    return _glossy(surface, severity, milk, _blob(rng, surface.size, _grow(severity, 10, largest), rough=0.3, stretch=2.2))
+    return _glossy(surface, severity, milk, _blob(rng, surface.size, _grow(severity, 0.55 * largest, largest), rough=0.3, stretch=2.2))
 
 
 def glue_strip(surface: Surface, severity: float, rng: Random) -> np.ndarray:
@@ -136,12 +137,12 @@ def glue_strip(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     x, y = coordinates(surface.size)
     centre = _place(rng, 60)
     u, v = rotate(x - centre[0], y - centre[1], rng.uniform(0, np.pi))
-    length, width = _grow(severity, 50, 110) * rng.uniform(0.85, 1.15), _grow(severity, 9, 17)
+    length, width = _grow(severity, 50, 110) * rng.uniform(0.85, 1.15), _grow(severity, 6, 11)
     ragged = 0.8 * noise(rng, surface.size, 3)
     depth = np.minimum(width / 2 - np.abs(v), length / 2 - np.abs(u)) + ragged
-    colour = _glossy(surface, severity, 0.35, depth)
+    colour = _glossy(surface, severity, 0.65, depth)
     gloss = np.exp(-(((v - 0.15 * width) / (0.16 * width)) ** 2)) * step(depth, 0, 2) * (1 + 0.3 * ragged)
-    return colour + (_grow(severity, 0.10, 0.30) * gloss)[..., None]
+    return colour + (_grow(severity, 0.14, 0.30) * gloss)[..., None]
 
 
 def _glossy(surface: Surface, severity: float, milk: float, depth: np.ndarray) -> np.ndarray:
@@ -149,32 +150,32 @@ def _glossy(surface: Surface, severity: float, milk: float, depth: np.ndarray) -
     pixels = surface.size / UNITS
     cover = step(depth, -0.7, 1.2)
     smooth = ndimage.gaussian_filter(surface.colour, (2.0 * pixels, 2.0 * pixels, 0))
-    film = (1 - milk) * smooth + milk * np.asarray((0.90, 0.84, 0.62), np.float32)
+    film = (1 - milk) * smooth + milk * np.asarray((0.92, 0.82, 0.42), np.float32)
     colour = _blend(surface.colour, cover * _grow(severity, 0.45, 0.95), film)
     dome = ndimage.gaussian_filter(np.sqrt(np.clip(depth, 0, 6)), 1.2 * pixels)
     slope_y, slope_x = np.gradient(dome, 1 / pixels)
-    shine = np.clip(-slope_x - slope_y - 0.12, -0.2, 1) * _grow(severity, 0.3, 0.45)
+    shine = np.clip(-slope_x - slope_y - 0.12, -0.2, 1) * _grow(severity, 0.3, 0.4)
     return colour + (cover * shine)[..., None]
 
 
 def gray_stroke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """One stroke of a brush with grey paint: streaks along the stroke, fading towards its end."""
-    width = _grow(severity, 8, 14)
-    aside, position = _stroke(surface.size, _curve(rng, _grow(severity, 40, 90), 0.7), width)
+    width = _grow(severity, 6, 10)
+    aside, position = _stroke(surface.size, _curve(rng, _grow(severity, 35, 65), 0.7), width)
     bristles = ndimage.gaussian_filter1d(rng.normal(0, 1, 64), 0.7)
     streak = bristles[np.clip(aside / width * 40 + 32, 0, 63).astype(int)]
     paint = step(1.3 + 0.5 * streak - 1.3 * position + 0.3 * noise(rng, surface.size, 1.5), 0, 0.7)
-    alpha = _line(aside, width) * paint * _grow(severity, 0.5, 1.0)
+    alpha = _line(aside, width) * paint * _grow(severity, 0.75, 1.0)
     tone = rng.choice([0.25, 0.82, 0.92])
-    return _blend(surface.colour, alpha, tone * (1 + 0.04 * streak[..., None]))
+    return _blend(surface.colour, alpha, tone * (1 + 0.04 * streak[..., None]) * np.asarray((0.95, 0.99, 1.04), np.float32))
 
 
 # Things that lie on the surface -------------------------------------------------------------------------------------
 
 
-def thread(surface: Surface, severity: float, rng: Random) -> np.ndarray:
+def thread(surface: Surface, severity: float, rng: Random, thickest: float = 3.8) -> np.ndarray:
     """A loose coloured fibre: twisted, round, with a shadow beside it."""
-    size, width = surface.size, _grow(severity, 2.2, 3.8)
+    size, width = surface.size, _grow(severity, 0.55 * thickest, thickest)
     points = _curve(rng, _grow(severity, 50, 130), rng.uniform(1.0, 3.0))
     dyes = ((0.85, 0.83, 0.78), (0.15, 0.17, 0.35), (0.62, 0.16, 0.14), (0.10, 0.10, 0.10), (0.70, 0.58, 0.25))
     dye = np.asarray(dyes[rng.integers(len(dyes))], dtype=np.float32)
@@ -215,7 +216,7 @@ def metal(surface: Surface, severity: float, rng: Random, largest: float = 8.5) 
 def cut(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """A slit made by a blade: dark inside, with one lip that stands up and catches the light."""
     width = _grow(severity, 2.3, 3.8)
-    points = _curve(rng, _grow(severity, 28, 70), 0.4)
+    points = _curve(rng, _grow(severity, 30, 62), 0.4)
     aside, position = _stroke(surface.size, points, width + 5)
     thickness = width * _taper(position)
     fray = 0.35 * noise(rng, surface.size, 0.8)
@@ -224,10 +225,10 @@ def cut(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     return _blend(colour, _line(aside + fray, thickness) * _grow(severity, 0.45, 0.75), surface.colour.mean((0, 1)) * 0.18)
 
 
-def hole(surface: Surface, severity: float, rng: Random) -> np.ndarray:
+def hole(surface: Surface, severity: float, rng: Random, largest: float = 8) -> np.ndarray:
     """A hole: dark, darkest under the edge on the side of the light, with frayed or splintered edges."""
     size = surface.size
-    depth = _blob(rng, size, _grow(severity, 4.5, 8), rough=0.3, stretch=1.8)
+    depth = _blob(rng, size, _grow(severity, 0.5 * largest, largest), rough=0.3, stretch=1.8)
     frayed = depth + 0.7 * noise(rng, size, 1.0)
     rim = np.exp(-(((depth + 1.2) / 1.1) ** 2))
     colour = _shade(surface.colour, _grow(severity, 0.15, 0.4) * rim)
@@ -242,20 +243,20 @@ def poke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     u, v = rotate(x - centre[0], y - centre[1], rng.uniform(0, np.pi))
     ring = np.hypot(u, v * rng.uniform(1.0, 1.3)) / radius
     towards_light = ((x - centre[0]) + (y - centre[1])) / radius
-    slope = towards_light * np.exp(-(ring**2)) * _grow(severity, 0.3, 0.5)
-    pit = step(-ring, -0.9, -0.4) * _grow(severity, 0.5, 0.9)
+    slope = towards_light * np.exp(-(ring**2)) * _grow(severity, 0.3, 0.42)
+    pit = step(-ring, -0.9, -0.4) * _grow(severity, 0.5, 0.68)
     return _shade(_shade(surface.colour, slope), -pit)
 
 
 def fold(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """A long crease: a soft ridge, bright on the side of the light, dark behind, with a sharp line on its back."""
-    width = _grow(severity, 4.5, 7)
+    width = _grow(severity, 3.2, 4.5)
     points = _curve(rng, _grow(severity, 60, 150), 0.5)
     aside, position = _stroke(surface.size, points, 3 * width)
     across = np.clip(aside, -99, 99) / width
     ends = _taper(position)
-    relief = -across * np.exp(-(across**2)) * 2.3 * _grow(severity, 0.15, 0.24)
-    line = np.exp(-((aside / 1.1) ** 2)) * _grow(severity, 0.3, 0.6)
+    relief = (-0.8 * across * np.exp(-(across**2)) - 0.55 * np.exp(-((across - 0.5) ** 2))) * _grow(severity, 0.30, 0.36)
+    line = np.exp(-((aside / 1.1) ** 2)) * _grow(severity, 0.3, 0.5)
     return _shade(surface.colour, (relief - line) * ends)
 
 
@@ -273,7 +274,7 @@ def crack(surface: Surface, severity: float, rng: Random) -> np.ndarray:
         jagged = points + ndimage.gaussian_filter1d(rng.normal(0, 3.0, points.shape), 2.5, axis=0)
         aside, position = _stroke(size, jagged, width + 4)
         chipped = _line(aside - width, 1.2) * (1 - position) * _grow(severity, 0.1, 0.35)
-        dark = _line(aside, width * (1.15 - 0.8 * position)) * _grow(severity, 0.45, 0.75)
+        dark = _line(aside, width * (1.15 - 0.8 * position)) * _grow(severity, 0.45, 0.68)
         colour = _blend(_shade(colour, chipped), dark, 0.10)
     return colour
 
@@ -285,9 +286,9 @@ def rough(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     pixels = size / UNITS
     relief = noise(rng, size, 1.6)
     slope = ndimage.sobel(relief, axis=0) + ndimage.sobel(relief, axis=1)
-    slope *= _grow(severity, 0.14, 0.26) / slope.std()
+    slope *= _grow(severity, 0.18, 0.26) / slope.std()
     dull = ndimage.gaussian_filter(surface.colour, (1.2 * pixels, 1.2 * pixels, 0))
-    return _blend(surface.colour, alpha * _grow(severity, 0.6, 1.0), _shade(dull, slope))
+    return _blend(surface.colour, alpha * _grow(severity, 0.75, 1.0), _shade(dull, slope))
 
 
 def scratch(surface: Surface, severity: float, rng: Random) -> np.ndarray:
@@ -300,7 +301,7 @@ def scratch(surface: Surface, severity: float, rng: Random) -> np.ndarray:
         aside, position = _stroke(surface.size, _curve(rng, length, 0.15, direction, first), 6)
         width = _grow(severity, 1.5, 3.0) * _taper(position)
         bright = _line(aside - width, width) * _grow(severity, 0.15, 0.3)
-        colour = _shade(_shade(colour, bright), -_line(aside, width) * _grow(severity, 0.32, 0.5))
+        colour = _shade(_shade(colour, bright), -_line(aside, width) * _grow(severity, 0.34, 0.48))
     return colour
 
 
@@ -345,8 +346,8 @@ def broken(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 DEFECTS: dict[str, dict[str, Callable[[Surface, float, Random], np.ndarray]]] = {
     "carpet": {"color": stain, "cut": cut, "hole": hole, "metal_contamination": metal, "thread": thread},
     # chips and drops are larger on the mesh: a small one would hang between two wires
-    "grid": {"bent": bent, "broken": broken, "glue": partial(glue, largest=28, milk=0.4), "metal_contamination": partial(metal, largest=13), "thread": thread},
+    "grid": {"bent": bent, "broken": broken, "glue": partial(glue, largest=22, milk=0.5), "metal_contamination": partial(metal, largest=12), "thread": partial(thread, thickest=5.2)},
     "leather": {"color": stain, "cut": cut, "fold": fold, "glue": glue, "poke": poke},
     "tile": {"crack": crack, "glue_strip": glue_strip, "gray_stroke": gray_stroke, "oil": oil, "rough": rough},
-    "wood": {"color": stain, "combined": combined, "hole": hole, "liquid": liquid, "scratch": scratch},
+    "wood": {"color": stain, "combined": combined, "hole": partial(hole, largest=7), "liquid": liquid, "scratch": scratch},
 }

@@ -25,12 +25,16 @@ class Surface:
         Reflectance, nominally in [0, 1].
     angle : float
         Direction of the threads, wires or grain, in radians from the x axis.
+    contrast_spread : float
+        How far the contrast of photographs of the material spreads, as a share: a relief looks deep or shallow as the
+        lamp stands, printed or woven colours change less.
     mesh : Mesh or None
         The wires, for a grid: a bent wire has to be drawn anew.
     """
 
     colour: np.ndarray
     angle: float
+    contrast_spread: float
     mesh: "Mesh | None" = None
 
     @property
@@ -101,7 +105,7 @@ def carpet(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     fibre = np.where(on_top, noise(rng, size, 0.5, 1.6, angle), noise(rng, size, 1.6, 0.5, angle))
     tone = np.where(on_top, 0.53, 0.48) * (0.76 + 0.34 * relief) * (1 + yarn + 0.04 * fibre)
     tone *= 1 + 0.012 * noise(rng, size, 14)
-    return Surface(_paint(tone, (1.0, 1.0, 1.02)), angle)
+    return Surface(_paint(tone, (1.0, 1.0, 1.02)), angle, contrast_spread=0.09)
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ def grid(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
         ground=(0.34 + 0.012 * noise(rng, size, 1.2) + 0.008 * noise(rng, size, 20)).astype(np.float32),
         grain=noise(rng, size, 0.8),
     )
-    return Surface(mesh.draw(), float(turn + half_opening), mesh)
+    return Surface(mesh.draw(), float(turn + half_opening), contrast_spread=0.07, mesh=mesh)
 
 
 def leather(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
@@ -207,7 +211,7 @@ def leather(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     direction = rng.uniform(-2.6, -2.0)  # light from the upper left
     shade = 1 + 0.35 * (np.cos(direction) * slope_x + np.sin(direction) * slope_y) + 0.16 * (height - height.mean())
     tone = shade * (1 + 0.02 * pebble_tone + 0.015 * noise(rng, size, 24))
-    return Surface(_paint(np.clip(tone, 0.1, 2), (0.50, 0.335, 0.235)), float(rng.uniform(0, np.pi)))
+    return Surface(_paint(np.clip(tone, 0.1, 2), (0.50, 0.335, 0.235)), float(rng.uniform(0, np.pi)), contrast_spread=0.15)
 
 
 def tile(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
@@ -225,7 +229,7 @@ def tile(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
         alpha = (0.62 * step(field, rarity - 0.25, rarity + 0.25))[..., None]
         colour += alpha * (np.asarray(rgb, dtype=np.float32) - colour)
     colour *= (1 + 0.03 * noise(rng, size, 0.6))[..., None]
-    return Surface(colour.astype(np.float32), angle)
+    return Surface(colour.astype(np.float32), angle, contrast_spread=0.13)
 
 
 def wood(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
@@ -244,7 +248,7 @@ def wood(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     tone = 1 - 0.24 * strength * late + 0.045 * fibre - 0.16 * pores + 0.015 * noise(rng, size, 60, 12, angle)
     colour = _paint(tone, (0.66, 0.475, 0.32))
     colour[..., 2] *= 1 - 0.15 * late  # late wood is redder
-    return Surface(colour, angle)
+    return Surface(colour, angle, contrast_spread=0.13)
 
 
 TEXTURES: dict[str, Callable[[np.random.Generator, int, float], Surface]] = {
