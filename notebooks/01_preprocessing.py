@@ -35,6 +35,7 @@ image_size = 224  # height and width in pixels that every image is resized to
 # %%
 import numpy as np
 from IPython.display import Markdown
+from PIL import Image
 
 from texad import datasets, plotting, preprocessing
 from texad.artifacts import Run
@@ -71,9 +72,7 @@ Markdown(
 
 # %% mystnb={"figure": {"caption": "Defect-free training images."}, "image": {"alt": "A row of photographs of the same defect-free material, each slightly different in light, scale and position."}}
 rng = np.random.default_rng(seed)
-chosen = [
-    data.train[i] for i in rng.choice(n_train, size=min(4, n_train), replace=False)
-]
+chosen = [data.train[i] for i in rng.choice(n_train, size=min(4, n_train), replace=False)]
 plotting.image_grid([datasets.read_image(sample.path) for sample in chosen])
 
 # %% [markdown]
@@ -81,21 +80,10 @@ plotting.image_grid([datasets.read_image(sample.path) for sample in chosen])
 
 # %% mystnb={"figure": {"caption": "One test image of each kind of defect; the line is the border of the mask."}, "image": {"alt": "One photograph for each kind of defect, the damaged area outlined."}}
 kinds = sorted({sample.defect for sample in data.test if sample.label})
-shown = [
-    rng.choice([sample for sample in data.test if sample.defect == kind])
-    for kind in kinds
-]
-plotting.image_grid(
-    [datasets.read_image(sample.path) for sample in shown],
-    titles=kinds,
-    masks=[
-        datasets.read_mask(sample.path if sample.mask is None else sample.mask)
-        if sample.mask
-        else None
-        for sample in shown
-    ],
-    columns=5,
-)
+shown = [rng.choice([sample for sample in data.test if sample.defect == kind]) for kind in kinds]
+pictures = [datasets.read_image(sample.path) for sample in shown]
+masks = [datasets.read_mask(sample.mask) if sample.mask else None for sample in shown]
+plotting.image_grid(pictures, titles=kinds, masks=masks, columns=5)
 
 # %% [markdown]
 # ## One image, step by step
@@ -112,12 +100,8 @@ f"{chosen[0].path.name}: {photograph.width} × {photograph.height} pixels, mode 
 # resizing computes each new pixel as a weighted mean of the old pixels around it. We do not crop: a crop could cut a defect off.
 
 # %%
-small = photograph.resize(
-    (image_size, image_size), resample=2
-)  # 2 is PIL's number for bilinear
-np.asarray(small)[
-    :2, :3
-]  # the first 3 pixels of the first 2 rows: red, green, blue from 0 to 255
+small = photograph.resize((image_size, image_size), Image.Resampling.BILINEAR)
+np.asarray(small)[:2, :3]  # the first 3 pixels of the first 2 rows: red, green, blue from 0 to 255
 
 # %% [markdown]
 # Last, the values are divided by 255. An image is now a *tensor* of floating-point numbers between 0 and 1. We write its shape
@@ -130,9 +114,7 @@ np.asarray(small)[
 by_hand = np.asarray(small, dtype=np.float32) / 255
 x = preprocessing.load_images([sample.path for sample in chosen], image_size)
 print("x:", tuple(x.shape), x.dtype, f"from {x.min():.2f} to {x.max():.2f}")
-assert np.array_equal(
-    by_hand.transpose(2, 0, 1), x[0].numpy()
-)  # what we did by hand is what the package does
+assert np.array_equal(by_hand.transpose(2, 0, 1), x[0].numpy())  # by hand, the same as the package's
 
 # %% [markdown]
 # ## What resizing does to a defect
@@ -142,19 +124,10 @@ assert np.array_equal(
 
 # %% mystnb={"figure": {"caption": "A defective image before and after resizing."}, "image": {"alt": "The same defective surface twice: the original photograph and the resized square, the damaged area outlined in both."}}
 sample = shown[0] if shown else data.test[0]
-plotting.image_grid(
-    [
-        datasets.read_image(sample.path),
-        preprocessing.to_array(datasets.read_image(sample.path), image_size),
-    ],
-    titles=["photograph", f"{image_size} × {image_size}"],
-    masks=[
-        datasets.read_mask(sample.mask),
-        preprocessing.load_mask(sample.mask, image_size),
-    ]
-    if sample.mask
-    else None,
-)
+before = datasets.read_image(sample.path)
+after = preprocessing.to_array(before, image_size)
+masks = [datasets.read_mask(sample.mask), preprocessing.load_mask(sample.mask, image_size)] if sample.mask else None
+plotting.image_grid([before, after], titles=["photograph", f"{image_size} × {image_size}"], masks=masks)
 
 # %%
 run.finish()

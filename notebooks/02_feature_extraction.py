@@ -23,9 +23,7 @@ category = "leather"  # one texture of the data set
 weights = "auto"  # "auto", "imagenet", "random", or a .safetensors or .pth file
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # of the random weights, and of the images shown
-normalize = (
-    False  # subtract the ImageNet mean colour first; the published method does not
-)
+normalize = False  # subtract the ImageNet mean colour first; the published method does not
 feature_batch_size = 16  # images in one forward pass
 
 # %%
@@ -84,14 +82,8 @@ output, rows = preprocessing.normalize(x) if normalize else x, []
 with torch.inference_mode():
     for name, part in backbone.named_children():
         output = part(output)
-        rows.append(
-            {
-                "part": name,
-                "channels": output.shape[1],
-                "height": output.shape[2],
-                "width": output.shape[3],
-            }
-        )
+        _, channels, height, width = output.shape
+        rows.append({"part": name, "channels": channels, "height": height, "width": width})
 pd.DataFrame(rows).set_index("part")
 
 # %% [markdown]
@@ -120,15 +112,10 @@ f"largest difference, relative to the largest feature: {largest:.1e}"
 # later chapters read only the part that they need.
 
 # %%
-options = dict(
-    image_size=image_size, normalize=normalize, batch_size=feature_batch_size
-)
-F_train = features.extract(
-    folded, train_paths, run.folder / "features" / "train.npy", **options
-)
-F_test = features.extract(
-    folded, test_paths, run.folder / "features" / "test.npy", **options
-)
+options = dict(image_size=image_size, normalize=normalize, batch_size=feature_batch_size)
+folder = run.folder / "features"
+F_train = features.extract(folded, train_paths, folder / "train.npy", **options)
+F_test = features.extract(folded, test_paths, folder / "test.npy", **options)
 print("F of the training images:", F_train.shape, F_train.dtype)
 print("F of the test images:    ", F_test.shape, F_test.dtype)
 
@@ -141,15 +128,10 @@ print("F of the test images:    ", F_test.shape, F_test.dtype)
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Two images and five channels of their feature maps."}, "image": {"alt": "Two rows: a good image with five small maps, and a defective image with the same five maps. Some maps are bright at the defect."}}
 rng = np.random.default_rng(seed)
 labels = test["label"].to_numpy()
-pair = [
-    rng.choice(np.flatnonzero(labels == label))
-    for label in (0, 1)
-    if (labels == label).any()
-]
+pair = [rng.choice(np.flatnonzero(labels == label)) for label in (0, 1) if (labels == label).any()]
 maps = [np.array(F_test[i]) for i in pair]
-channels = np.argsort(np.abs(maps[0].max(axis=(1, 2)) - maps[-1].max(axis=(1, 2))))[
-    :-6:-1
-]
+difference = np.abs(maps[0].max(axis=(1, 2)) - maps[-1].max(axis=(1, 2)))
+channels = np.argsort(difference)[:-6:-1]  # the five largest, the largest first
 shown, titles = [], []
 for i, F in zip(pair, maps, strict=True):
     grey = preprocessing.load_images([test_paths[i]], image_size)[0].mean(dim=0).numpy()

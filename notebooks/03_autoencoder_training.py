@@ -20,9 +20,7 @@
 # %% tags=["parameters"]
 dataset = "synthetic"  # "synthetic", "mvtec", or a folder laid out as MVTec AD
 category = "leather"  # one texture of the data set
-weights = (
-    "auto"  # those of the features in the run folder; "auto" takes whatever they are
-)
+weights = "auto"  # "auto" takes those of the features in the run folder
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # of the first weights, the held-out images and the order of the training
 hidden = 512  # width of the layer between the features and the bottleneck
@@ -80,9 +78,8 @@ print(f"N = {N} images, C = {C} channels, H × W = {H} × {W} places")
 torch.manual_seed(seed)
 E = nn.Sequential(nn.Linear(C, hidden), nn.ReLU(), nn.Linear(hidden, bottleneck))
 D = nn.Sequential(nn.Linear(bottleneck, hidden), nn.ReLU(), nn.Linear(hidden, C))
-vectors = (
-    torch.from_numpy(np.array(F_train[0])).permute(1, 2, 0).reshape(-1, C)
-)  # the places of one image
+first_image = torch.from_numpy(np.array(F_train[0]))  # (C, H, W)
+vectors = first_image.permute(1, 2, 0).reshape(-1, C)  # (H·W, C), one row a place
 print("vectors of one image:", tuple(vectors.shape))
 print("their codes:         ", tuple(E(vectors).shape))
 print("reconstructions:     ", tuple(D(E(vectors)).shape))
@@ -93,18 +90,11 @@ print("reconstructions:     ", tuple(D(E(vectors)).shape))
 
 # %%
 convolution = nn.Conv2d(C, hidden, kernel_size=1)
-convolution.load_state_dict(
-    {"weight": E[0].weight[:, :, None, None], "bias": E[0].bias}
-)
-as_map = torch.from_numpy(np.array(F_train[:1]))  # (1, C, H, W)
+convolution.load_state_dict({"weight": E[0].weight[:, :, None, None], "bias": E[0].bias})
 with torch.inference_mode():
-    same = torch.allclose(
-        convolution(as_map)[0].permute(1, 2, 0).reshape(-1, hidden),
-        E[0](vectors),
-        rtol=1e-3,
-        atol=1e-4,
-    )
-same
+    as_map = convolution(first_image[None])[0]  # (hidden, H, W)
+    as_vectors = as_map.permute(1, 2, 0).reshape(-1, hidden)
+torch.allclose(as_vectors, E[0](vectors), rtol=1e-3, atol=1e-4)
 
 # %% [markdown]
 # ## Training

@@ -19,16 +19,12 @@
 # %% tags=["parameters"]
 dataset = "synthetic"  # "synthetic", "mvtec", or a folder laid out as MVTec AD
 category = "leather"  # one texture of the data set
-weights = (
-    "auto"  # those of the features in the run folder; "auto" takes whatever they are
-)
+weights = "auto"  # "auto" takes those of the features in the run folder
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # chooses the image that is computed by hand
 top_k = 10  # the score is the mean of so many largest errors
 reduction = "none"  # "none": the largest of all errors; "channel_mean": average over the channels first
-n_sigma = (
-    3.0  # the threshold lies so many standard deviations above the mean training score
-)
+n_sigma = 3.0  # standard deviations between the mean training score and the threshold
 
 # %%
 import numpy as np
@@ -39,14 +35,7 @@ from texad import autoencoder, evaluation, features, plotting, preprocessing, sc
 from texad.artifacts import Run
 
 run = Run(dataset, category, runs)
-run.start(
-    "04_scoring",
-    weights=weights,
-    seed=seed,
-    top_k=top_k,
-    reduction=reduction,
-    n_sigma=n_sigma,
-)
+run.start("04_scoring", weights=weights, seed=seed, top_k=top_k, reduction=reduction, n_sigma=n_sigma)
 train, test = run.images("train"), run.images("test")
 F_train = features.load(run.folder / "features" / "train.npy")
 F_test = features.load(run.folder / "features" / "test.npy")
@@ -68,9 +57,7 @@ example = int(rng.choice(np.flatnonzero(test["label"]))) if test["label"].any() 
 F = np.array(F_test[example : example + 1])  # (1, C, H, W)
 F_hat = scoring.reconstruct(trained, F)
 E = (F - F_hat) ** 2
-print(
-    "E:", E.shape, f"smallest {E.min():.2g}, mean {E.mean():.2g}, largest {E.max():.2g}"
-)
+print("E:", E.shape, f"smallest {E.min():.2g}, mean {E.mean():.2g}, largest {E.max():.2g}")
 
 # %% [markdown]
 # To *see* where the errors are, we average over the channels of each place. The result is the *anomaly map*, one number for each of the 14 × 14
@@ -79,18 +66,10 @@ print(
 # %% mystnb={"figure": {"caption": "A defective image and its anomaly map."}, "image": {"alt": "Above, a photograph with the defect outlined. Below, the same photograph with the anomaly map over it, bright where the autoencoder fails."}}
 image_size = run.parameter("image_size")
 anomaly_map = E.mean(axis=1)  # (1, H, W)
-image = (
-    preprocessing.load_images(run.data_paths(test["path"][[example]]), image_size)[0]
-    .permute(1, 2, 0)
-    .numpy()
-)
+image = preprocessing.load_pictures(run.data_paths(test["path"][[example]]), image_size)[0]
 mask = preprocessing.load_mask(run.data_path(test["mask"][example]), image_size)
-plotting.heatmaps(
-    [image],
-    evaluation.upsample(anomaly_map, image_size),
-    [mask],
-    [test["defect"][example]],
-)
+upsampled = evaluation.upsample(anomaly_map, image_size)
+plotting.heatmaps([image], upsampled, [mask], [test["defect"][example]])
 
 # %% [markdown]
 # Now one number for the whole image. The mean of all errors would hardly notice a small defect among thousands of good places. The
@@ -155,9 +134,7 @@ scores["prediction"] = scoring.predict(scores["score"], threshold).astype(int)
 run.write_table("scores.csv", scores)
 run.write(threshold=threshold)
 scores.groupby(["split", "defect"], sort=False).agg(
-    images=("score", "size"),
-    mean_score=("score", "mean"),
-    called_anomalous=("prediction", "sum"),
+    images=("score", "size"), mean_score=("score", "mean"), called_anomalous=("prediction", "sum")
 )
 
 # %% [markdown]

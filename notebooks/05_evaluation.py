@@ -19,9 +19,7 @@
 # %% tags=["parameters"]
 dataset = "synthetic"  # "synthetic", "mvtec", or a folder laid out as MVTec AD
 category = "leather"  # one texture of the data set
-weights = (
-    "auto"  # those of the features in the run folder; "auto" takes whatever they are
-)
+weights = "auto"  # "auto" takes those of the features in the run folder
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # chooses the images of the second figure
 n_heatmaps = 6  # images in the second figure
@@ -39,11 +37,7 @@ run = Run(dataset, category, runs)
 run.start("05_evaluation", weights=weights, seed=seed, n_heatmaps=n_heatmaps)
 table = run.read_table("scores.csv")
 test = table[table["split"] == "test"].reset_index(drop=True)
-scores, labels, defects = (
-    test["score"].to_numpy(),
-    test["label"].to_numpy(),
-    test["defect"].to_numpy(),
-)
+scores, labels, defects = (test[name].to_numpy() for name in ("score", "label", "defect"))
 threshold = run.read()["threshold"]
 run
 
@@ -71,22 +65,10 @@ maps = evaluation.upsample(run.read_array("maps/test.npy"), image_size)
 images = run.images("test")
 rng = np.random.default_rng(seed)
 kinds = ["good", *sorted(set(defects) - {"good"})]
-picks = [
-    int(rng.choice(np.flatnonzero(defects == kind)))
-    for kind in kinds
-    if (defects == kind).any()
-][:n_heatmaps]
-pictures = (
-    preprocessing.load_images(run.data_paths(images["path"][picks]), image_size)
-    .permute(0, 2, 3, 1)
-    .numpy()
-)
-masks = np.stack(
-    [
-        preprocessing.load_mask(run.data_path(mask), image_size)
-        for mask in images["mask"]
-    ]
-)
+kinds = [kind for kind in kinds if (defects == kind).any()][:n_heatmaps]
+picks = [int(rng.choice(np.flatnonzero(defects == kind))) for kind in kinds]
+pictures = preprocessing.load_pictures(run.data_paths(images["path"][picks]), image_size)
+masks = np.stack([preprocessing.load_mask(run.data_path(mask), image_size) for mask in images["mask"]])
 titles = [f"{defects[i]}\nscore {scores[i]:.3g}" for i in picks]
 figure = plotting.heatmaps(pictures, maps[picks], masks[picks], titles)
 run.write_figure("2_heatmaps.png", figure)
@@ -105,9 +87,7 @@ figure
 
 # %% mystnb={"figure": {"caption": "ROC curve of the test images."}, "image": {"alt": "The ROC curve, rising from the lower left corner to the upper right one, above the diagonal of guessing."}}
 auroc = evaluation.image_auroc(labels, scores)
-fpr, tpr, _ = (
-    sklearn_metrics.roc_curve(labels, scores) if auroc is not None else ([], [], [])
-)
+fpr, tpr, _ = sklearn_metrics.roc_curve(labels, scores) if auroc is not None else ([], [], [])
 figure = plotting.roc_curve(fpr, tpr, auroc)
 run.write_figure("3_roc_curve.svg", figure)
 figure
@@ -145,9 +125,7 @@ figure
 
 # %%
 by_defect = evaluation.auroc_by_defect(labels, scores, defects)
-pd.Series(by_defect, name="AUROC against good", dtype=float).to_frame().style.format(
-    "{:.3f}"
-)
+pd.Series(by_defect, name="AUROC against good", dtype=float).to_frame().style.format("{:.3f}")
 
 # %% [markdown]
 # ## All numbers
@@ -168,18 +146,9 @@ metrics = {
     "weights": record["weights"],
 }
 run.write_metrics(metrics)
-names = [
-    "image_auroc",
-    "pixel_auroc",
-    "accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "threshold",
-]
-pd.Series(
-    {name: metrics[name] for name in names}, name="value", dtype=float
-).to_frame().style.format("{:.3f}", na_rep="–")
+names = ["image_auroc", "pixel_auroc", "accuracy", "precision", "recall", "f1", "threshold"]
+shown = pd.Series({name: metrics[name] for name in names}, name="value", dtype=float)
+shown.to_frame().style.format("{:.3f}", na_rep="–")
 
 # %% [markdown]
 # ## Where it is wrong
@@ -192,17 +161,9 @@ worst = [
     for label, choose in ((1, np.argmin), (0, np.argmax))
     if (labels == label).any()
 ]
-pictures = (
-    preprocessing.load_images(run.data_paths(images["path"][worst]), image_size)
-    .permute(0, 2, 3, 1)
-    .numpy()
-)
-plotting.heatmaps(
-    pictures,
-    maps[worst],
-    masks[worst],
-    [f"{defects[i]}\nscore {scores[i]:.3g}" for i in worst],
-)
+pictures = preprocessing.load_pictures(run.data_paths(images["path"][worst]), image_size)
+titles = [f"{defects[i]}\nscore {scores[i]:.3g}" for i in worst]
+plotting.heatmaps(pictures, maps[worst], masks[worst], titles)
 
 # %%
 run.finish()

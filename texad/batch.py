@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import queue
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable
@@ -26,6 +27,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, papermill_engines
 from tqdm import tqdm
+from traitlets.config import Config
 
 from texad import datasets, weights
 from texad.artifacts import STAGES, Run, read_json, write_json
@@ -307,7 +309,10 @@ class _Engine(NBClientEngine):
             on_cell()
 
         nb_man.cell_complete = cell_complete
-        return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+        with tempfile.TemporaryDirectory(prefix="texad-") as sockets:
+            if os.name == "posix":  # no other user can reach them, and kernels that start together do not race for ports
+                kwargs["config"] = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+            return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
 
 
 papermill_engines.register("texad", _Engine)

@@ -29,8 +29,8 @@ def _finished(figure: Figure) -> Figure:
 
 
 def _panels(n: int, columns: int, size: float) -> tuple[Figure, list]:
-    columns = min(n, columns)
-    rows = -(-n // columns)
+    columns = max(1, min(n, columns))
+    rows = max(1, -(-n // columns))  # without images, one empty panel
     figure, axes = plt.subplots(
         rows, columns, figsize=(size * columns, (size + 0.3) * rows), squeeze=False, layout="constrained"
     )

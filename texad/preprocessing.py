@@ -61,6 +61,16 @@ def load_images(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> torch.Te
     return torch.from_numpy(images).permute(0, 3, 1, 2)  # (N, 3, H, W), the colours of a pixel still side by side
 
 
+def load_pictures(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> np.ndarray:
+    """What the backbone sees, as pictures to look at.
+
+    Returns
+    -------
+    ndarray, float32, shape (N, image_size, image_size, 3), in [0, 1]
+    """
+    return load_images(paths, image_size).permute(0, 2, 3, 1).numpy()
+
+
 def image_batches(paths: Sequence[Path], image_size: int = IMAGE_SIZE, batch_size: int = 16) -> Iterator[torch.Tensor]:
     """Yield preprocessed images in batches, in the order of `paths`; the last batch may be smaller.
 
