@@ -24,6 +24,7 @@ book: .venv/installed
 	@status=0; \
 	$(BIN)/python -m texad run --dataset "$(DATASET)" --category "$(CATEGORY)" --weights "$(WEIGHTS)" --seed "$(SEED)" $(if $(JOBS),--jobs "$(JOBS)") || status=$$?; \
 	test $$status -le 1 || exit $$status; \
+	rm -rf _build/html; \
 	$(BIN)/jupyter-book build . --all --warningiserror --nitpick --keep-going --quiet || exit $$?; \
 	echo; echo "The book: $(CURDIR)/_build/html/index.html"; \
 	exit $$status

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 from sphinx.application import Sphinx
+from sphinx.config import Config
 
 from texad import __version__, plotting
 from texad.artifacts import STAGES, RunError, read_json, runs_root
@@ -70,8 +71,14 @@ def setup(app: Sphinx) -> dict:
         assemble(runs_root(), Path(app.srcdir) / "book" / "run")
     except NoRunError as error:
         sys.exit(f"texad: {error}")  # one line; any other exception would come with Sphinx's and Jupyter Book's tracebacks
+    app.connect("config-inited", _number_no_figures, priority=900)  # after the extension that switches numbers on
     app.connect("html-page-context", _leave_out_thebe)
     return {"version": __version__, "parallel_read_safe": True}
+
+
+def _number_no_figures(app: Sphinx, config: Config) -> None:
+    """The method's figures have numbers of their own, 1 to 5; a second count through the whole book would only confuse."""
+    config["numfig"] = False
 
 
 def _leave_out_thebe(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
