@@ -10,8 +10,8 @@ from urllib.parse import unquote, urldefrag, urlsplit
 import pytest
 from conftest import ROOT
 
-from texad import book
 from texad.artifacts import STAGES
+from texad.book import pages as book_pages
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAGES_WITH_NUMBERS = ("intro", "comparison", "01-", "02-", "02_", "03_", "04_", "05_")
@@ -88,8 +88,8 @@ def test_without_a_run_one_line_says_what_to_do(tmp_path):
 
 
 def test_names_of_categories_cannot_break_the_pages():
-    assert book._slug("../a b/ü<c>") == "a-b-c"
-    assert book._text("a_b*c|d[e]") == r"a\_b\*c\|d\[e\]"
+    assert book_pages._slug("../a b/ü<c>") == "a-b-c"
+    assert book_pages._text("a_b*c|d[e]") == r"a\_b\*c\|d\[e\]"
 
 
 @pytest.fixture(scope="module")

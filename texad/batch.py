@@ -252,9 +252,9 @@ def code_fingerprint(stage: str) -> str:
 
     Modules that no notebook imports are left out: those that start the notebooks, and the one that reads what they left.
     """
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        if file.name not in ("__main__.py", "batch.py", "book.py"):
+    digest, package = hashlib.sha256(), Path(__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        if file.relative_to(package).parts[0] not in ("__main__.py", "batch.py", "book"):
             digest.update(file.read_bytes())
     for cell in _notebook(stage).cells:
         digest.update(cell.source.encode())

@@ -1,7 +1,7 @@
-"""A Sphinx extension that makes the pages of the book from the last batch run.
+"""The pages of the book that come from the last batch run.
 
-The prose of the book is fixed; its results are not. Before Sphinx reads the table of contents, this extension takes the run that
-`runs/summary.json` describes and writes into `book/run/`:
+The prose of the book is fixed; its results are not. `assemble` takes the run that `runs/summary.json` describes and writes into
+`book/run/`:
 
     chapters/NN_*.ipynb   the five notebooks as executed for the lead category (leather, else the first that succeeded)
     results/*.md          a page for each category, whatever its name, with the five figures
@@ -12,15 +12,12 @@ The prose of the book is fixed; its results are not. Before Sphinx reads the tab
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import nbformat
-from sphinx.application import Sphinx
-from sphinx.config import Config
 
 from texad import __version__, plotting
-from texad.artifacts import STAGES, RunError, read_json, runs_root
+from texad.artifacts import STAGES, RunError, read_json
 from texad.files import replacing
 from texad.weights import RANDOM_WARNING
 
@@ -63,27 +60,6 @@ FIGURES = (
 
 class NoRunError(Exception):
     """There is nothing to make the book of."""
-
-
-def setup(app: Sphinx) -> dict:
-    """Entry point for Sphinx; writes the pages, since the table of contents is read right after."""
-    try:
-        assemble(runs_root(), Path(app.srcdir) / "book" / "run")
-    except NoRunError as error:
-        sys.exit(f"texad: {error}")  # one line; any other exception would come with Sphinx's and Jupyter Book's tracebacks
-    app.connect("config-inited", _number_no_figures, priority=900)  # after the extension that switches numbers on
-    app.connect("html-page-context", _leave_out_thebe)
-    return {"version": __version__, "parallel_read_safe": True}
-
-
-def _number_no_figures(app: Sphinx, config: Config) -> None:
-    """The method's figures have numbers of their own, 1 to 5; a second count through the whole book would only confuse."""
-    config["numfig"] = False
-
-
-def _leave_out_thebe(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
-    """Pages run no code, and Jupyter Book's scripts for that would load from the network and be declared twice."""
-    context["script_files"] = [file for file in context["script_files"] if "thebe" not in str(file)]
 
 
 def assemble(runs: Path, folder: Path) -> None:
