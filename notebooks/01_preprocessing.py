@@ -9,35 +9,37 @@
 # %% [markdown]
 # # 1 Preprocessing: from photographs to numbers
 #
-# A factory can photograph thousands of good surfaces a day. Defects are rare, and the next one may look like none
-# before. So we show the computer **only good surfaces** and ask it, for each new photograph: *is this still what you know?*
+# A factory can photograph thousands of good surfaces a day. Defects are rare, and the next one may look like none before. So we show
+# the computer **only good surfaces** and ask it, for each new photograph: *is this still what you know?*
 #
 # In this chapter we look at the photographs and bring them all to the shape that the next chapter needs. You will learn
 #
-# - how an anomaly detection data set is organised, and why its training part has no defects;
+# - how a data set for anomaly detection is organised, and why its training part has no defects;
 # - how an image becomes an array of numbers between 0 and 1;
 # - what resizing keeps of a defect, and what it may lose.
+#
+# ![Three steps from left to right: a photograph of any size; the same photograph as a square; a grid of numbers between 0 and 1.](../book/images/01_preprocessing.svg)
 
 # %% [markdown]
 # ## Parameters
 #
-# The next cell is the only one that you need to change to use other data. `dataset` is `"synthetic"` (textures drawn by a program,
-# which come with the book), `"mvtec"` (MVTec AD, downloaded once) or the path of your own folder.
+# The next cell is the only one that you need to change to use other data. `dataset` is `"synthetic"` (textures drawn by a program, which
+# come with the book), `"mvtec"` (MVTec AD, downloaded once) or the path of your own folder.
 
 # %% tags=["parameters"]
-dataset = "synthetic"  # "synthetic", "mvtec", or a folder laid out as MVTec AD
+dataset = "synthetic"  # "synthetic", "mvtec", or a folder like MVTec AD
 category = "leather"  # one texture of the data set
-weights = "auto"  # used from chapter 2 on: "auto", "imagenet", "random", or a file
+weights = "auto"  # used from chapter 2 on
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # chooses the images shown below
-image_size = 224  # height and width in pixels that every image is resized to
+image_size = 224  # height and width in pixels that images are resized to
 
 # %%
 import numpy as np
 from IPython.display import Markdown
 from PIL import Image
 
-from texad import datasets, plotting, preprocessing
+from texad import datasets, evaluation, plotting, preprocessing, quiz
 from texad.artifacts import Run
 
 run = Run(dataset, category, runs)
@@ -46,10 +48,13 @@ run.start("01_preprocessing", weights=weights, seed=seed, image_size=image_size)
 # %% [markdown]
 # ## The data
 #
-# The folder of a category has three parts. `train/good` holds defect-free images to learn from. `test` holds good images and one
-# folder for each kind of defect. `ground_truth` holds a *mask* for each defective image: a black picture, white where
-# the surface is damaged. Masks are used to judge the result, never to train. This is the layout of MVTec AD
-# {cite:p}`bergmann2019mvtec`, the data set that made this problem popular.
+# The folder of a category has three parts. `train/good` holds {term}`defect-free` images to learn from. `test` holds good images and one folder for
+# each kind of defect. `ground_truth` holds a {term}`mask` for each defective image: a black picture, white where the surface is damaged. Masks
+# are used to judge the result, never to train. This is the layout of MVTec AD {cite:p}`bergmann2019mvtec`, the data set that made this
+# problem popular.
+#
+# Why no defects in the training part? Not because it would be impossible to collect some. A detector that has seen ten kinds of defects learns
+# those ten. One that has only learnt what *good* looks like has a chance with the eleventh.
 #
 # The next cell lists the images, and writes the list into the run folder for the chapters that follow.
 
@@ -67,20 +72,23 @@ Markdown(
 )
 
 # %% [markdown]
-# Some of the good training images. Look for what differs between them although nothing is wrong: the light, the scale, the angle, the
-# place. The detector must learn to ignore all this.
+# Some of the good training images. *What to look for:* what differs between them although nothing is wrong. The light, the scale, the angle,
+# the place on the surface. The detector must learn to ignore all this.
 
-# %% mystnb={"figure": {"caption": "Defect-free training images."}, "image": {"alt": "A row of photographs of the same defect-free material, each slightly different in light, scale and position."}}
+# %% mystnb={"figure": {"caption": "Defect-free training images."}, "image": {"alt": "A row of photographs of the same defect-free material. They differ a little in light, scale and position, and no two show the same piece."}}
 rng = np.random.default_rng(seed)
 chosen = [data.train[i] for i in rng.choice(n_train, size=min(4, n_train), replace=False)]
 plotting.image_grid([datasets.read_image(sample.path) for sample in chosen])
 
 # %% [markdown]
-# One defective test image of each kind, with the border of its mask. Some defects jump to the eye, others are hardly there.
+# One defective test image of each kind, with the border of its mask. *What to look for:* how small most defects are, and how different from
+# each other. Some jump to the eye; for others you need the outline.
 
-# %% mystnb={"figure": {"caption": "One test image of each kind of defect; the line is the border of the mask."}, "image": {"alt": "One photograph for each kind of defect, the damaged area outlined."}}
+# %% mystnb={"figure": {"caption": "One test image of each kind of defect; the line is the border of the mask."}, "image": {"alt": "One photograph for each kind of defect, named above it. A line runs around the damaged area, which covers a small part of the image."}}
 kinds = sorted({sample.defect for sample in data.test if sample.label})
-shown = [rng.choice([sample for sample in data.test if sample.defect == kind]) for kind in kinds]
+shown = [
+    rng.choice([sample for sample in data.test if sample.defect == kind]) for kind in kinds
+]
 pictures = [datasets.read_image(sample.path) for sample in shown]
 masks = [datasets.read_mask(sample.mask) if sample.mask else None for sample in shown]
 plotting.image_grid(pictures, titles=kinds, masks=masks, columns=5)
@@ -88,49 +96,165 @@ plotting.image_grid(pictures, titles=kinds, masks=masks, columns=5)
 # %% [markdown]
 # ## One image, step by step
 #
-# We follow one image by hand. First it is read and brought to three colours (red, green, blue), 8 bits each. A grey photograph
-# gets three equal colours, since the network of the next chapter expects three.
+# We follow one image by hand. First it is read and brought to three colours (red, green, blue), 8 bits each. A grey photograph gets three equal
+# colours, since the network of the next chapter expects three.
 
 # %%
 photograph = datasets.read_image(chosen[0].path)
-f"{chosen[0].path.name}: {photograph.width} × {photograph.height} pixels, mode {photograph.mode}"
+print(chosen[0].path.name, "has", photograph.width, "×", photograph.height, "pixels")
 
 # %% [markdown]
-# Then it is resized. The network was trained on squares of 224 × 224 pixels, so we give it squares of that size. *Bilinear*
-# resizing computes each new pixel as a weighted mean of the old pixels around it. We do not crop: a crop could cut a defect off.
+# Then it is resized. The network was trained on squares of 224 × 224 pixels, so we give it squares of that size. *Bilinear* resizing computes
+# each new pixel as a weighted mean of the old pixels around it. We do not crop: a crop could cut a defect off.
+#
+# The next cell shows the first three pixels of the first two rows: red, green and blue, each from 0 to 255.
 
 # %%
 small = photograph.resize((image_size, image_size), Image.Resampling.BILINEAR)
-np.asarray(small)[:2, :3]  # the first 3 pixels of the first 2 rows: red, green, blue from 0 to 255
+np.asarray(small)[:2, :3]
 
 # %% [markdown]
-# Last, the values are divided by 255. An image is now a *tensor* of floating-point numbers between 0 and 1. We write its shape
-# as (height, width, colours). PyTorch wants the colours first, and a batch of $N$ images at a time: $x$ has the
-# shape $(N, 3, 224, 224)$.
+# Last, the values are divided by 255. An image is now a *tensor* (an array with several axes) of floating-point numbers between 0 and 1. Let
+# $N$ be the number of images. PyTorch wants the three colours before height and width, so all images together are
 #
-# The published method stops here: it does not subtract the mean colour of ImageNet, as is often done. Chapter 2 has a switch for it.
+# $$x \quad\text{of shape}\quad (N, 3, 224, 224), \qquad 0 \le x \le 1 .$$
+#
+# The published method stops here. It does not subtract the mean colour of ImageNet, as is often done; chapter 2 has a switch for it.
+#
+# The package does these three steps for many images at a time. The `assert` makes sure that it does what we did by hand.
 
 # %%
-by_hand = np.asarray(small, dtype=np.float32) / 255
+by_hand = np.asarray(small, dtype=np.float32) / 255  # (H, W, 3)
 x = preprocessing.load_images([sample.path for sample in chosen], image_size)
 print("x:", tuple(x.shape), x.dtype, f"from {x.min():.2f} to {x.max():.2f}")
-assert np.array_equal(by_hand.transpose(2, 0, 1), x[0].numpy())  # by hand, the same as the package's
+assert np.array_equal(by_hand.transpose(2, 0, 1), x[0].numpy())
 
 # %% [markdown]
 # ## What resizing does to a defect
 #
-# Left, the photograph in its own size; right, what the network will see. If you cannot see the defect in the right one, no method
-# can find it there. Try a smaller `image_size` (a multiple of 16) and look again.
+# Left, the photograph in its own size; right, what the network will see. *What to look for:* can you still see the defect on the right? If you
+# cannot, no method can find it there.
 
-# %% mystnb={"figure": {"caption": "A defective image before and after resizing."}, "image": {"alt": "The same defective surface twice: the original photograph and the resized square, the damaged area outlined in both."}}
+# %% mystnb={"figure": {"caption": "A test image before and after resizing."}, "image": {"alt": "The same surface twice: the original photograph, and the square that the network sees. The damaged area is outlined in both, and finer details are gone in the square."}}
 sample = shown[0] if shown else data.test[0]
 before = datasets.read_image(sample.path)
 after = preprocessing.to_array(before, image_size)
-masks = [datasets.read_mask(sample.mask), preprocessing.load_mask(sample.mask, image_size)] if sample.mask else None
-plotting.image_grid([before, after], titles=["photograph", f"{image_size} × {image_size}"], masks=masks)
+masks = None
+if sample.mask:
+    masks = [datasets.read_mask(sample.mask), preprocessing.load_mask(sample.mask, image_size)]
+titles = ["photograph", f"{image_size} × {image_size}"]
+plotting.image_grid([before, after], titles=titles, masks=masks)
 
 # %%
 run.finish()
+
+# %% [markdown]
+# :::{admonition} What could go wrong
+# :class: warning
+# - **Test images in the training folder.** Someone copies all good images to both places. The detector then knows the good test images by
+#   heart, the false alarms vanish, and they come back in the factory. Good images for the test must be *other* images, best of another day.
+# - **A defect in the training folder.** One overlooked scratch among the good images, and scratches are normal. Look through the training
+#   images once, in a grid as above.
+# - **The light tells it.** If defective parts were photographed under another lamp, the detector learns the lamp. The second exercise shows how to check.
+# :::
+#
+# ## Exercises
+
+# %% [markdown]
+# ```{exercise} How small is too small?
+# :label: exercise-size
+# :nonumber:
+#
+# Resize a defective image to 224, 96, 48 and 32 pixels, and show the results side by side. From which size on can you no longer tell that something
+# is wrong?
+# ```
+
+# %% [markdown] tags=["solution"]
+# ```{solution-start} exercise-size
+# :class: dropdown
+# ```
+
+# %% mystnb={"figure": {"caption": "The same image in smaller and smaller squares."}, "image": {"alt": "Four squares side by side. The first shows the surface in detail, the last is a mosaic of coarse blocks in which the defect can hardly be told."}} tags=["solution"]
+sizes = (224, 96, 48, 32)
+squares = [preprocessing.to_array(before, size) for size in sizes]
+plotting.image_grid(squares, titles=[f"{size} × {size}" for size in sizes])
+
+# %% [markdown] tags=["solution"]
+# A defect vanishes when it is about as small as one pixel of the square: its colour is then mixed with that of its surroundings. If your
+# defects are small and your photographs large, cut the photographs into several squares rather than squeeze each into one.
+
+# %% [markdown] tags=["solution"]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ```{exercise} A detector without a network
+# :label: exercise-brightness
+# :nonumber:
+#
+# The simplest detector of all measures how bright an image is, and calls it suspicious if that is far from the usual. Compute the mean of $x$ for each
+# training and each test image. Take as score of a test image the distance of its brightness from the mean brightness of the training images.
+# `evaluation.image_auroc(labels, scores)` gives 1 for a perfect detector and 0.5 for guessing (chapter 5 explains it). How good is this one?
+# ```
+
+# %% [markdown] tags=["solution"]
+# ```{solution-start} exercise-brightness
+# :class: dropdown
+# ```
+
+# %% tags=["solution"]
+def brightness(samples):
+    batches = preprocessing.image_batches([sample.path for sample in samples], 64)
+    return np.concatenate([batch.mean(dim=(1, 2, 3)).numpy() for batch in batches])
+
+
+labels = [sample.label for sample in data.test]
+distance = np.abs(brightness(data.test) - brightness(data.train).mean())
+auroc = evaluation.image_auroc(labels, distance)
+shown_auroc = "not defined (one kind of image only)" if auroc is None else f"{auroc:.3f}"
+Markdown(f"The AUROC of brightness alone is **{shown_auroc}**.")
+
+# %% [markdown] tags=["solution"]
+# Near 0.5 means that brightness tells nothing, and the data set is a fair test. A value near 1 would be a warning, not a success: the defective
+# images were taken in another light, and any detector will look good on them for the wrong reason.
+
+# %% [markdown] tags=["solution"]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ## Quiz
+
+# %% tags=["remove-input"]
+quiz.Quiz(
+    quiz.Question(
+        "What are the masks used for?",
+        right="To judge the anomaly maps on test images",
+        why="They say where the defect truly is, so that the map can be compared with it.",
+        wrong={
+            "To train the autoencoder": "It is trained on good images only, and they have no masks.",
+            "To cut the defects out": "Nothing is cut out; the image goes in as a whole.",
+        },
+    ),
+    quiz.Question(
+        "How many numbers does the network get for one image?",
+        right=f"{x[0].numel():,}",
+        why="Three colours times height times width.",
+        wrong={
+            f"{image_size * image_size:,}": "That is the number of pixels; each has three colours.",
+            f"{3 * image_size:,}": "That is one row of pixels.",
+        },
+    ),
+    quiz.Question(
+        "Why do we not crop the photograph to a square?",
+        right="A defect near the edge could be cut off",
+        why="What the network does not see, it cannot find.",
+        wrong={
+            "Cropping is slower than resizing": "It is faster, in fact.",
+            "A crop would change the colours": "It would not; resizing changes them more.",
+        },
+    ),
+)
 
 # %% [markdown]
 # ## Recap
@@ -138,5 +262,8 @@ run.finish()
 # - Training images are all good; defects appear only in the test.
 # - Preprocessing is: read as RGB, resize to a square, divide by 255. Nothing else.
 # - The list of images is in the run folder, so that every later chapter uses the same images in the same order.
+#
+# **Further reading.** The MVTec AD papers {cite:p}`bergmann2019mvtec,bergmann2021mvtec` describe how such a data set is made, and what the first methods
+# could and could not do with it.
 #
 # Next: what a network that knows a million photographs sees in these squares.

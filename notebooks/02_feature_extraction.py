@@ -9,29 +9,32 @@
 # %% [markdown]
 # # 2 Feature extraction: what the network sees
 #
-# Two photographs of the same leather differ in almost every pixel, and yet they are the same leather. To compare *textures*, we need
-# numbers that describe the pattern and not the pixels. A network that has learnt to recognise objects computes such numbers on
-# its way, and we borrow them. You will learn
+# Two photographs of the same leather differ in almost every pixel, and yet they are the same leather. To compare *textures*, we need numbers that
+# describe the pattern and not the pixels. A network that has learnt to recognise objects computes such numbers on its way, and we borrow
+# them. You will learn
 #
 # - what a feature map is, and why we stop at `layer3` of a ResNet-50;
 # - why the network is *frozen*, and how its BatchNorm layers can be folded away;
 # - what a network with random weights can and cannot do.
+#
+# ![From left to right: an image; a chain of ever smaller and ever deeper blocks, up to layer3; a grid of 14 by 14 places, each with a column of 1024 numbers.](../book/images/02_features.svg)
 
 # %% tags=["parameters"]
-dataset = "synthetic"  # "synthetic", "mvtec", or a folder laid out as MVTec AD
+dataset = "synthetic"  # "synthetic", "mvtec", or a folder like MVTec AD
 category = "leather"  # one texture of the data set
 weights = "auto"  # "auto", "imagenet", "random", or a .safetensors or .pth file
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # of the random weights, and of the images shown
-normalize = False  # subtract the ImageNet mean colour first; the published method does not
+normalize = False  # subtract the ImageNet mean first; the published method does not
 feature_batch_size = 16  # images in one forward pass
 
 # %%
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import Markdown
 
-from texad import features, plotting, preprocessing
+from texad import evaluation, features, plotting, preprocessing, quiz
 from texad import weights as backbone_weights
 from texad.artifacts import Run
 
@@ -44,9 +47,16 @@ train_paths, test_paths = run.data_paths(train["path"]), run.data_paths(test["pa
 # %% [markdown]
 # ## The backbone
 #
-# ResNet-50 {cite:p}`he2016resnet` is a chain of convolutions in five steps. Each step looks at a larger piece of the
-# image and describes it by more numbers. *ImageNet weights* are what the network learnt from 1.3 million photographs of a
-# thousand kinds of objects. Nothing in it will be changed: it is *frozen*, and works as a measuring instrument.
+# Imagine a chain of people, each with a magnifying glass of another kind. The first reports edges and dots. The second hears only the reports of the
+# first, and reports small patterns of edges. The third reports patterns of patterns, and so on. Each sees a larger piece of the surface than the
+# one before, and describes it in more words.
+#
+# ResNet-50 {cite:p}`he2016resnet` is such a chain, made of *convolutions* in five steps. We use it as {term}`backbone`: the part of a system that turns
+# images into descriptions. *ImageNet weights* are what it learnt from 1.3 million photographs of a thousand kinds of objects
+# {cite:p}`russakovsky2015imagenet`. Nothing in it will be changed: it is {term}`frozen`, and works as a measuring instrument. That its descriptions are of
+# use for images of quite another kind is a finding, not a matter of course {cite:p}`yosinski2014transferable`.
+#
+# The next cell loads the weights and builds the chain up to its fourth step, `layer3`.
 
 # %%
 loaded = backbone_weights.load(weights, seed)
@@ -55,30 +65,27 @@ backbone = features.build_backbone(loaded)
 run
 
 # %% [markdown]
-# If the weights are **random**, the network has learnt nothing. It still mixes neighbouring pixels into 1024 different patterns, which is
-# better than nothing, provided that its numbers do not vanish or explode on the way. *BatchNorm* layers take care of that: each
-# subtracts a mean and divides by a standard deviation. In a trained network these are known; in a random one we measure them on
+# If the weights are **random**, the network has learnt nothing. It still mixes neighbouring pixels into 1024 different patterns, which is better than
+# nothing, provided that its numbers do not vanish or explode on the way. {term}`Batch normalization` {cite:p}`ioffe2015batchnorm` takes care of that: for each
+# channel it subtracts a mean and divides by a standard deviation. In a trained network these are known. In a random one we measure them on
 # the training images. With trained weights the next cell does nothing.
 
 # %%
+options = {"image_size": image_size, "normalize": normalize, "batch_size": feature_batch_size}
 if loaded.is_random:
-    features.calibrate_batchnorm(
-        backbone,
-        train_paths,
-        image_size=image_size,
-        normalize=normalize,
-        batch_size=feature_batch_size,
-    )
+    features.calibrate_batchnorm(backbone, train_paths, **options)
 
 # %% [markdown]
 # ## From pixels to places
 #
-# We send one image through the chain and write down the shape after each step. The picture gets smaller, the description
-# longer.
+# We send one image through the chain and write down the shape after each part.
 
 # %%
 x = preprocessing.load_images(train_paths[:1], image_size)
-output, rows = preprocessing.normalize(x) if normalize else x, []
+if normalize:
+    x = preprocessing.normalize(x)
+
+output, rows = x, []
 with torch.inference_mode():
     for name, part in backbone.named_children():
         output = part(output)
@@ -87,32 +94,39 @@ with torch.inference_mode():
 pd.DataFrame(rows).set_index("part")
 
 # %% [markdown]
-# The last row is the *feature map* $F$. It has 14 × 14 *places* for an image of 224 × 224 pixels, so neighbouring places are 16 pixels
-# apart, and each place has a *feature vector* of 1024 numbers, the *channels*.
+# *What to look for:* from part to part the picture gets smaller and the description longer.
 #
-# Why `layer3`? The layers before it describe small things such as edges and dots, and would find any scratch but also any harmless
-# speck. The layers behind it answer the question "which object is this?", and textures are no objects.
+# Write $f$ for the backbone. The last row of the table is the {term}`feature map`
+#
+# $$F = f(x) \quad\text{of shape}\quad (N, C, H, W) = (N, 1024, 14, 14) .$$
+#
+# $C$ is the number of {term}`channels <channel>`. $H \times W$ are the {term}`places <place>`: for an image of 224 × 224 pixels there are 14 × 14, so
+# neighbouring places are 16 pixels apart. Each place has a {term}`feature vector` of $C$ numbers.
+#
+# Why `layer3`? The parts before it describe small things such as edges and dots, and would find any scratch but also any harmless speck. The part
+# behind it, `layer4`, serves the question "which object is this?", and textures are no objects.
 #
 # ## Folding BatchNorm
 #
-# In a frozen network BatchNorm multiplies each channel by a fixed number and adds another. A convolution can do both by itself, if we
-# change its weights accordingly. The result is the same up to rounding, with half the layers to compute.
+# In a frozen network, BatchNorm multiplies each channel by a fixed number and adds another. The convolution before it can do both by itself, if we change its
+# weights: a sum of products, times a number, plus a number, is again a sum of products plus a number. So half the layers need not be computed.
+#
+# The next cell folds them, and checks that the output stays the same up to rounding.
 
 # %%
 folded = features.fold_batchnorm(backbone)
 with torch.inference_mode():
-    again = folded(preprocessing.normalize(x) if normalize else x)
-largest = float((again - output).abs().max() / output.abs().max())
-f"largest difference, relative to the largest feature: {largest:.1e}"
+    again = folded(x)
+difference = float((again - output).abs().max() / output.abs().max())
+print(f"largest difference, relative to the largest feature: {difference:.1e}")
 
 # %% [markdown]
 # ## Extracting all features
 #
-# This is the slow part of the method, and it is done once: the features of an image never change. They go to disk as they come, and
-# later chapters read only the part that they need.
+# This is the slow part of the method, and it is done once: the features of an image never change. They go to disk as they come, and later chapters read
+# only the part that they need.
 
 # %%
-options = dict(image_size=image_size, normalize=normalize, batch_size=feature_batch_size)
 folder = run.folder / "features"
 F_train = features.extract(folded, train_paths, folder / "train.npy", **options)
 F_test = features.extract(folded, test_paths, folder / "test.npy", **options)
@@ -122,29 +136,140 @@ print("F of the test images:    ", F_test.shape, F_test.dtype)
 # %% [markdown]
 # ## Looking at features
 #
-# First a good image, then a defective one, and five of the 1024 channels of each. Bright means that the channel found
-# its pattern there. We show the channels that differ most between the two images.
+# First a good image, then a defective one, and five of the 1024 channels of each. Bright means that the channel found its pattern there. We show
+# the channels that differ most between the two images.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Two images and five channels of their feature maps."}, "image": {"alt": "Two rows: a good image with five small maps, and a defective image with the same five maps. Some maps are bright at the defect."}}
+# %% mystnb={"figure": {"caption": "Two images and five channels of their feature maps."}, "image": {"alt": "Two rows: a good image with five small maps, and a defective image with the same five maps. The maps of the defective image are brighter in some places, most of them at the defect."}} tags=["hide-input"]
 rng = np.random.default_rng(seed)
 labels = test["label"].to_numpy()
-pair = [rng.choice(np.flatnonzero(labels == label)) for label in (0, 1) if (labels == label).any()]
+pair = [
+    int(rng.choice(np.flatnonzero(labels == label)))
+    for label in (0, 1)
+    if (labels == label).any()
+]
 maps = [np.array(F_test[i]) for i in pair]
 difference = np.abs(maps[0].max(axis=(1, 2)) - maps[-1].max(axis=(1, 2)))
 channels = np.argsort(difference)[:-6:-1]  # the five largest, the largest first
 shown, titles = [], []
 for i, F in zip(pair, maps, strict=True):
-    grey = preprocessing.load_images([test_paths[i]], image_size)[0].mean(dim=0).numpy()
+    grey = preprocessing.load_pictures([test_paths[i]], image_size)[0].mean(axis=2)
     shown += [grey, *F[channels]]
     titles += [test["defect"][i], *(f"channel {c}" for c in channels)]
 plotting.map_grid(shown, titles, columns=6)
 
 # %% [markdown]
-# A channel that lights up at a defect is a good sign, but no single channel is a detector: each reacts to harmless things too. The next
-# chapter learns which *combinations* of the 1024 numbers are normal.
+# *What to look for:* a channel that lights up at the defect and nowhere else. It is a good sign, but no single channel is a detector: each reacts to
+# harmless things too. The next chapter learns which *combinations* of the 1024 numbers are normal.
 
 # %%
 run.finish()
+
+# %% [markdown]
+# :::{admonition} What could go wrong
+# :class: warning
+# - **One layer too far.** `layer4` follows right after `layer3`, has twice as many channels, and looks like the better choice. It has learnt to *ignore*
+#   what does not change the kind of object, and a scratch does not turn a table into a chair.
+# - **The wrong stride.** The original ResNet-50 halves the picture in another convolution than torchvision's. Weights of the one in the network of the
+#   other load without an error, and give worse features. Our loader reads from the file which kind it is.
+# - **BatchNorm in training mode.** Without `eval()`, BatchNorm uses the statistics of the batch at hand. The features of an image then depend on
+#   its neighbours in the batch.
+# :::
+#
+# ## Exercises
+
+# %% [markdown]
+# ```{exercise} Closer to the pixels
+# :label: exercise-layer2
+# :nonumber:
+#
+# The backbone is an `nn.Sequential`, so `folded[:-1]` is the same chain without its last part, `layer3`. Send $x$ through it. How many places are there,
+# how many channels, and how many pixels lie between neighbouring places?
+# ```
+
+# %% [markdown] tags=["solution"]
+# ```{solution-start} exercise-layer2
+# :class: dropdown
+# ```
+
+# %% tags=["solution"]
+with torch.inference_mode():
+    layer2 = folded[:-1](x)
+_, channels, height, width = layer2.shape
+print(f"{height} × {width} places, {channels} channels, {image_size // height} pixels apart")
+
+# %% [markdown] tags=["solution"]
+# Finer by a factor of two, with half as many channels. A finer grid shows more exactly *where* a defect is. Whether it also tells better *whether* there
+# is one is a question that only a measurement answers.
+
+# %% [markdown] tags=["solution"]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ```{exercise} A detector without training
+# :label: exercise-mean-vector
+# :nonumber:
+#
+# Compute the mean feature vector of the first 20 training images. For each test image, compute at each place the squared distance of its feature
+# vector from that mean. Take the largest distance of an image as its score. Show the map of a defective image, and the AUROC.
+# ```
+
+# %% [markdown] tags=["solution"]
+# ```{solution-start} exercise-mean-vector
+# :class: dropdown
+# ```
+
+# %% mystnb={"figure": {"caption": "Distance from the mean feature vector."}, "image": {"alt": "A grey picture of the test image, and beside it a coarse map of the distance from the mean feature vector."}} tags=["solution"]
+mean = F_train[:20].mean(axis=(0, 2, 3))[:, None, None]  # (C, 1, 1)
+distances = np.stack([np.square(F - mean).sum(axis=0) for F in F_test])  # (N, H, W)
+auroc = evaluation.image_auroc(labels, distances.max(axis=(1, 2)))
+plotting.map_grid([grey, distances[pair[-1]]], ["image", "distance"])
+
+# %% tags=["solution"]
+shown_auroc = "not defined (one kind of image only)" if auroc is None else f"{auroc:.3f}"
+Markdown(f"The AUROC of the distance from the mean is **{shown_auroc}**.")
+
+# %% [markdown] tags=["solution"]
+# This detector knows one normal vector only. A texture has many: the dark crease of leather is as normal as the pebble beside it. An autoencoder
+# can learn them all.
+
+# %% [markdown] tags=["solution"]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ## Quiz
+
+# %% tags=["remove-input"]
+quiz.Quiz(
+    quiz.Question(
+        "How many numbers describe one image after `layer3`?",
+        right=f"{F_train[0].size:,}",
+        why="Channels times height times width of the feature map.",
+        wrong={
+            f"{F_train.shape[1]:,}": "That many describe one place.",
+            f"{F_train.shape[2] * F_train.shape[3]:,}": "That is the number of places.",
+        },
+    ),
+    quiz.Question(
+        "What does it mean that the backbone is frozen?",
+        right="Its weights stay as they are",
+        why="Only the autoencoder of the next chapter is trained.",
+        wrong={
+            "It runs once and is then deleted": "It is needed for every new image.",
+            "The features are rounded": "They are stored as they are.",
+        },
+    ),
+    quiz.Question(
+        "Why may we fold BatchNorm into the convolutions?",
+        right="In eval mode it multiplies and adds fixed numbers",
+        why="A convolution can do that with other weights and another bias.",
+        wrong={
+            "It does nothing in eval mode": "It still scales and shifts each channel.",
+            "A random network does not need it": "A random network needs it most.",
+        },
+    ),
+)
 
 # %% [markdown]
 # ## Recap
@@ -152,5 +277,8 @@ run.finish()
 # - A frozen ResNet-50, stopped at `layer3`, turns an image into 14 × 14 vectors of 1024 numbers.
 # - Features are computed once and kept on disk.
 # - With random weights the method runs, and its results say little about what it can do.
+#
+# **Further reading.** ResNet {cite:p}`he2016resnet`; how far features of one task serve another {cite:p}`yosinski2014transferable`; why networks trained on
+# ImageNet look at texture so much {cite:p}`geirhos2019texture`.
 #
 # Next: an autoencoder learns what normal vectors look like.

@@ -9,26 +9,28 @@
 # %% [markdown]
 # # 3 Autoencoder training: learning what is normal
 #
-# Imagine that you must describe a carpet to a friend over the telephone in a few words, and the friend draws it. If both of you have seen only this
-# carpet for years, a few words are enough. But describe a cut in it, with the same few words, and the drawing will be wrong where the cut is.
-# An *autoencoder* is you, the telephone and the friend. You will learn
+# Imagine that you must describe a carpet to a friend over the telephone in a few words, and the friend draws it. If both of you have seen only this carpet for
+# years, a few words are enough. But describe a cut in it, with the same few words, and the drawing will be wrong where the cut is. An
+# *autoencoder* is you, the telephone and the friend. You will learn
 #
 # - what encoder, bottleneck and decoder are;
 # - how the autoencoder is trained, and when to stop;
 # - how a feature vector and its reconstruction look.
+#
+# ![A wide vector of 1024 numbers narrows through the encoder to a short code, and widens through the decoder to a reconstruction of 1024 numbers.](../book/images/03_autoencoder.svg)
 
 # %% tags=["parameters"]
-dataset = "synthetic"  # "synthetic", "mvtec", or a folder laid out as MVTec AD
+dataset = "synthetic"  # "synthetic", "mvtec", or a folder like MVTec AD
 category = "leather"  # one texture of the data set
 weights = "auto"  # "auto" takes those of the features in the run folder
 runs = ""  # folder for the results; empty: the folder runs of this project
-seed = 0  # of the first weights, the held-out images and the order of the training
+seed = 0  # of the first weights, the held-out images and the order
 hidden = 512  # width of the layer between the features and the bottleneck
 bottleneck = 256  # numbers that are left of 1024
 epochs = 15  # at most; the training stops earlier when it no longer helps
 batch_size = 256  # feature vectors in one step
 learning_rate = 0.001
-validation_fraction = 0.1  # part of the training images held out, to know when to stop
+validation_fraction = 0.1  # part of the images held out, to know when to stop
 patience = 3  # epochs without improvement before it stops
 
 # %%
@@ -37,7 +39,7 @@ import torch
 from IPython.display import Markdown
 from torch import nn
 
-from texad import autoencoder, features, plotting, scoring
+from texad import autoencoder, features, plotting, quiz, scoring
 from texad.artifacts import Run
 
 run = Run(dataset, category, runs)
@@ -56,8 +58,8 @@ run.start("03_autoencoder_training", weights=weights, **options)
 # %% [markdown]
 # ## The data: features of good images
 #
-# We read the feature maps of the training images. Nothing of the test is touched here: a detector that has seen the test is like a pupil
-# who has seen the exam.
+# We read the feature maps of the training images. Nothing of the test is touched here: a detector that has seen the test is like a pupil who has
+# seen the exam.
 
 # %%
 F_train = features.load(run.folder / "features" / "train.npy")
@@ -67,73 +69,82 @@ print(f"N = {N} images, C = {C} channels, H × W = {H} × {W} places")
 # %% [markdown]
 # ## The autoencoder
 #
-# The *encoder* $E$ turns a feature vector of $C$ numbers into a *code* of only a few, the *bottleneck*. The *decoder* $D$ makes $C$ numbers of the
-# code again. The *reconstruction* is $\hat F = D(E(F))$. Since the code is short, the autoencoder cannot just copy. It must find
-# out what normal vectors have in common.
+# The {term}`encoder` $g$ turns a feature vector of $C$ numbers into a *code* $z$ of fewer numbers, the {term}`bottleneck`. The {term}`decoder` $h$ makes $C$
+# numbers of the code again, the {term}`reconstruction`:
 #
-# Both parts are two linear layers with a ReLU between them (ReLU sets negative numbers to zero, and makes more than a linear map possible).
-# Here they are, layer by layer:
+# $$z = g(F), \qquad \hat F = h(z) = h(g(F)) .$$
+#
+# Since the code is shorter than the vector, the autoencoder cannot just copy. It must find out what normal vectors have in common
+# {cite:p}`hinton2006reducing`. This is the point of the whole method: what a vector has in common with *normal* ones survives the bottleneck, and what is
+# peculiar to it gets lost.
+#
+# Both parts are two linear layers with a ReLU between them (ReLU sets negative numbers to zero; without it, two linear layers would be no more than
+# one). Here they are, layer by layer, before any training:
 
 # %%
 torch.manual_seed(seed)
-E = nn.Sequential(nn.Linear(C, hidden), nn.ReLU(), nn.Linear(hidden, bottleneck))
-D = nn.Sequential(nn.Linear(bottleneck, hidden), nn.ReLU(), nn.Linear(hidden, C))
+g = nn.Sequential(nn.Linear(C, hidden), nn.ReLU(), nn.Linear(hidden, bottleneck))
+h = nn.Sequential(nn.Linear(bottleneck, hidden), nn.ReLU(), nn.Linear(hidden, C))
+
 first_image = torch.from_numpy(np.array(F_train[0]))  # (C, H, W)
 vectors = first_image.permute(1, 2, 0).reshape(-1, C)  # (H·W, C), one row a place
 print("vectors of one image:", tuple(vectors.shape))
-print("their codes:         ", tuple(E(vectors).shape))
-print("reconstructions:     ", tuple(D(E(vectors)).shape))
+print("their codes:         ", tuple(g(vectors).shape))
+print("reconstructions:     ", tuple(h(g(vectors)).shape))
 
 # %% [markdown]
-# The same layers serve all places, one vector at a time. In the literature you meet this as a *1 × 1 convolution*. It is the same
-# arithmetic, and the next cell shows it: a convolution with the weights of our first layer gives the same numbers.
+# The same layers serve all places, one vector at a time. In the literature you meet this as a *1 × 1 convolution*. It is the same arithmetic, and the
+# next cell shows it: a convolution with the weights of our first layer gives the same numbers.
 
 # %%
 convolution = nn.Conv2d(C, hidden, kernel_size=1)
-convolution.load_state_dict({"weight": E[0].weight[:, :, None, None], "bias": E[0].bias})
+convolution.load_state_dict({"weight": g[0].weight[:, :, None, None], "bias": g[0].bias})
 with torch.inference_mode():
     as_map = convolution(first_image[None])[0]  # (hidden, H, W)
-    as_vectors = as_map.permute(1, 2, 0).reshape(-1, hidden)
-torch.allclose(as_vectors, E[0](vectors), rtol=1e-3, atol=1e-4)
+    as_vectors = as_map.permute(1, 2, 0).reshape(-1, hidden)  # (H·W, hidden)
+    difference = (as_vectors - g[0](vectors)).abs().max() / as_vectors.abs().max()
+print(f"largest difference, relative to the largest value: {float(difference):.1e}")
 
 # %% [markdown]
 # ## Training
 #
-# The *loss* measures how wrong the reconstructions are. For $N$ training images with feature maps $F_1, \dots, F_N$ it is
+# The {term}`loss` measures how wrong the reconstructions are. For $N$ training images with feature maps $F_1, \dots, F_N$ it is
 #
 # $$L(\theta) = \frac{1}{N} \sum_{i=1}^{N} \lVert F_i - \hat F_i \rVert^2 ,$$
 #
-# where $\theta$ stands for all weights of $E$ and $D$, and $\lVert\cdot\rVert^2$ is the sum of the squares of all entries. *Adam*
-# {cite:p}`kingma2015adam` changes $\theta$ step by step so that $L$ falls. A step looks at one batch of vectors, drawn from all images. An *epoch* is over
-# when every vector has been used once.
+# where $\theta$ stands for all weights of $g$ and $h$, and $\lVert\cdot\rVert^2$ is the sum of the squares of all entries. *Adam* {cite:p}`kingma2015adam` changes
+# $\theta$ step by step so that $L$ falls. A step looks at one batch of vectors, drawn from all images. An {term}`epoch` is over when every vector has been
+# used once.
 #
-# How long? The loss on the training images falls for ever, also when the autoencoder begins to learn them by heart. So some of
-# the images are *held out*: never trained on, only looked at after each epoch. When their loss no longer falls, we stop.
+# How long? The loss on the training images goes on falling even when the autoencoder begins to learn them by heart ({term}`overfitting`). So some of
+# the images are *held out*: never trained on, only looked at after each epoch. When their loss no longer falls, we stop {cite:p}`prechelt1998early`.
+#
+# `autoencoder.fit` builds the same layers as above and trains them.
 
 # %%
 trained, history = autoencoder.fit(F_train, **options)
 autoencoder.save(trained, run.folder / "autoencoder.safetensors")
 run.write_table("training.csv", history)
 
-# %% mystnb={"figure": {"caption": "The loss after each epoch."}, "image": {"alt": "Two falling curves over the epochs, the training loss and the loss on held-out images."}}
+# %% mystnb={"figure": {"caption": "The loss after each epoch."}, "image": {"alt": "Two falling curves over the epochs, the training loss and the loss on held-out images. Both fall steeply at first and then level off."}}
 plotting.loss_curves(history)
 
 # %% tags=["remove-input"]
 best = history.loc[history["validation_loss"].idxmin()]
 Markdown(
     f"The training ran for **{len(history)}** epochs. The held-out loss was lowest, **{best['validation_loss']:.4g}**, after epoch "
-    f"**{best['epoch']:.0f}**; the weights of that epoch are kept. The training loss was {best['train_loss']:.4g} there. "
-    "Curves that fall together mean that what was learnt holds for new images too; a training curve that falls alone would "
-    "mean learning by heart."
+    f"**{best['epoch']:.0f}**; the weights of that epoch are kept. The training loss was {best['train_loss']:.4g} there."
 )
 
 # %% [markdown]
+# *What to look for:* do the two curves fall together? Then what was learnt holds for new images too. A training curve that falls alone would mean learning by
+# heart. (The training loss of an epoch is averaged while the weights still change, so in the first epochs it may lie above the other.)
+#
 # ## A vector and its reconstruction
 #
-# One place of a training image: its 1024 numbers and what came out of the autoencoder. The two need not be equal. What matters is that
-# the difference is *usually this small*.
+# One place of a training image: its numbers, channel by channel, and what came out of the autoencoder.
 
-# %% mystnb={"figure": {"caption": "One feature vector of a good image, and its reconstruction."}, "image": {"alt": "Two jagged lines over the channels that lie almost on each other: a feature vector and its reconstruction."}}
+# %% mystnb={"figure": {"caption": "One feature vector of a good image, and its reconstruction."}, "image": {"alt": "Two jagged lines over the channels: a feature vector and its reconstruction. They follow each other closely but not exactly."}}
 F = np.array(F_train[:1])
 F_hat = scoring.reconstruct(trained, F)
 row, column = H // 2, W // 2
@@ -143,14 +154,126 @@ plotting.vector_comparison(
     f"place ({row}, {column}) of the first training image",
 )
 
+# %% [markdown]
+# *What to look for:* the two lines need not be equal. What matters is that their distance is *usually this small* on good surfaces.
+
 # %%
 run.finish()
 
 # %% [markdown]
+# :::{admonition} What could go wrong
+# :class: warning
+# - **A bottleneck too wide.** With as many numbers as the vector has, the autoencoder may learn to copy. It then reconstructs defects as well as anything
+#   else, and finds none. Watch the scores, not only the loss: the lowest loss is not the best detector.
+# - **Choosing by the test.** Who tries twenty widths and keeps the one with the best test result has trained on the test. Decide by held-out
+#   training images, or by another category.
+# - **Held-out vectors instead of held-out images.** Neighbouring places of one image are alike. If some of them are trained on and others held out, the
+#   held-out loss looks good for the wrong reason. We hold out whole images.
+# :::
+#
+# ## Exercises
+
+# %% [markdown]
+# ```{exercise} The simplest autoencoder
+# :label: exercise-mean-loss
+# :nonumber:
+#
+# The simplest reconstruction ignores the vector altogether and answers always with the mean of all vectors. Compute its loss on the first 20 images, and that of
+# the trained autoencoder on the same images. How many times smaller is the second?
+# ```
+
+# %% [markdown] tags=["solution"]
+# ```{solution-start} exercise-mean-loss
+# :class: dropdown
+# ```
+
+# %% tags=["solution"]
+F = np.array(F_train[:20])
+mean = F.mean(axis=(0, 2, 3), keepdims=True)  # (1, C, 1, 1)
+loss_of_mean = np.square(F - mean).sum(axis=(1, 2, 3)).mean()
+F_hat = scoring.reconstruct(trained, F)
+loss_of_autoencoder = np.square(F - F_hat).sum(axis=(1, 2, 3)).mean()
+print(f"mean {loss_of_mean:.4g}, autoencoder {loss_of_autoencoder:.4g}")
+print(f"{loss_of_mean / loss_of_autoencoder:.1f} times smaller")
+
+# %% [markdown] tags=["solution"]
+# The loss of the mean is the *variance* of the features, added up over channels and places. The ratio says which part of it the autoencoder explains.
+
+# %% [markdown] tags=["solution"]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ```{exercise} A narrow bottleneck
+# :label: exercise-bottleneck
+# :nonumber:
+#
+# Train two more autoencoders on the first 20 images for 3 epochs: one with a bottleneck of 4 numbers, one with 64. Compare their validation losses. Why is the
+# smaller loss not automatically the better detector?
+# ```
+
+# %% [markdown] tags=["solution"]
+# ```{solution-start} exercise-bottleneck
+# :class: dropdown
+# ```
+
+# %% tags=["solution"]
+for width in (4, 64):
+    _, short = autoencoder.fit(
+        F_train[:20], bottleneck=width, hidden=hidden, epochs=3, seed=seed, progress=False
+    )
+    print(f"bottleneck {width:2d}: validation loss {short['validation_loss'].iloc[-1]:.4g}")
+
+# %% [markdown] tags=["solution"]
+# The loss says how well *good* surfaces are reconstructed. A detector needs more: that defects are reconstructed *badly*. A wider bottleneck improves both the
+# wanted and the unwanted reconstruction, and the loss sees only the first.
+
+# %% [markdown] tags=["solution"]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ## Quiz
+
+# %% tags=["remove-input"]
+quiz.Quiz(
+    quiz.Question(
+        "How many times shorter than a feature vector is its code?",
+        right=f"{C / bottleneck:g} times",
+        why="The number of channels divided by the width of the bottleneck.",
+        wrong={
+            f"{2 * C / bottleneck:g} times": "Compare the vector with the bottleneck, not with half of it.",
+            "It is as long as the vector": "Then it would be no bottleneck.",
+        },
+    ),
+    quiz.Question(
+        "How many weights and biases are learnt?",
+        right=f"{sum(p.numel() for p in trained.parameters()):,}",
+        why="Four linear layers: inputs times outputs, plus one bias for each output.",
+        wrong={
+            f"{2 * C * bottleneck:,}": "That leaves out the hidden layers and the biases.",
+            f"{N * C:,}": "That is images times channels: data, not weights.",
+        },
+    ),
+    quiz.Question(
+        "The training loss still falls, the held-out loss rises. What happens?",
+        right="The autoencoder learns the training images by heart",
+        why="This is overfitting; early stopping ends it and keeps the best weights.",
+        wrong={
+            "It should be trained longer": "That makes it worse.",
+            "The learning rate is too small": "Then both losses would still fall, slowly.",
+        },
+    ),
+)
+
+# %% [markdown]
 # ## Recap
 #
-# - The autoencoder squeezes each feature vector through a bottleneck and rebuilds it: $\hat F = D(E(F))$.
+# - The autoencoder squeezes each feature vector through a bottleneck and rebuilds it: $\hat F = h(g(F))$.
 # - It is trained on good images only, to make $\lVert F - \hat F\rVert^2$ small.
 # - Held-out good images tell when to stop.
+#
+# **Further reading.** Autoencoders in the textbook {cite:p}`goodfellow2016deep`; the two methods from which ours descends, DFR {cite:p}`yang2020dfr` and FRE
+# {cite:p}`ndiour2023fre`.
 #
 # Next: the error of the reconstruction becomes a score, and the score a decision.

@@ -1,4 +1,6 @@
+import ast
 import os
+import re
 import subprocess
 import sys
 
@@ -43,13 +45,75 @@ def test_notebooks_carry_no_outputs(stage):
         assert not cell.get("outputs") and cell.get("execution_count") is None, "run make sync"
 
 
+# Definitions, and facts with their source beside them
+NO_RESULTS = {"0.5", "1.3 million"}
+
+
+def results_in_prose(text: str) -> list[str]:
+    """Numbers in prose that look like results.
+
+    A result is typed as a decimal fraction ("0.94", "3.5 seconds"), a percentage ("12 %", "12%") or a count of a count ("3 of 40"). These
+    must come from the run. Not looked at: mathematics, code, links, and what stands in `NO_RESULTS`. The limit of this rule: a lone
+    whole number ("224 pixels", "10 largest") passes, since it may be a definition.
+    """
+    for skipped in (r"```.*?```", r"\$\$.*?\$\$", r"\$[^$]*\$", r"`[^`]*`", r"\]\([^)]*\)", r"https?://\S+", *map(re.escape, NO_RESULTS)):
+        text = re.sub(skipped, " ", text, flags=re.S)
+    return re.findall(r"\d+\.\d+|\d+ ?%|\b\d+ (?:out )?of \d+", text)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_result_is_typed_into_the_prose(stage):
+    for cell in nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4).cells:
+        if cell.cell_type == "markdown":
+            text = re.sub(r"```\{exercise\}(.*?)```", r"\1", cell.source, flags=re.S)  # what an exercise says is prose, too
+            assert not results_in_prose(text), cell.source
+
+
+def test_the_rule_for_results_catches_them():
+    assert results_in_prose("The AUROC is 0.94, or 94 %, in 3.5 s; 3 of 40 were missed.") == ["0.94", "94 %", "3.5", "3 of 40"]
+    assert not results_in_prose("0.5 is guessing; $k = 0.1$, `0.25`, 14 × 14 places, [a](b/1.2.html)")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_chapters_have_all_their_parts(stage):
+    text = "\n".join(cell.source for cell in nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4).cells)
+    for part in ("You will learn", "![", "What could go wrong", "*What to look for:*", "## Exercises", "## Quiz", "## Recap", "**Further reading.**"):
+        assert part in text, part
+    assert text.count("{exercise}") == text.count("{solution-start}") == text.count("{solution-end}") >= 2
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_solution_runs(finished, stage):
+    """papermill stops at an error, so a notebook that has come to its end has run its solutions; here, that they were in it."""
+    out, result = finished
+    assert result.returncode == 0
+    notebook = nbformat.read(out / "surfaces" / "steel" / "notebooks" / f"{stage}.ipynb", as_version=4)
+    solutions = [cell for cell in notebook.cells if cell.cell_type == "code" and "solution" in cell.metadata.get("tags", [])]
+    assert len(solutions) >= 2
+    assert all(cell.execution_count and not any(o.output_type == "error" for o in cell.outputs) for cell in solutions)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_fits_the_page(stage):
+    for cell in nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4).cells:
+        if cell.cell_type == "code" and "remove-input" not in cell.metadata.get("tags", []):
+            assert all(len(line) <= 96 for line in cell.source.splitlines()), cell.source
+
+
+def shows_a_picture(source: str) -> bool:
+    last = ast.parse(source).body[-1:]
+    shown = ast.unparse(last[0].value) if last and isinstance(last[0], ast.Expr) else ""
+    return shown == "figure" or shown.startswith(("plotting.", "heatmaps("))
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_pictures_have_captions_and_alternative_texts(stage):
-    for cell in nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4).cells:
-        last = cell.source.strip().splitlines()[-1:] if cell.cell_type == "code" else []
-        if last and (last[0].startswith("plotting.") or last[0] == "figure" or cell.source.strip().endswith(")\n)")):
-            described = cell.metadata.get("mystnb", {})
-            assert described.get("figure", {}).get("caption") and described.get("image", {}).get("alt"), cell.source
+    cells = nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4).cells
+    pictures = [cell for cell in cells if cell.cell_type == "code" and shows_a_picture(cell.source)]
+    assert pictures
+    for cell in pictures:
+        described = cell.metadata.get("mystnb", {})
+        assert described.get("figure", {}).get("caption") and described.get("image", {}).get("alt"), cell.source
 
 
 def test_an_unknown_category_is_one_line_that_lists_those_there_are(tmp_path):

@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import resnet50
-from torchvision.models.resnet import Bottleneck
 from tqdm import tqdm
 
 from texad import preprocessing
@@ -44,6 +42,8 @@ def build_backbone(weights: Weights) -> nn.Sequential:
     ValueError
         If a tensor is missing, or has another shape than a ResNet-50's.
     """
+    from torchvision.models import resnet50  # only when needed: importing it takes seconds, and later stages do without
+
     whole = resnet50(weights=None)
     names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
     backbone = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in names))
@@ -97,6 +97,8 @@ def fold_batchnorm(backbone: nn.Sequential) -> nn.Sequential:
     In eval mode BatchNorm multiplies and shifts each channel by fixed numbers, which the convolution's weights and bias can
     do by themselves.
     """
+    from torchvision.models.resnet import Bottleneck
+
     pairs = [(backbone, "conv1", "bn1")]
     for module in backbone.modules():
         if isinstance(module, Bottleneck):

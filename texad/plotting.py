@@ -196,7 +196,8 @@ def heatmaps(
         top, bottom = axes[:, column]
         top.imshow(images[column])
         bottom.imshow(images[column])
-        drawn = bottom.imshow(maps[column], cmap=HEAT, alpha=0.65, vmin=low, vmax=high)
+        opacity = 0.25 + 0.6 * (maps[column] - low) / max(high - low, 1e-12)  # where little is wrong, the surface shows
+        drawn = bottom.imshow(maps[column], cmap=HEAT, alpha=opacity, vmin=low, vmax=high)
         for axis in (top, bottom):
             _outline(axis, masks[column])
             axis.set_axis_off()
