@@ -1,6 +1,8 @@
 # make book   everything: environment, data, all categories, the book
 # make test   the tests
 # make lab    JupyterLab on the notebooks
+# make student  the notebooks with the solutions cut out, in student/
+# make pdf    the book as one PDF, printed by Chromium
 # make sync   bring each notebook's .py and .ipynb together, the newer one wins; outputs are removed
 # make clean  remove what was made (not the data)
 
@@ -13,7 +15,7 @@ SEED ?= 0
 
 BIN := .venv/bin
 
-.PHONY: book test lab sync clean help
+.PHONY: book test lab student pdf sync clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -34,7 +36,13 @@ test: .venv/installed-test
 	$(BIN)/python -m pytest
 
 lab: .venv/installed
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+
+student: .venv/installed
+	$(BIN)/python -m texad.book.student
+
+pdf: .venv/installed
+	$(BIN)/python -m texad.book.pdf
 
 sync: .venv/installed
 	$(BIN)/jupytext --sync notebooks/*.py

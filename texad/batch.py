@@ -277,8 +277,8 @@ def _execute(run: Run, stage: str, given: dict[str, object], report: Callable[[s
     with replacing(target) as temporary:
         try:
             papermill.execute_notebook(
-                notebooks_folder() / target.name,
-                temporary,
+                _literal(notebooks_folder() / target.name),
+                _literal(temporary),
                 given,
                 engine_name="texad",
                 progress_bar=False,
@@ -290,6 +290,11 @@ def _execute(run: Run, stage: str, given: dict[str, object], report: Callable[[s
     failed.unlink(missing_ok=True)
     stages = run.read()["stages"]
     run.write(stages=stages | {stage: stages[stage] | {"code": code}})
+
+
+def _literal(path: Path) -> str:
+    """papermill fills in what stands between braces; the name of a folder may have some."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _explain(error: Exception, stage: str) -> str:

@@ -36,22 +36,47 @@ FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF")  # nothing else is tried, whatev
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a category."""
+    """One image of a category.
 
-    path: Path  # absolute
-    split: str  # "train" or "test"
-    defect: str  # "good", or the name of the defect's folder
-    label: int  # 0 normal, 1 anomalous
-    mask: Path | None  # ground truth; None for good images, and for defective ones without mask
+    Attributes
+    ----------
+    path : Path
+        Absolute.
+    split : str
+        "train" or "test".
+    defect : str
+        "good", or the name of the defect's folder.
+    label : int
+        0 normal, 1 anomalous.
+    mask : Path or None
+        The ground truth; None for good images, and for defective ones without mask.
+    """
+
+    path: Path
+    split: str
+    defect: str
+    label: int
+    mask: Path | None
 
 
 @dataclass(frozen=True)
 class Category:
-    """The images of one kind of surface, in natural order (2 before 10), the test images by defect first."""
+    """The images of one kind of surface, in natural order (2 before 10), the test images by defect first.
 
-    dataset: str  # "synthetic", "mvtec", or the name of the data set's folder
+    Attributes
+    ----------
+    dataset : str
+        "synthetic", "mvtec", or the name of the data set's folder.
+    name : str
+        Of the category.
+    root : Path
+        Absolute; holds train and test.
+    train, test : tuple of Sample
+    """
+
+    dataset: str
     name: str
-    root: Path  # absolute; holds train and test
+    root: Path
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
 
