@@ -6,7 +6,9 @@ The prose of the book is fixed; its results are not. `assemble` takes the run th
     chapters/NN_*.ipynb   the five notebooks as executed for the lead category (leather, else the first that succeeded)
     results/*.md          a page for each category, whatever its name, with the five figures
     comparison.md         all categories side by side
-    lead.md               the few lines and the picture that the introduction includes
+    hits_and_misses.md    what was found, what was missed, what was nearly so
+    data_gallery.md       the part of the page on data that shows them
+    lead_*.md             the pictures and lines that the introduction includes
 """
 
 import json
@@ -15,13 +17,33 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 
-from texad import __version__, plotting
+from texad import __version__, explorer, plotting
 from texad.artifacts import STAGES, RunError, read_json
+from texad.book import gallery
+from texad.book.gallery import FinishedRun, Picture, PicturesGoneError
 from texad.files import replacing
 from texad.weights import RANDOM_WARNING
 
 LEAD = "leather"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+HITS_INTRODUCTION = """\
+Numbers say how often the detector is right. Pictures say *when*, and often *why*. For each category you see
+
+- the **clearest hit**: the defective image with the highest score;
+- a **typical hit**: the one in the middle of all that were found;
+- the **narrowest hit**: the defective image that was found with the lowest score, so a right decision that was nearly wrong;
+- the **worst miss**: the defective image with the lowest score of all;
+- the **worst false alarm**: the good image with the highest score among those that were rejected;
+- the **narrowest pass**: the good image with the highest score among those that were accepted.
+
+What does not occur is left out. Below each image is its {term}`anomaly map`: bright where the autoencoder failed. The line is the border of the true
+defect. All maps of a category have one scale, so you may compare them; what is brighter than its upper end is drawn like the end.
+
+Ask of each: is it bright *where the defect is*? A hit with the bright spot elsewhere was luck. And of each miss: can *you* see the
+defect in a square of this size?"""
 
 # name of the file, width on the page, caption, alternative text
 FIGURES = (
@@ -85,36 +107,90 @@ def assemble(runs: Path, folder: Path) -> None:
     if not done:
         raise NoRunError(f"no results in {runs}: run `make book`, or `python -m texad run`, first")
     lead = next((row for row in done if row["category"] == LEAD), done[0])["category"]
+    finished = {row["category"]: FinishedRun(runs / summary["dataset"] / row["category"]) for row in done}
+    stems = {row["category"]: f"{i:02d}-{_slug(row['category'])}" for i, row in enumerate(done, start=1)}
     shutil.rmtree(folder, ignore_errors=True)
     for stage in STAGES:
-        _write(folder / "chapters" / f"{stage}.ipynb", _chapter(runs / summary["dataset"] / lead / "notebooks" / f"{stage}.ipynb"))
-    pages = {row["category"]: f"{i:02d}-{_slug(row['category'])}" for i, row in enumerate(done, start=1)}
-    for row in done:
-        source = runs / summary["dataset"] / row["category"]
-        page = folder / "results" / f"{pages[row['category']]}.md"
-        shutil.copytree(source / "figures", folder / "results" / page.stem, ignore=shutil.ignore_patterns(".*"))
+        notebook = finished[lead].folder / "notebooks" / f"{stage}.ipynb"
+        fragment = _explorer(finished[lead], f"../results/{stems[lead]}/pictures", stage)
+        _write(folder / "chapters" / f"{stage}.ipynb", _chapter(notebook, fragment))
+    for category, run in finished.items():
+        own = folder / "results" / stems[category]
+        shutil.copytree(run.folder / "figures", own, ignore=shutil.ignore_patterns(".*"))
+        if (run.folder / "pictures").is_dir():
+            shutil.copytree(run.folder / "pictures", own / "pictures", ignore=shutil.ignore_patterns(".*"))
+            shutil.copy(run.folder / "figures" / FIGURES[0][0], own / "pictures")  # to see without scripts
         for name in ("scores.csv", "metrics.json"):
-            shutil.copy(source / name, folder / "results" / page.stem / name)
-        _write(page, _results_page(row["category"], page.stem, read_json(source / "metrics.json"), summary))
-    _write(folder / "comparison.md", _comparison_page(summary, pages, folder))
-    _write(folder / "lead.md", _lead(lead, pages[lead], read_json(runs / summary["dataset"] / lead / "metrics.json")))
+            shutil.copy(run.folder / name, own / name)
+        _write(own.with_suffix(".md"), _results_page(run, own.name, summary))
+    _write(folder / "comparison.md", _comparison_page(summary, stems, folder))
+    _write(folder / "hits_and_misses.md", _hits_page(summary, finished, stems, folder))
+    _write(folder / "data_gallery.md", _data_gallery(finished, stems, folder))
+    for name, text in _lead(finished[lead], summary, folder).items():
+        _write(folder / f"lead_{name}.md", text)
+
+
+def copy_pictures(folder: Path, site: Path) -> None:
+    """Bring the explorer's pictures into the built site, where its script fetches them; Sphinx brings only what a page's own images name.
+
+    Parameters
+    ----------
+    folder : Path
+        As for `assemble`.
+    site : Path
+        The same folder of the built site.
+    """
+    for pictures in (folder / "results").glob("*/pictures"):
+        shutil.copytree(pictures, site / pictures.relative_to(folder), dirs_exist_ok=True)
 
 
 # -- pages -----------------------------------------------------------------------------------------
 
 
-def _chapter(executed: Path) -> str:
-    """An executed notebook for the book: the cell with the run's own parameters is folded away."""
+def _chapter(executed: Path, fragment: str) -> str:
+    """An executed notebook for the book.
+
+    The cell with the run's own parameters is folded away. Widgets, which need a running kernel and a script from the network, are left
+    out; the threshold explorer takes the place of its widget. Links lead from another folder than the notebook's own.
+    """
     notebook = nbformat.read(executed, as_version=4)
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         if "injected-parameters" in tags:
             cell.metadata["tags"] = [*tags, "hide-input"]
+            cell.source = re.sub(r"^runs = .*\n?", "", cell.source, flags=re.MULTILINE)  # a folder of this machine
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("../book/", "../../")
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            if "explorer" in tags and fragment:
+                cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": fragment})]
     notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
     return nbformat.writes(notebook)
 
 
-def _results_page(category: str, stem: str, metrics: dict, summary: dict) -> str:
+def _explorer(run: FinishedRun, pictures: str, page: str) -> str:
+    """The threshold explorer as HTML; empty for a run that has no pictures for it.
+
+    Parameters
+    ----------
+    run : FinishedRun
+    pictures : str
+        The address of the folder of pictures, seen from the page. Sphinx does not know of it: see `copy_pictures`.
+    page : str
+        Makes the explorer's ids, since the pages may be printed as one.
+    """
+    if not (run.folder / "pictures").is_dir():
+        return ""
+    test = run.test()
+    urls = [f"{pictures}/{i:04d}.jpg" for i in range(len(test))]
+    static = f"{pictures}/{FIGURES[0][0]}"
+    return explorer.html(test, run.read()["threshold"], urls, static, name=f"explorer-{page}")
+
+
+def _results_page(run: FinishedRun, stem: str, summary: dict) -> str:
+    category, metrics = run.category, read_json(run.folder / "metrics.json")
     confusion = metrics["confusion"]
     rows = [
         ("Image AUROC", _number(metrics["image_auroc"])),
@@ -132,23 +208,23 @@ def _results_page(category: str, stem: str, metrics: dict, summary: dict) -> str
     parts = [f"# {_text(category)}", _provenance(summary), _warning(metrics["weights"])]
     parts.append(_table(("Measure", "Value"), rows))
     for i, (name, width, caption, alt) in enumerate(FIGURES, start=1):
-        parts.append(f"```{{figure}} {stem}/{name}\n:alt: {alt}\n:width: {width}\n\nFigure {i}. {caption}\n```")
+        parts.append(_figure(f"{stem}/{name}", f"Figure {i}. {caption}", alt, width))
+    if fragment := _explorer(run, f"{stem}/pictures", stem):
+        parts += ["## Move the threshold", "What would another {term}`threshold` have done? Try it.", _raw(fragment)]
     if by_defect:
         parts += ["## AUROC of each kind of defect", _table(("Kind of defect", "AUROC against the good images"), by_defect)]
     parts.append(f"Download: {{download}}`scores.csv <{stem}/scores.csv>`, {{download}}`metrics.json <{stem}/metrics.json>`.")
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return _page(parts)
 
 
-def _comparison_page(summary: dict, pages: dict[str, str], folder: Path) -> str:
-    import pandas as pd
-
+def _comparison_page(summary: dict, stems: dict[str, str], folder: Path) -> str:
     done = [row for row in summary["categories"] if not row["error"]]
     with replacing(folder / "comparison.svg") as temporary:
         plotting.category_comparison(pd.DataFrame(done)).savefig(temporary, bbox_inches="tight", metadata={"Date": None})
     header = ("Category", "Images", "AUROC", "Precision", "Recall", "F1", "Seconds")
     rows = [
         (
-            f"[{_text(row['category'])}](results/{pages[row['category']]}.md)",
+            f"[{_text(row['category'])}](results/{stems[row['category']]}.md)",
             str(row["images"]),
             *(_number(row[name]) for name in ("image_auroc", "precision", "recall", "f1")),
             f"{row['seconds']:.0f}",
@@ -157,10 +233,8 @@ def _comparison_page(summary: dict, pages: dict[str, str], folder: Path) -> str:
     ]
     known = [row["image_auroc"] for row in done if row["image_auroc"] is not None]
     parts = ["# All categories", _provenance(summary), _warning(summary["weights"])]
-    parts.append(
-        "```{figure} comparison.svg\n:alt: A horizontal bar for each category, as long as its image AUROC; a dotted line marks guessing.\n"
-        ":width: 100%\n\nImage AUROC of each category.\n```"
-    )
+    alt = "A horizontal bar for each category, as long as its image AUROC; a dotted line marks guessing."
+    parts.append(_figure("comparison.svg", "Image AUROC of each category.", alt))
     parts.append(_table(header, rows))
     if known:
         parts.append(f"The mean image AUROC over the {len(known)} categories is **{sum(known) / len(known):.3f}**.")
@@ -168,21 +242,74 @@ def _comparison_page(summary: dict, pages: dict[str, str], folder: Path) -> str:
         if row["error"]:
             message = json.dumps(row["error"], ensure_ascii=False)
             parts.append(f":::{{admonition}} {_text(row['category'])} failed\n:class: error\n\n```\n{message}\n```\n:::")
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return _page(parts)
 
 
-def _lead(category: str, stem: str, metrics: dict) -> str:
-    _, width, caption, alt = FIGURES[1]
-    return "\n\n".join(
-        part
-        for part in (
-            f"```{{figure}} run/results/{stem}/2_heatmaps.png\n:alt: {alt}\n:width: {width}\n\n"
-            f"What the method makes of **{_text(category)}**. {caption}\n```",
-            f"In this run, the image AUROC of {_text(category)} is **{_number(metrics['image_auroc'])}** (1 is perfect, 0.5 is guessing).",
-            _warning(metrics["weights"]),
-        )
-        if part
-    ) + "\n"
+def _hits_page(summary: dict, finished: dict[str, FinishedRun], stems: dict[str, str], folder: Path) -> str:
+    parts = ["# Hits and misses", _provenance(summary), _warning(summary["weights"]), HITS_INTRODUCTION]
+    most_bytes = min(gallery.MOST_BYTES, gallery.HITS_BYTES // (2 * len(finished)))
+    for category, run in finished.items():
+        parts += [f"## {_text(category)}", _counts(read_json(run.folder / "metrics.json")["confusion"])]
+        try:
+            pictures = gallery.hits_and_misses(run, folder / "hits", stems[category], most_bytes)
+            parts += [_picture(picture, "hits") for picture in pictures]
+        except PicturesGoneError:
+            parts.append(_gone(category))
+    return _page(parts)
+
+
+def _counts(confusion: dict[str, int]) -> str:
+    """The decisions of a run in words; what there is none of is said plainly."""
+    tn, fp, fn, tp = (confusion[name] for name in ("tn", "fp", "fn", "tp"))
+    lines = [
+        f"Defective images found: **{tp}** of {tp + fn}." if tp + fn else "The test has no defective image.",
+        "There is no hit to show." if fn and not tp else "",
+        "There is no miss." if tp and not fn else "",
+        f"Good images rejected by mistake: **{fp}** of {tn + fp}." if tn + fp else "The test has no good image.",
+        "There is no false alarm." if tn and not fp else "",
+    ]
+    return " ".join(line for line in lines if line)
+
+
+def _data_gallery(finished: dict[str, FinishedRun], stems: dict[str, str], folder: Path) -> str:
+    parts = []
+    for category, run in finished.items():
+        test = run.images("test")
+        kinds = test[test["label"] == 1].groupby("defect", sort=False).size()
+        listed = ", ".join(f"{n} *{_text(kind)}*" for kind, n in kinds.items())
+        parts += [
+            f"### {_text(category)}",
+            f"{len(run.images('train'))} good images for training; for testing {int((test['label'] == 0).sum())} good"
+            + (f" and {int(kinds.sum())} defective ones: {listed}." if len(kinds) else " ones, and no defective one."),
+        ]
+        try:
+            parts.append(_picture(gallery.data(run, folder / "gallery" / f"{stems[category]}.jpg"), "run/gallery"))
+        except PicturesGoneError:
+            parts.append(_gone(category))
+    return _page(parts)
+
+
+def _lead(run: FinishedRun, summary: dict, folder: Path) -> dict[str, str]:
+    """What the introduction includes: four pictures, and the result in one line."""
+    auroc = read_json(run.folder / "metrics.json")["image_auroc"]
+    result = f"Over all test images of {_text(run.category)}, the image AUROC of this run is **{_number(auroc)}** (1 is perfect, 0.5 is guessing)."
+    parts = {"result": _page([result if auroc is not None else "", _warning(summary["weights"])]), "time": _time(run)}
+    try:
+        pictures = gallery.puzzle(run, folder / "lead", summary["seed"])
+    except PicturesGoneError:
+        return parts | dict.fromkeys(("good", "question", "answer", "detector"), _gone(run.category) + "\n")
+    return parts | {name: _picture(picture, "run/lead") + "\n" for name, picture in pictures.items()}
+
+
+def _time(run: FinishedRun) -> str:
+    """How much there is to read and to run."""
+    notebooks = [nbformat.read(run.folder / "notebooks" / f"{stage}.ipynb", as_version=4) for stage in STAGES]
+    words = sum(len(cell.source.split()) for notebook in notebooks for cell in notebook.cells if cell.cell_type == "markdown")
+    seconds = sum(stage["seconds"] for stage in run.read()["stages"].values())
+    return (
+        f"The chapters have about {round(words, -2)} words beside their code. Running all five for {_text(run.category)} took "
+        f"{seconds:.0f} seconds when this copy of the book was made.\n"
+    )
 
 
 # -- parts of pages --------------------------------------------------------------------------------
@@ -202,6 +329,28 @@ def _warning(weights: dict) -> str:
     return f":::{{admonition}} Random weights\n:class: danger texad-weights-warning\n\n{RANDOM_WARNING}\n:::"
 
 
+def _page(parts: list[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _figure(file: str, caption: str, alt: str, width: str = "100%") -> str:
+    """A figure; its caption is Markdown, its alternative text plain."""
+    return f"```{{figure}} {file}\n:alt: {json.dumps(alt, ensure_ascii=False)}\n:width: {width}\n\n{caption}\n```"
+
+
+def _picture(picture: Picture, folder: str) -> str:
+    return _figure(f"{folder}/{picture.file.name}", _text(picture.caption), picture.alt, picture.width)
+
+
+def _raw(fragment: str) -> str:
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", fragment)), default=0))
+    return f"{fence}{{raw}} html\n{fragment}\n{fence}"
+
+
+def _gone(category: str) -> str:
+    return f"*The images of {_text(category)} are no longer where the run read them, so they cannot be shown here.*"
+
+
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [header, tuple("---" for _ in header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -213,7 +362,7 @@ def _number(value: float | None) -> str:
 
 def _text(name: str) -> str:
     """A name from a folder, made harmless for Markdown."""
-    return re.sub(r"([\\`*_{}\[\]()#+.!|<>$~^@:-])", r"\\\1", name)
+    return re.sub(r"([\\`*_{}\[\]()#+.!|<>$~^@:-])", r"\\\1", " ".join(name.split()))
 
 
 def _slug(name: str) -> str:
