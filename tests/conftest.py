@@ -1,6 +1,8 @@
-"""Small data sets and folders that the tests share."""
+"""Small data sets, their runs, the book built of them, and a browser to look at it with: what the tests share."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("TEXAD_SHARED", ROOT.parent / "shared"))
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def needs_shared(relative: str) -> Path:
@@ -51,7 +54,7 @@ def surfaces(tmp_path_factory) -> Path:
     """A data set of two tiny categories; one has a name that needs care."""
     folder = tmp_path_factory.mktemp("data") / "surfaces"
     write_category(folder / "steel", seed=1)
-    write_category(folder / "brushed <b>& ünusual", seed=2)
+    write_category(folder / "brushed <b>& {ü}nusual", seed=2)
     return folder
 
 
@@ -74,3 +77,53 @@ def finished(surfaces, tmp_path_factory):
     """The runs of a batch over both tiny categories, and what the command printed."""
     out = tmp_path_factory.mktemp("batch") / "runs"
     return out, texad(*run_arguments(surfaces, out, "--jobs", 2))
+
+
+def copy_book(source: Path) -> None:
+    """Copy what the book is built from, so that the checkout's own pages stay as they are."""
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, source / name)
+    shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("run"))
+
+
+def build_book(source: Path, runs: Path) -> subprocess.CompletedProcess:
+    """Build a copied book, as `make book` does."""
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--warningiserror", "--nitpick", "--keep-going"]
+    environment = os.environ | {"TEXAD_RUNS": str(runs)}
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, env=environment)
+
+
+@pytest.fixture(scope="session")
+def built(finished, tmp_path_factory) -> Path:
+    """The built book of the small runs, with one more category that failed."""
+    source = tmp_path_factory.mktemp("book")
+    runs, _ = finished
+    summary = json.loads((runs / "summary.json").read_text())
+    failed = dict.fromkeys(summary["categories"][0]) | {"category": "torn", "error": "01_preprocessing.ipynb, cell [3]: ValueError: *x* <b>"}
+    with_failure = source / "runs"
+    shutil.copytree(runs, with_failure)
+    (with_failure / "summary.json").write_text(json.dumps(summary | {"categories": [*summary["categories"], failed]}))
+    copy_book(source)
+    result = build_book(source, with_failure)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return source / "_build" / "html"
+
+
+def pages(built: Path) -> list[Path]:
+    """The pages of the built book that readers meet: those in the table of contents, and that of the search."""
+    return [*sorted((built / "book").rglob("*.html")), built / "search.html"]
+
+
+@pytest.fixture(scope="module")  # not for the session: the book's own printing to PDF cannot start a browser beside it
+def browser():
+    """Chromium, or a skip that says how to get it."""
+    if CHROMIUM is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI must install Chromium (.ci/run does)")
+        pytest.skip("no Chromium to look at the book with: sudo apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield running
+        running.close()

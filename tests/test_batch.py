@@ -29,7 +29,7 @@ def test_a_batch_leaves_everything_that_it_should(finished):
             "run.json", "images.csv", "features/train.npy", "features/test.npy", "autoencoder.safetensors", "training.csv",
             "scores.csv", "maps/test.npy", "metrics.json", "figures/1_score_distribution.svg", "figures/2_heatmaps.png",
             "figures/3_roc_curve.svg", "figures/4_confusion_matrix.svg", "figures/5_scores_by_defect.svg",
-            *(f"notebooks/{stage}.ipynb" for stage in STAGES),
+            *(f"notebooks/{stage}.ipynb" for stage in STAGES), *(f"pictures/{i:04d}.jpg" for i in range(6)),
         }  # fmt: skip
 
 

@@ -10,6 +10,7 @@
       maps/test.npy               anomaly maps of the test images
       metrics.json
       figures/                    the five figures
+      pictures/NNNN.jpg           each test image beside its heatmap, for the threshold explorer
 
 Each file is written once, whole, by the stage that owns it. Everything here can be made again, so a run folder may be deleted at
 any time.

@@ -1,6 +1,7 @@
 """The book, as a Sphinx extension: pages made from the last run, and what a site needs to work anywhere.
 
-`pages` writes the pages before Sphinx reads the table of contents.
+`pages` writes the pages before Sphinx reads the table of contents, `mathml` makes formulas that need no script, `icons` makes the
+theme's icons small, `repository` links pages to their source. The look is in book/static/texad.css.
 """
 
 import sys
@@ -11,7 +12,11 @@ from sphinx.config import Config
 
 from texad import __version__
 from texad.artifacts import runs_root
-from texad.book.pages import NoRunError, assemble
+from texad.book import icons, mathml, repository
+from texad.book.pages import NoRunError, assemble, copy_pictures
+
+# Sphinx's search fetches the pages it found, to show a line of each; browsers allow no page that is a file to fetch another.
+SEARCH_FILES = 'DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY &&= location.protocol !== "file:"'
 
 
 def setup(app: Sphinx) -> dict:
@@ -20,8 +25,14 @@ def setup(app: Sphinx) -> dict:
         assemble(runs_root(), Path(app.srcdir) / "book" / "run")
     except NoRunError as error:
         sys.exit(f"texad: {error}")  # one line; any other exception would come with Sphinx's and Jupyter Book's tracebacks
+    icons.setup(app)
+    mathml.setup(app)
+    repository.setup(app)
+    app.add_js_file(None, body=SEARCH_FILES, priority=300)
     app.connect("config-inited", _number_no_figures, priority=900)  # after the extension that switches numbers on
     app.connect("html-page-context", _leave_out_thebe)
+    app.connect("html-page-context", _help_screen_readers)
+    app.connect("build-finished", _copy_pictures)
     return {"version": __version__, "parallel_read_safe": True}
 
 
@@ -32,4 +43,16 @@ def _number_no_figures(app: Sphinx, config: Config) -> None:
 
 def _leave_out_thebe(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
     """Pages run no code, and Jupyter Book's scripts for that would load from the network and be declared twice."""
-    context["script_files"] = [file for file in context["script_files"] if "thebe" not in str(file)]
+    for kind in ("script_files", "css_files"):
+        context[kind] = [file for file in context[kind] if "thebe" not in str(file)]
+
+
+def _help_screen_readers(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
+    """They know an entry of a bibliography only as an item of its list, and a table's empty corner only as no header."""
+    for old, new in (('role="doc-biblioentry"', 'role="listitem"'), ("<th></th>", "<td></td>")):
+        context["body"] = context.get("body", "").replace(old, new)
+
+
+def _copy_pictures(app: Sphinx, exception: Exception | None) -> None:
+    if exception is None and app.builder.name == "html":
+        copy_pictures(Path(app.srcdir) / "book" / "run", Path(app.outdir) / "book" / "run")
