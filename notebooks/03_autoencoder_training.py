@@ -98,7 +98,8 @@ print("reconstructions:     ", tuple(h(g(vectors)).shape))
 
 # %%
 convolution = nn.Conv2d(C, hidden, kernel_size=1)
-convolution.load_state_dict({"weight": g[0].weight[:, :, None, None], "bias": g[0].bias})
+convolution.weight.data = g[0].weight[:, :, None, None]
+convolution.bias.data = g[0].bias
 with torch.inference_mode():
     as_map = convolution(first_image[None])[0]  # (hidden, H, W)
     as_vectors = as_map.permute(1, 2, 0).reshape(-1, hidden)  # (H·W, hidden)
@@ -218,11 +219,11 @@ print(f"{loss_of_mean / loss_of_autoencoder:.1f} times smaller")
 # ```
 
 # %% tags=["solution"]
+short = options | dict(epochs=3)
 for width in (4, 64):
-    _, short = autoencoder.fit(
-        F_train[:20], bottleneck=width, hidden=hidden, epochs=3, seed=seed, progress=False
-    )
-    print(f"bottleneck {width:2d}: validation loss {short['validation_loss'].iloc[-1]:.4g}")
+    short["bottleneck"] = width
+    _, losses = autoencoder.fit(F_train[:20], **short, progress=False)
+    print("bottleneck", width, f"gives {losses['validation_loss'].iloc[-1]:.4g}")
 
 # %% [markdown] tags=["solution"]
 # The loss says how well *good* surfaces are reconstructed. A detector needs more: that defects are reconstructed *badly*. A wider bottleneck improves both the

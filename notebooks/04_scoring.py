@@ -76,7 +76,8 @@ print(f"smallest {E.min():.2g}, mean {E.mean():.2g}, largest {E.max():.2g}")
 # %% mystnb={"figure": {"caption": "A test image and its anomaly map."}, "image": {"alt": "Above, a photograph with the defect outlined. Below, the same photograph with the anomaly map over it, bright where the autoencoder fails."}}
 image_size = run.parameter("image_size")
 A = E.mean(axis=1)  # (1, H, W)
-image = preprocessing.load_pictures(run.data_paths([test["path"][example]]), image_size)[0]
+path = run.data_path(test["path"][example])
+image = preprocessing.load_pictures([path], image_size)[0]
 mask = preprocessing.load_mask(run.data_path(test["mask"][example]), image_size)
 upsampled = evaluation.upsample(A, image_size)
 plotting.heatmaps([image], upsampled, [mask], [test["defect"][example]])
@@ -188,11 +189,11 @@ run.finish()
 
 # %% tags=["solution"]
 for name in scoring.REDUCTIONS:
-    k = min(10, test_maps[0].size)
-    values, _ = scoring.score_features(trained, F_test, top_k=k, reduction=name, progress=False)
+    both = dict(top_k=min(10, test_maps[0].size), reduction=name)
+    values, _ = scoring.score_features(trained, F_test, **both, progress=False)
     auroc = evaluation.image_auroc(test["label"], values)
-    shown = "not defined" if auroc is None else f"{auroc:.3f}"
-    print(f"{name:12s} median score {np.median(values):8.3g}   AUROC {shown}")
+    print(name, "median score", np.median(values).round(4))
+    print(name, "AUROC", auroc if auroc is None else round(auroc, 3))
 
 # %% [markdown] tags=["solution"]
 # The mean over 1024 channels is much smaller than the largest of them. Only the order of the scores matters for the AUROC, not their size.

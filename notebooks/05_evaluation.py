@@ -39,7 +39,8 @@ run = Run(dataset, category, runs)
 run.start("05_evaluation", weights=weights, seed=seed, n_heatmaps=n_heatmaps)
 table = run.read_table("scores.csv")
 test = table[table["split"] == "test"].reset_index(drop=True)
-scores, labels, defects = (test[name].to_numpy() for name in ("score", "label", "defect"))
+scores, labels = test["score"].to_numpy(), test["label"].to_numpy()
+defects = test["defect"].to_numpy()
 threshold = run.read()["threshold"]
 run
 
@@ -69,7 +70,9 @@ image_size = run.parameter("image_size")
 small_maps = run.read_array("maps/test.npy")  # (N, H, W)
 images = run.images("test")
 paths = run.data_paths(images["path"])
-masks = [preprocessing.load_mask(run.data_path(mask), image_size) for mask in images["mask"]]
+masks = [
+    preprocessing.load_mask(run.data_path(mask), image_size) for mask in images["mask"]
+]
 
 rng = np.random.default_rng(seed)
 kinds = ["good", *sorted(set(defects) - {"good"})]
@@ -194,7 +197,8 @@ metrics = {
     "weights": record["weights"],
 }
 run.write_metrics(metrics)
-names = ["image_auroc", "pixel_auroc", "accuracy", "precision", "recall", "f1", "threshold"]
+names = ["image_auroc", "pixel_auroc", "accuracy", "precision", "recall", "f1"]
+names += ["threshold"]
 values = pd.Series({name: metrics[name] for name in names}, name="value", dtype=float)
 values.to_frame().round(3)
 
@@ -278,8 +282,8 @@ costs = [
 ]
 cheapest = int(np.argmin(costs))
 at_rule = 10 * counts["fn"] + counts["fp"]
-print(f"cheapest at t = {candidates[cheapest]:.4g}: it costs {costs[cheapest]} false alarms")
-print(f"at the threshold of chapter 4, {threshold:.4g}, it costs {at_rule}")
+print(f"cheapest at t = {candidates[cheapest]:.4g}, with costs of {costs[cheapest]}")
+print(f"at {threshold:.4g}, the threshold of chapter 4, they are {at_rule}")
 
 # %% [markdown] tags=["solution"]
 # The threshold was chosen to suit these images, so it suits them better than it will suit the next ones. To know the real costs, choose on one half of the

@@ -1,9 +1,7 @@
 import base64
 import io
 import json
-import os
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -16,7 +14,6 @@ from texad import explorer
 from texad.evaluation import decision_metrics, image_auroc
 
 HOSTILE = ["</script><img src=x onerror=alert(1)>.png", "\"&' $x$ <!--.png", "ünusual `name`.png"]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def table(normal, anomalous, names=()) -> pd.DataFrame:
@@ -158,20 +155,6 @@ def test_the_threshold_of_the_widget_can_be_set_but_not_to_nonsense():
 
 
 # -- in a browser ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI must install Chromium (.ci/run does)")
-        pytest.skip("no Chromium to look at the explorer with: sudo apt install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield running
-        running.close()
 
 
 PAGE = """<!doctype html>
