@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import run_arguments, texad, write_category
 
-from texad import batch, datasets
+from texad import batch, datasets, parameters
 from texad.__main__ import main
 from texad.artifacts import STAGES, Run
 
@@ -190,7 +190,7 @@ def test_help_explains_the_options(capsys):
 
 
 def test_parameters_get_the_type_of_their_default():
-    assert batch.parse_parameters({"normalize": "True", "epochs": "3", "learning_rate": "1e-2", "reduction": "channel_mean"}) == {
+    assert parameters.parse_parameters({"normalize": "True", "epochs": "3", "learning_rate": "1e-2", "reduction": "channel_mean"}) == {
         "normalize": True, "epochs": 3, "learning_rate": 0.01, "reduction": "channel_mean",
     }  # fmt: skip
 
@@ -198,9 +198,9 @@ def test_parameters_get_the_type_of_their_default():
 def test_every_notebook_has_the_common_parameters_and_no_other_twice():
     seen = []
     for stage in STAGES:
-        names = set(batch.defaults(stage))
-        assert names >= set(batch.COMMON)
-        seen += names - set(batch.COMMON)
+        names = set(parameters.defaults(stage))
+        assert names >= set(parameters.COMMON)
+        seen += names - set(parameters.COMMON)
     assert len(seen) == len(set(seen))
 
 

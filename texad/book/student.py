@@ -20,8 +20,8 @@ from pathlib import Path
 
 import nbformat
 
-from texad.batch import notebooks_folder
 from texad.files import replacing
+from texad.parameters import notebooks_folder
 
 EXERCISE = re.compile(
     r"^(?:`{3,}|:{3,})\{exercise\}[ \t]*(?P<title>.*)\n"

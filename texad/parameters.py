@@ -1,0 +1,74 @@
+"""The notebooks' parameters: which there are, and what a command line says about them.
+
+The cell tagged `parameters` at the top of each notebook is the one place where parameters and their default values stand.
+"""
+
+import ast
+import difflib
+from functools import cache
+from pathlib import Path
+
+import nbformat
+
+from texad.artifacts import STAGES
+
+COMMON = ("dataset", "category", "weights", "runs", "seed")  # parameters that the batch itself fills in
+
+
+def notebooks_folder() -> Path:
+    """Where the notebooks lie: beside the package, in its checkout.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package was installed without them.
+    """
+    folder = Path(__file__).resolve().parent.parent / "notebooks"
+    if not (folder / f"{STAGES[0]}.ipynb").exists():
+        raise FileNotFoundError(f"no notebooks in {folder}: clone the repository and install it with pip install -e .")
+    return folder
+
+
+@cache
+def defaults(stage: str) -> dict[str, object]:
+    """The parameters of a notebook and their default values, read from its cell tagged `parameters`."""
+    notebook = nbformat.read(notebooks_folder() / f"{stage}.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assignments = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
+
+
+def parse_parameters(typed: dict[str, str]) -> dict[str, object]:
+    """Check parameters typed on a command line against the notebooks', and give them their types.
+
+    Parameters
+    ----------
+    typed : dict of str to str
+
+    Returns
+    -------
+    dict of str to object
+
+    Raises
+    ------
+    ValueError
+        If no notebook has such a parameter, or the value is of another type than the default.
+    """
+    known = {name: value for stage in STAGES for name, value in defaults(stage).items() if name not in COMMON}
+    return {name: _typed(name, text, known) for name, text in typed.items()}
+
+
+def _typed(name: str, text: str, known: dict[str, object]) -> object:
+    if name in COMMON:
+        raise ValueError(f"parameter {name} has an option of its own: see python -m texad run --help")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"no notebook has a parameter {name}: {hint}there are {', '.join(sorted(known))}")
+    kind = type(known[name])
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        return kind(text)
+    except (KeyError, ValueError):
+        raise ValueError(f"parameter {name} must be of type {kind.__name__} (default {known[name]}), not {text!r}") from None
