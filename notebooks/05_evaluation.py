@@ -296,7 +296,7 @@ print(f"at {threshold:.4g}, the threshold of chapter 4, they are {at_rule}")
 # %% [markdown]
 # ## Quiz
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input"] jupyter={"source_hidden": true}
 quiz.Quiz(
     quiz.Question(
         "A detector gives every image the same score. What is its AUROC?",

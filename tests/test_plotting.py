@@ -73,3 +73,17 @@ def test_no_figure_stays_open():
     plotting.image_grid(IMAGES)
     plotting.roc_curve([0, 1], [0, 1], 0.5)
     assert plt.get_fignums() == before
+
+
+@pytest.mark.parametrize("scores", [[61.0, 64.0, 99.0], [3.5, 8.0, 71.0], [0.001, 0.2, 900.0]])
+def test_an_axis_of_scores_has_plain_numbers(scores):
+    labels, defects = np.array([0, 1, 1]), np.array(["good", "cut", "cut"])
+    for figure in (
+        plotting.score_distribution(np.array(scores), labels, scores[1]),
+        plotting.scores_by_defect(np.array(scores), defects, scores[1]),
+    ):
+        figure.canvas.draw()
+        axis = figure.axes[0]
+        low, high = axis.get_xlim()
+        shown = [label.get_text() for label in axis.get_xticklabels() if low <= label.get_position()[0] <= high]
+        assert 2 <= len([text for text in shown if text]) <= 20 and not any("$" in text for text in shown)

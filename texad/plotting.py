@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 NORMAL, ANOMALOUS, THRESHOLD = "#0072B2", "#D55E00", "#000000"
 HEAT = "inferno"
@@ -37,6 +38,15 @@ def _panels(n: int, columns: int, size: float) -> tuple[Figure, list]:
     for axis in axes.flat:
         axis.set_axis_off()
     return figure, list(axes.flat[:n])
+
+
+def _logarithmic(axis, values: np.ndarray) -> None:
+    """Plain numbers along a logarithmic axis, few enough to stand apart."""
+    axis.set_xscale("log")
+    is_wide = np.max(values) > 5 * np.min(values)  # else there might be no 1, 2 or 5 in it
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if is_wide else MaxNLocator(5))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _outline(axis, mask: np.ndarray | None) -> None:
@@ -164,6 +174,8 @@ def score_distribution(scores: np.ndarray, labels: np.ndarray, threshold: float)
         alpha=0.55,
         ax=axis,
     )
+    if np.min(scores) > 0:
+        _logarithmic(axis, scores)
     line = axis.axvline(threshold, color=THRESHOLD, linestyle="--", linewidth=1.5)
     legend = axis.get_legend()
     axis.legend(
@@ -275,7 +287,7 @@ def scores_by_defect(scores: np.ndarray, defects: np.ndarray, threshold: float) 
     for box, color in zip(boxes["boxes"], palette, strict=True):
         box.set(facecolor=color, alpha=0.3)
     if values.min() > 0:
-        axis.set_xscale("log")
+        _logarithmic(axis, values)
     sns.stripplot(
         x=values, y=kinds, order=order, hue=kinds, hue_order=order, palette=palette, size=3.5, jitter=0.2, legend=False, ax=axis
     )
