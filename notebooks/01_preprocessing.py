@@ -226,7 +226,7 @@ print("AUROC of brightness alone:", auroc if auroc is None else round(auroc, 3))
 # %% [markdown]
 # ## Quiz
 
-# %% tags=["remove-input"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
 quiz.Quiz(
     quiz.Question(
         "What are the masks used for?",

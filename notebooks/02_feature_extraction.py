@@ -240,7 +240,7 @@ plotting.map_grid([grey, distances[pair[-1]]], ["image", "distance"])
 # %% [markdown]
 # ## Quiz
 
-# %% tags=["remove-input"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
 quiz.Quiz(
     quiz.Question(
         "How many numbers describe one image after `layer3`?",

@@ -236,7 +236,7 @@ for width in (4, 64):
 # %% [markdown]
 # ## Quiz
 
-# %% tags=["remove-input"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
 quiz.Quiz(
     quiz.Question(
         "How many times shorter than a feature vector is its code?",

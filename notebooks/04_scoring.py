@@ -233,7 +233,7 @@ for name, values in (("training", train_scores), ("test", good_test)):
 # %% [markdown]
 # ## Quiz
 
-# %% tags=["remove-input"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
 quiz.Quiz(
     quiz.Question(
         "How many errors does the error map of one image have?",

@@ -101,8 +101,9 @@ figure
 #
 # Move the threshold from the highest score to the lowest. At each position, count two shares:
 #
-# $$\text{TPR} = \frac{\text{defective images with } s > t}{\text{all defective images}}, \qquad
-# \text{FPR} = \frac{\text{good images with } s > t}{\text{all good images}} .$$
+# $$\text{TPR} = \frac{\text{defective images with } s > t}{\text{all defective images}}$$
+#
+# $$\text{FPR} = \frac{\text{good images with } s > t}{\text{all good images}}$$
 #
 # The *true-positive rate* TPR is the share of defects that are found, the *false-positive rate* FPR the share of good images that are rejected. The curve of the two is
 # the {term}`ROC curve`, the *receiver operating characteristic* {cite:p}`fawcett2006roc`.
