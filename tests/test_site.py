@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT, build_book, copy_book, pages
@@ -165,6 +166,44 @@ def test_the_copy_button_copies_the_code(built, browser):
         page.locator("article textarea").focus()
         page.keyboard.press("Control+V")
         assert page.locator("article textarea").input_value().strip() == code.strip()
+    assert not problems, problems
+
+
+# -- the threshold explorer ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "category"),
+    [("book/run/results/02-steel.html", "steel"), ("book/run/chapters/05_evaluation.html", "brushed <b>& {ü}nusual")],
+)
+def test_the_explorer_on_a_page_counts_as_the_runs_scores_say(built, finished, browser, address, category):
+    scores = pd.read_csv(finished[0] / "surfaces" / category / "scores.csv")
+    test = scores[scores["split"] == "test"]
+    called = []
+
+    def counts() -> list[int]:
+        threshold = float(explorer.get_attribute("data-threshold"))
+        expected = [int(((test["label"] == y) & ((test["score"] > threshold) == bool(p))).sum()) for y in (0, 1) for p in (0, 1)]
+        shown = [int(explorer.locator(f"[data-count={name}]").inner_text()) for name in ("tn", "fp", "fn", "tp")]
+        assert shown == expected, threshold
+        called.append(shown[1] + shown[3])
+
+    with visit(browser) as (page, problems):
+        page.goto((built / address).as_uri())
+        explorer = page.locator(".texad-explorer")
+        explorer.locator(".handle").scroll_into_view_if_needed()
+        counts()
+        box = explorer.locator(".handle").bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        for x in (-4000, 4000):
+            page.mouse.move(x, box["y"], steps=3)
+            counts()
+        page.mouse.up()
+        explorer.get_by_role("slider").press("ArrowLeft")
+        counts()
+        page.wait_for_function("document.querySelector('.texad-explorer [aria-live] img').naturalWidth > 0")
+    assert called[1:] == [len(test), 0, 1]
     assert not problems, problems
 
 

@@ -23,8 +23,8 @@ from pypdf.generic import NameObject, TextStringObject
 
 from texad import __version__
 from texad.artifacts import read_json, runs_root
-from texad.batch import notebooks_folder
 from texad.files import replacing
+from texad.parameters import notebooks_folder
 from texad.weights import RANDOM_WARNING
 
 HERE = Path(__file__).parent
