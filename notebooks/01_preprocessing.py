@@ -31,8 +31,9 @@ dataset = "synthetic"  # "synthetic", "mvtec", or a folder like MVTec AD
 category = "leather"  # one texture of the data set
 weights = "auto"  # used from chapter 2 on
 runs = ""  # folder for the results; empty: the folder runs of this project
-seed = 0  # chooses the images shown below
+seed = 0  # chooses the calibration images, and those shown below
 image_size = 224  # height and width in pixels that images are resized to
+calibration_fraction = 0.2  # of the good training images; kept out of the fit
 
 # %%
 import numpy as np
@@ -43,7 +44,8 @@ from texad import datasets, evaluation, plotting, preprocessing, quiz
 from texad.artifacts import Run
 
 run = Run(dataset, category, runs)
-run.start("01_preprocessing", weights=weights, seed=seed, image_size=image_size)
+options = dict(image_size=image_size, calibration_fraction=calibration_fraction)
+run.start("01_preprocessing", weights=weights, seed=seed, **options)
 
 # %% [markdown]
 # ## The data
@@ -56,18 +58,30 @@ run.start("01_preprocessing", weights=weights, seed=seed, image_size=image_size)
 # Why no defects in the training part? Not because it would be impossible to collect some. A detector that has seen ten kinds of defects learns
 # those ten. One that has only learnt what *good* looks like has a chance with the eleventh.
 #
+# Some of the good training images get a part of their own. A pupil is not examined with the exercises of the class: whoever has worked through them knows the
+# answers. In the same way, the autoencoder knows the images that it was fit to, and makes smaller errors there than on any new one. So we draw a few of them
+# by lot, the {term}`calibration images <calibration image>`, and keep them out of the training. In chapter 4 they tell how large an error may be on a good
+# surface. They are no part of the test either.
+#
 # The next cell lists the images, and writes the list into the run folder for the chapters that follow.
 
 # %%
 data = datasets.load_category(dataset, category)
-images = run.write_images(data)
+images = run.write_images(data, calibration_fraction, seed)
 images.groupby(["split", "defect"], sort=False).size().rename("images").to_frame()
 
 # %% tags=["remove-input"]
-n_train, n_test = len(data.train), len(data.test)
-n_defective = sum(sample.label for sample in data.test)
+n_train, n_calibration, n_test = (
+    int((images["split"] == split).sum()) for split in ("train", "calibration", "test")
+)
+n_defective = int(images["label"].sum())
+kept_out = (
+    f"Its threshold can be set with **{n_calibration}** good images that it has not learnt from."
+    if n_calibration
+    else "No good image is kept out of the training."
+)
 Markdown(
-    f"The autoencoder will learn from **{n_train}** good images. It will be tested on **{n_test}** others, "
+    f"The autoencoder will learn from **{n_train}** good images. {kept_out} It will be tested on **{n_test}** others, "
     f"of which **{n_defective}** are defective."
 )
 
@@ -77,7 +91,7 @@ Markdown(
 
 # %% mystnb={"figure": {"caption": "Defect-free training images."}, "image": {"alt": "A row of photographs of the same defect-free material. They differ a little in light, scale and position, and no two show the same piece."}}
 rng = np.random.default_rng(seed)
-picks = rng.choice(n_train, size=min(4, n_train), replace=False)
+picks = rng.choice(len(data.train), size=min(4, len(data.train)), replace=False)
 chosen = [data.train[i] for i in picks]
 plotting.image_grid([datasets.read_image(sample.path) for sample in chosen])
 
@@ -261,6 +275,7 @@ quiz.Quiz(
 # ## Recap
 #
 # - Training images are all good; defects appear only in the test.
+# - A few good images are kept out of the training, to set a threshold with.
 # - Preprocessing is: read as RGB, resize to a square, divide by 255. Nothing else.
 # - The list of images is in the run folder, so that every later chapter uses the same images in the same order.
 #

@@ -40,8 +40,10 @@ from texad.artifacts import Run
 run = Run(dataset, category, runs)
 run.start("02_feature_extraction", weights=weights, seed=seed, normalize=normalize)
 image_size = run.parameter("image_size")
-train, test = run.images("train"), run.images("test")
-train_paths, test_paths = run.data_paths(train["path"]), run.data_paths(test["path"])
+train_paths = run.data_paths(run.images("train")["path"])
+calibration_paths = run.data_paths(run.images("calibration")["path"])
+test = run.images("test")
+test_paths = run.data_paths(test["path"])
 
 # %% [markdown]
 # ## The backbone
@@ -126,14 +128,25 @@ print(f"largest difference, relative to the largest feature: {difference:.1e}")
 # ## Extracting all features
 #
 # This is the slow part of the method, and it is done once: the features of an image never change. They go to disk as they come, and later chapters read
-# only the part that they need.
+# only the part that they need. The calibration images, which chapter 1 has set aside, get a file of their own.
 
 # %%
 folder = run.folder / "features"
 F_train = features.extract(folded, train_paths, folder / "train.npy", **options)
+F_calibration = features.extract(
+    folded, calibration_paths, folder / "calibration.npy", **options
+)
 F_test = features.extract(folded, test_paths, folder / "test.npy", **options)
-print("F of the training images:", F_train.shape, F_train.dtype)
-print("F of the test images:    ", F_test.shape, F_test.dtype)
+print("F of the training images:   ", F_train.shape, F_train.dtype)
+print("F of the calibration images:", F_calibration.shape, F_calibration.dtype)
+print("F of the test images:       ", F_test.shape, F_test.dtype)
+
+# %% [markdown]
+# A measuring instrument is kept as carefully as its measurements. We store the folded network, too. Chapter 4 reads it back to measure new photographs, and gets
+# exactly what this chapter would have measured.
+
+# %%
+features.save_backbone(folded, run.folder / "backbone.safetensors")
 
 # %% [markdown]
 # ## Looking at features

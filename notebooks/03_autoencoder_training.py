@@ -25,6 +25,7 @@ category = "leather"  # one texture of the data set
 weights = "auto"  # "auto" takes those of the features in the run folder
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # of the first weights, the held-out images and the order
+detector = "published"  # or "extended", the detector of chapter 8
 hidden = 512  # width of the layer between the features and the bottleneck
 bottleneck = 256  # numbers that are left of 1024
 epochs = 15  # at most; the training stops earlier when it no longer helps
@@ -32,6 +33,7 @@ batch_size = 256  # feature vectors in one step
 learning_rate = 0.001
 validation_fraction = 0.1  # part of the images held out, to know when to stop
 patience = 3  # epochs without improvement before it stops
+words = 8192  # of the extended detector: words that its code is chosen from
 
 # %%
 import numpy as np
@@ -39,8 +41,8 @@ import torch
 from IPython.display import Markdown
 from torch import nn
 
-from texad import autoencoder, features, plotting, quiz, scoring
-from texad.artifacts import Run
+from texad import autoencoder, extended, features, plotting, quiz, scoring
+from texad.artifacts import Run, RunError
 
 run = Run(dataset, category, runs)
 options = dict(
@@ -53,13 +55,17 @@ options = dict(
     patience=patience,
     seed=seed,
 )
-run.start("03_autoencoder_training", weights=weights, **options)
+if detector not in autoencoder.DETECTORS:
+    known = " or ".join(autoencoder.DETECTORS)
+    raise RunError(f"detector must be {known}, not {detector!r}")
+more = dict(detector=detector, words=words)
+run.start("03_autoencoder_training", weights=weights, **more, **options)
 
 # %% [markdown]
 # ## The data: features of good images
 #
-# We read the feature maps of the training images. Nothing of the test is touched here: a detector that has seen the test is like a pupil who has
-# seen the exam.
+# We read the feature maps of the training images. The calibration images stay aside, to set the threshold in chapter 4. Nothing of the test is touched
+# here either: a detector that has seen the test is like a pupil who has seen the exam.
 
 # %%
 F_train = features.load(run.folder / "features" / "train.npy")
@@ -120,10 +126,16 @@ print(f"largest difference, relative to the largest value: {float(difference):.1
 # How long? The loss on the training images goes on falling even when the autoencoder begins to learn them by heart ({term}`overfitting`). So some of
 # the images are *held out*: never trained on, only looked at after each epoch. When their loss no longer falls, we stop {cite:p}`prechelt1998early`.
 #
-# `autoencoder.fit` builds the same layers as above and trains them.
+# `autoencoder.fit` builds the same layers as above and trains them. (With the parameter `detector = "extended"`, the pipeline uses the detector of chapter 8
+# instead. It has the same loss, the same held-out images and the same way to stop.)
 
 # %%
-trained, history = autoencoder.fit(F_train, **options)
+if detector == "extended":
+    names = ("bottleneck", "epochs", "validation_fraction", "patience", "seed")
+    shared = {name: options[name] for name in names}
+    trained, history = extended.fit(F_train, words=words, **shared)
+else:
+    trained, history = autoencoder.fit(F_train, **options)
 autoencoder.save(trained, run.folder / "autoencoder.safetensors")
 run.write_table("training.csv", history)
 
@@ -146,7 +158,7 @@ Markdown(
 # One place of a training image: its numbers, channel by channel, and what came out of the autoencoder.
 
 # %% mystnb={"figure": {"caption": "One feature vector of a good image, and its reconstruction."}, "image": {"alt": "Two jagged lines over the channels: a feature vector and its reconstruction. They follow each other closely but not exactly."}}
-F = np.array(F_train[:1])
+F = scoring.prepare(trained, F_train[:1])  # as the autoencoder sees it
 F_hat = scoring.reconstruct(trained, F)
 row, column = H // 2, W // 2
 plotting.vector_comparison(
@@ -189,7 +201,7 @@ run.finish()
 # ```
 
 # %% tags=["solution"]
-F = np.array(F_train[:20])
+F = scoring.prepare(trained, F_train[:20])
 mean = F.mean(axis=(0, 2, 3), keepdims=True)  # (1, C, 1, 1)
 loss_of_mean = np.square(F - mean).sum(axis=(1, 2, 3)).mean()
 F_hat = scoring.reconstruct(trained, F)
@@ -248,8 +260,8 @@ quiz.Quiz(
         },
     ),
     quiz.Question(
-        "How many weights and biases are learnt?",
-        right=f"{sum(p.numel() for p in trained.parameters()):,}",
+        "How many weights and biases have g and h together?",
+        right=f"{sum(p.numel() for part in (g, h) for p in part.parameters()):,}",
         why="Four linear layers: inputs times outputs, plus one bias for each output.",
         wrong={
             f"{2 * C * bottleneck:,}": "That leaves out the hidden layers and the biases.",

@@ -14,6 +14,8 @@
 #
 # - to read the five figures of the method;
 # - what the area under the ROC curve means, and what it does not say;
+# - how much of a number may be chance, and how to say so with an interval;
+# - what three rules for the threshold cost, in false alarms and in misses;
 # - where to look when the detector is wrong.
 #
 # ![Two heaps of scores on one axis, normal on the left and anomalous on the right, and a line between them. Left of the line: true negatives and misses. Right of it: false alarms and hits.](../book/images/05_evaluation.svg)
@@ -32,7 +34,7 @@ import pandas as pd
 from IPython.display import Markdown
 from sklearn import metrics as sklearn_metrics
 
-from texad import evaluation, explorer, plotting, preprocessing, quiz
+from texad import evaluation, explorer, plotting, preprocessing, quiz, scoring
 from texad.artifacts import Run
 
 run = Run(dataset, category, runs)
@@ -41,7 +43,8 @@ table = run.read_table("scores.csv")
 test = table[table["split"] == "test"].reset_index(drop=True)
 scores, labels = test["score"].to_numpy(), test["label"].to_numpy()
 defects = test["defect"].to_numpy()
-threshold = run.read()["threshold"]
+record = run.read()
+threshold = record["threshold"]
 run
 
 # %% [markdown]
@@ -70,9 +73,11 @@ image_size = run.parameter("image_size")
 small_maps = run.read_array("maps/test.npy")  # (N, H, W)
 images = run.images("test")
 paths = run.data_paths(images["path"])
-masks = [
-    preprocessing.load_mask(run.data_path(mask), image_size) for mask in images["mask"]
-]
+
+
+def mask(i):  # read when needed, so that only one is in memory
+    return preprocessing.load_mask(run.data_path(images["mask"][i]), image_size)
+
 
 rng = np.random.default_rng(seed)
 kinds = ["good", *sorted(set(defects) - {"good"})]
@@ -84,7 +89,7 @@ def heatmaps(picks):
     return plotting.heatmaps(
         preprocessing.load_pictures([paths[i] for i in picks], image_size),
         evaluation.upsample(small_maps[picks], image_size),
-        [masks[i] for i in picks],
+        [mask(i) for i in picks],
         [f"{defects[i]}\nscore {scores[i]:.3g}" for i in picks],
     )
 
@@ -127,6 +132,44 @@ Markdown(f"The area under the curve, the AUROC, is {shown_auroc}.")
 # The area under the curve, the {term}`AUROC`, has a plain meaning: it is the chance that a random defective image scores higher than a random good one
 # {cite:p}`hanley1982meaning`. 0.5 is guessing, 1 is perfect. It does not depend on the threshold, and so says nothing about whether the threshold is any good.
 #
+# ### How sure is that number?
+#
+# The test images are a sample. Other images of the same surface would have given another AUROC. A {term}`confidence interval` says how far chance may have moved it:
+# if the test were repeated many times, each time with new images, about nineteen of twenty 95-percent intervals would hold the AUROC of endlessly many images.
+# We compute it in two quite different ways:
+#
+# - *DeLong's formula* {cite:p}`delong1988comparing,sun2014fast`. For each image, take the share of its pairs that are in the right order. The more these shares
+#   differ from image to image, the more depends on which images happen to be in the test, and the wider is the interval.
+# - The {term}`bootstrap` {cite:p}`efron1993bootstrap`. Draw new tests out of this one: as many good and as many defective images as there are, with
+#   replacement, so that some come twice and others not at all. Compute the AUROC of each of 2000 such tests, and keep the middle 95 percent.
+
+# %%
+interval = evaluation.auroc_interval(labels, scores)
+bootstrap = evaluation.bootstrap_auroc_interval(labels, scores, seed=seed)
+ends = {"DeLong": interval, "bootstrap": bootstrap}
+pd.DataFrame(ends, index=["from", "to"], dtype=float).T.round(3)
+
+# %% tags=["remove-input"]
+n_good, n_defective = int((labels == 0).sum()), int((labels == 1).sum())
+if auroc is None:
+    said = "Without both kinds of images there is no interval either."
+else:
+    said = (
+        f"The AUROC is {auroc:.3f}, and with {n_good} good and {n_defective} defective test images its 95% interval reaches **from {interval[0]:.3f} to "
+        f"{interval[1]:.3f}**. Another detector with an AUROC in this range may be better or worse than this one: the test is too small to tell by comparing the two "
+        "numbers."
+    )
+    if bootstrap[0] == bootstrap[1]:
+        said += (
+            " Here every pair tells the same, so the bootstrap's interval has no width, and DeLong's would have none, as if so few images could prove the number. "
+            "In DeLong's place stands therefore the interval of Newcombe: every true AUROC that may well have given this one by chance."
+        )
+Markdown(said)
+
+# %% [markdown]
+# *What to look for:* whether the two ways agree, and how wide the intervals are. A table of detectors that differ by less than that ranks chance. Where every pair is
+# in the right order, neither way sees any spread; the package then takes an interval that keeps a width {cite:p}`newcombe2006confidence`.
+#
 # ## Figure 4: the confusion matrix
 #
 # With the threshold fixed, every image is one of four cases: normal and called normal (*true negative*), normal and called anomalous (*false positive*, a false
@@ -140,15 +183,27 @@ figure
 
 # %% tags=["remove-input"]
 counts = decisions["confusion"]
+
+
+def share(rate, interval):
+    return "–" if rate is None else f"{rate:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
+
+
 Markdown(
     f"Of {counts['tn'] + counts['fp']} good images, **{counts['fp']}** were rejected; of {counts['tp'] + counts['fn']} defective images, "
     f"**{counts['fn']}** were missed. *Precision*, the share of alarms that are right, is **{decisions['precision']:.3f}**; *recall*, the share of defects that are "
     f"found, is **{decisions['recall']:.3f}**; *F1*, their harmonic mean, is **{decisions['f1']:.3f}**; *accuracy*, the share of right "
-    f"decisions, is **{decisions['accuracy']:.3f}**."
+    f"decisions, is **{decisions['accuracy']:.3f}**.\n\n"
+    "Two rates say what a factory pays. The *false-alarm rate*, the share of good images that are rejected (the FPR at this threshold), is "
+    f"**{share(decisions['false_alarm_rate'], decisions['false_alarm_interval'])}**; the *miss rate*, the share of defective images that are passed (one minus the "
+    f"TPR), is **{share(decisions['miss_rate'], decisions['miss_interval'])}**. In parentheses are their 95% intervals."
 )
 
 # %% [markdown]
 # *What to look for:* the two cells off the diagonal, the misses and the false alarms. Which of them costs more is for the factory to say, not for the method.
+#
+# The intervals of the rates are {term}`Wilson intervals <Wilson interval>` {cite:p}`wilson1927probable`: all true rates from which the counted one is not too far away.
+# They have a width even where nothing was counted. No false alarm among twenty good images does not mean that there will never be one.
 #
 # ## Figure 5: the scores of each kind of defect
 #
@@ -166,12 +221,90 @@ pd.Series(by_defect, name="AUROC against good", dtype=float).to_frame().round(3)
 # %% [markdown]
 # *What to look for:* a row that lies left of the line. This kind of defect is not found, however good the average looks.
 #
+# Are small defects harder to find than large ones? The mask gives a simple measure of how severe a defect is: the share of the image's pixels that it covers.
+# We sort the defective images by it, cut them into three groups of about equal size, and compare each group with all good images.
+
+# %%
+has_mask = (images["mask"] != "").to_numpy()
+severity = [mask(i).mean() if has_mask[i] else np.nan for i in range(len(images))]
+by_severity = evaluation.auroc_by_severity(labels, scores, severity)
+pd.Series(by_severity, name="AUROC against good", dtype=float).to_frame().round(3)
+
+# %% [markdown]
+# *What to look for:* a mild group that falls far behind. A detector that is fine on average may only see what nobody would have overlooked. (Without masks the size is
+# not known, and the table is empty.)
+#
+# ## Three thresholds, side by side
+#
+# All decisions so far came from one threshold. Chapter 4 knows three rules to set it, and none of them looks at a defective image:
+#
+# - `sigma`, the published rule: $\mu + 3\sigma$ of the images that the autoencoder was fit to;
+# - `held_out`, the same rule for good images that were kept out of the fit;
+# - `conformal`, the line that keeps its promise of at most a chosen {term}`false-alarm <false alarm>` rate $\alpha$, from the same kept-out images.
+#
+# What would each have decided on these test images? A dash stands for a rule that needs more kept-out images than there are.
+
+# %%
+thresholds = record["thresholds"]
+decisions_by_rule = dict.fromkeys(thresholds)  # None: not reachable
+for rule, t in thresholds.items():
+    if t is not None:
+        predictions = scoring.predict(scores, t)
+        found = evaluation.decision_metrics(labels, predictions)
+        decisions_by_rule[rule] = {"threshold": t, **found}
+
+
+def row(d):
+    return {
+        "threshold": f"{d['threshold']:.4g}",
+        "false alarms": str(d["confusion"]["fp"]),
+        "false-alarm rate": share(d["false_alarm_rate"], d["false_alarm_interval"]),
+        "misses": str(d["confusion"]["fn"]),
+        "miss rate": share(d["miss_rate"], d["miss_interval"]),
+    }
+
+
+rows = {rule: row(d) if d else {} for rule, d in decisions_by_rule.items()}
+pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+
+# %% [markdown]
+# The picture shows why. Each curve climbs by one step for each image, from the lowest score to the highest. Where a line crosses the blue curve, what is left above the
+# crossing are the false alarms; where it crosses the orange one, what lies below the crossing are the misses.
+
+# %% mystnb={"figure": {"caption": "The thresholds of the three rules over the scores of the test images."}, "image": {"alt": "Two rising staircases over the anomaly score, blue for the normal images and orange for the anomalous ones, and a vertical line at the threshold of each rule."}}
+reachable = {rule: t for rule, t in thresholds.items() if t is not None}
+plotting.thresholds_compared(scores, labels, reachable)
+
+# %% tags=["remove-input"]
+said = f"The decisions of the other sections are those of `{record['rule']}`. "
+promised = decisions_by_rule.get("conformal")
+if promised is None:
+    said += "The rule `conformal` has too few kept-out images for its promise here; chapter 4 says how many it needs."
+elif promised["false_alarm_rate"] is None:
+    said += "Without good test images, nothing can be said about false alarms."
+else:
+    low, high = promised["false_alarm_interval"]
+    said += (
+        f"The rule `conformal` promised a false-alarm rate of at most {record['alpha']:.3g}; counted were {promised['false_alarm_rate']:.3f}, with an interval from "
+        f"{low:.3f} to {high:.3f}. The promise "
+        + ("lies within it." if low <= record["alpha"] <= high else "lies above it." if high < record["alpha"] else "lies below it.")
+    )
+Markdown(said)
+
+# %% [markdown]
+# *What to look for:* how many good images each line leaves to its right. The promise is one about the mean over many sets of kept-out images, so with one set the
+# counted rate may lie a little above it. If even the lower end of the interval lies above the promise, ask what has changed between the kept-out images and the test.
+#
+# A line further to the left finds more defects and rejects more good images. The rules differ in where they stand between the two; which of them ranks images better is
+# no question, since all three use the same scores and so have the same AUROC.
+#
 # ## Move the threshold yourself
 #
 # Drag the line, or use the slider. Watch the point on the ROC curve and the four counts. Click on a dot to see its image.
 
 # %% tags=["explorer", "remove-input"]
-explorer.write_pictures(run.folder / "pictures", paths, small_maps, masks, image_size)
+all_masks = map(mask, range(len(images)))  # one after the other
+explorer.write_pictures(run.folder / "pictures", paths, small_maps, all_masks, image_size)
 explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 
 # %% [markdown]
@@ -179,29 +312,53 @@ explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 #
 # ## All numbers
 #
-# The {term}`pixel AUROC` asks the question of the ROC curve for every pixel: does the anomaly map score defective pixels higher than good ones? It needs masks.
+# Four numbers are still missing. Two more about the scores and decisions:
+#
+# - The {term}`average precision` goes down the list of images from the highest score and averages the {term}`precision` over the places where a defective one
+#   stands. Unlike the AUROC it depends on how many of the test images are defective {cite:p}`davis2006relationship`.
+# - *F1-max* is the best F1 that any threshold reaches here. It is often reported, and it peeks: the threshold is chosen by looking at the labels of the test.
+#   Read it as a bound, never as what a factory will see. The honest number is *F1*, at a threshold that was set without the test.
+#
+# And two about the maps, which need masks:
+#
+# - The {term}`pixel AUROC` asks the question of the ROC curve for every pixel: does the anomaly map score defective pixels higher than good ones?
+# - {term}`AUPRO`, the *area under the per-region overlap*, gives every defect the same weight {cite:p}`bergmann2021mvtec`. In the pixel AUROC one large stain
+#   outweighs many thin scratches, because it has more pixels. AUPRO takes each connected region of a mask by itself: of its pixels, which share lies above a
+#   threshold on the maps? These shares are averaged over all regions, and drawn over the share of good pixels above the same threshold, the FPR. Only the left
+#   part of this curve counts, up to an FPR of $0.3$, since a map that lights up more of the good surface helps nobody. The area is divided by $0.3$, so that 1
+#   is perfect; guessing gets $0.15$.
 
 # %%
-record = run.read()
-pixel_auroc = None
-if (images["mask"] != "").any():
-    maps = evaluation.upsample(small_maps, image_size)
-    pixel_auroc = evaluation.pixel_auroc(np.stack(masks), maps)
+judged = np.flatnonzero(has_mask | (labels == 0))  # where defects have no mask: unknown
+maps = evaluation.upsample_each(small_maps[judged], image_size)  # a batch at a time
+pixels = evaluation.pixel_metrics(map(mask, judged), maps)
+f1_max, f1_max_threshold = evaluation.f1_max(labels, scores) or (None, None)
 metrics = {
     "image_auroc": auroc,
+    "image_auroc_interval": interval,
+    "average_precision": evaluation.average_precision(labels, scores),
     **decisions,
+    "f1_max": f1_max,
+    "f1_max_threshold": f1_max_threshold,
     "threshold": threshold,
+    "decisions_by_rule": decisions_by_rule,
     "auroc_by_defect": by_defect,
-    "pixel_auroc": pixel_auroc,
+    "auroc_by_severity": by_severity,
+    **pixels,
     "n_train": record["data"]["n_train"],
     "n_test": record["data"]["n_test"],
     "weights": record["weights"],
 }
 run.write_metrics(metrics)
-names = ["image_auroc", "pixel_auroc", "accuracy", "precision", "recall", "f1"]
+names = ["image_auroc", "average_precision", "pixel_auroc", "aupro", "accuracy"]
+names += ["precision", "recall", "f1", "f1_max", "false_alarm_rate", "miss_rate"]
 names += ["threshold"]
 values = pd.Series({name: metrics[name] for name in names}, name="value", dtype=float)
 values.to_frame().round(3)
+
+# %% [markdown]
+# *What to look for:* AUPRO is nearly always below the pixel AUROC. It asks for the small defects and looks only at low false-positive rates, and our maps, with a place
+# for every 16 pixels, are coarse.
 
 # %% [markdown]
 # ## Where it is wrong
@@ -227,7 +384,10 @@ run.finish()
 # :class: warning
 # - **A perfect AUROC, and every good image rejected.** The scores are in the right order, and the threshold is below all of them. This happens, with few training
 #   images, and the AUROC does not show it. Report the confusion matrix beside it.
-# - **Forty images.** With so few, one image more or less changes the AUROC visibly. A difference in the third digit means nothing.
+# - **Forty images.** With so few, one image more or less changes the AUROC visibly. A difference in the third digit means nothing, and the interval says so:
+#   report it.
+# - **The best threshold of the test.** F1-max, or any number at a threshold that was chosen on the test, is too good. Name the rule that set the threshold.
+# - **An interval is no excuse.** It knows of chance alone. If the test images are not like those of the factory, all of it may lie in the wrong place.
 # - **Mixed conditions.** Good images of Monday and defective ones of Friday: the detector may have learnt the day.
 # :::
 #
@@ -295,9 +455,36 @@ print(f"at {threshold:.4g}, the threshold of chapter 4, they are {at_rule}")
 # ```
 
 # %% [markdown]
+# ```{exercise} Nothing rejected, and what does it prove?
+# :label: exercise-nothing
+# :nonumber:
+#
+# You promise your customer a false-alarm rate of at most $0.05$. In a test with $n$ good images there was no false alarm. How large must $n$ be so that the whole
+# 95-percent Wilson interval lies within the promise?
+# ```
+
+# %% [markdown] tags=["solution"]
+# ```{solution-start} exercise-nothing
+# :class: dropdown
+# ```
+
+# %% tags=["solution"]
+promise, n = 0.05, 1
+while evaluation.wilson_interval(0, n)[1] > promise:
+    n += 1
+print(f"{n} good images, all of them passed; this test has {n_good}")
+
+# %% [markdown] tags=["solution"]
+# For a promise that is ten times as strict, about ten times as many images are needed: to show that something is rare, one must have looked often.
+
+# %% [markdown] tags=["solution"]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
 # ## Quiz
 
-# %% tags=["remove-input"] jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} tags=["remove-input"]
 quiz.Quiz(
     quiz.Question(
         "A detector gives every image the same score. What is its AUROC?",
@@ -318,6 +505,15 @@ quiz.Quiz(
         },
     ),
     quiz.Question(
+        "A test of 20 good images has no false alarm. What do we know of the false-alarm rate?",
+        right=f"It may well be as high as {evaluation.wilson_interval(0, 20)[1]:.0%}",
+        why="This is the upper end of the Wilson interval: twenty images cannot show more.",
+        wrong={
+            "It is 0%": "It was 0 in this test. The next image may be the first false alarm.",
+            "Nothing": "A rate of one in two would hardly have passed twenty images.",
+        },
+    ),
+    quiz.Question(
         "Of 10 alarms 8 are right, and 2 defects were missed. What is the recall?",
         right=f"{sklearn_metrics.recall_score([1] * 10 + [0] * 2, [1] * 8 + [0] * 2 + [1] * 2):g}",
         why="8 of the 10 defects were found.",
@@ -331,10 +527,12 @@ quiz.Quiz(
 # %% [markdown]
 # ## Recap
 #
-# - AUROC judges the scores, the confusion matrix judges the threshold. Report both.
+# - AUROC judges the scores, the confusion matrix judges the threshold. Report both, each with its interval and the number of images.
+# - A threshold is set without the test. What the best one would have reached, F1-max, is no result.
 # - Look at the heatmaps: right for the right reason?
 # - Look at each kind of defect: an average can hide one that is never found.
 #
-# **Further reading.** An introduction to ROC analysis {cite:p}`fawcett2006roc`; when precision and recall tell more {cite:p}`davis2006relationship`.
+# **Further reading.** An introduction to ROC analysis {cite:p}`fawcett2006roc`; when precision and recall tell more {cite:p}`davis2006relationship`; measures for maps
+# {cite:p}`bergmann2021mvtec`; the bootstrap, in a book that starts from nothing {cite:p}`efron1993bootstrap`.
 #
 # That is the whole method. The results pages show it on every texture of this run.

@@ -1,11 +1,12 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from texad import artifacts, datasets
-from texad.artifacts import STAGES, Run, RunError
+from texad.artifacts import SPLITS, STAGES, Run, RunError
 from texad.weights import RANDOM_WARNING, Weights
 
 
@@ -81,6 +82,50 @@ def test_images_come_back_in_the_order_of_the_category(run, surfaces):
         assert table["label"].tolist() == [sample.label for sample in samples]
         assert [run.data_path(mask) for mask in table["mask"]] == [sample.mask for sample in samples]
     assert run.read()["data"]["fingerprint"] == datasets.fingerprint(category)
+
+
+def splits(run: Run, category: datasets.Category, *options) -> list[list[str]]:
+    run.write_images(category, *options)
+    return [run.images(split)["path"].tolist() for split in SPLITS]
+
+
+def test_calibration_images_are_good_images_kept_out_of_the_training(run, surfaces):
+    category = datasets.load_category(surfaces, "steel")  # 6 good images for training, 6 for testing
+    everything = [sample.path.relative_to(category.root).as_posix() for sample in category.train]
+    train, calibration, test = splits(run, category, 0.3, 0)
+    assert sorted(train + calibration) == everything and len(calibration) == 2 and len(test) == 6
+    assert train == sorted(train) and calibration == sorted(calibration)
+    data = run.read()["data"]
+    assert (data["n_train"], data["n_calibration"], data["n_test"]) == (4, 2, 6)
+    assert "4 for training, 2 for calibration, 6 for testing" in repr(run)
+    assert run.read_table("images.csv")["split"].tolist() == ["train"] * 4 + ["calibration"] * 2 + ["test"] * 6
+
+
+def test_the_choice_of_calibration_images_depends_on_the_seed_only(run, surfaces):
+    category = datasets.load_category(surfaces, "steel")
+    assert splits(run, category, 0.5, 3) == splits(run, category, 0.5, 3)
+    assert len({str(splits(run, category, 0.5, seed)) for seed in range(10)}) > 3
+
+
+@pytest.mark.parametrize(
+    ("n", "fraction", "kept_out"),
+    [(96, 0.2, 19), (6, 0.2, 1), (6, 0, 0), (2, 0.01, 1), (2, 0.99, 1), (6, 0.99, 5), (1, 0.2, 0), (3, 0.5, 2)],
+)
+def test_how_many_images_are_kept_out(n, fraction, kept_out):
+    assert len(artifacts._calibration_images(n, fraction, 0)) == kept_out
+
+
+@pytest.mark.parametrize("fraction", [1, -0.1, 1.5, float("nan")])
+def test_a_fraction_that_is_none_is_refused(run, surfaces, fraction):
+    with pytest.raises(RunError, match="calibration_fraction must be at least 0 and below 1"):
+        run.write_images(datasets.load_category(surfaces, "steel"), fraction)
+
+
+def test_scores_come_back_and_only_an_empty_p_value_is_missing(run):
+    score = np.random.default_rng(0).random(200)
+    table = pd.DataFrame({"path": "NA", "defect": "null", "score": score, "p_value": np.where(np.arange(200) < 5, np.nan, score / 3)})
+    run.write_table("scores.csv", table)
+    pd.testing.assert_frame_equal(run.read_table("scores.csv"), table, rtol=1e-15)
 
 
 def test_arrays_tables_and_figures_are_whole_files(run):

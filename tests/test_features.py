@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import needs_shared
 from PIL import Image
+from safetensors.torch import save_file
 from torchvision.models import resnet50
 
 from texad import features, preprocessing, weights
@@ -111,6 +112,40 @@ def test_features_that_are_not_finite_are_refused(loaded, paths, tmp_path):
         backbone.layer3[5].bn3.bias.fill_(torch.inf)
     with pytest.raises(ValueError, match="not finite"):
         features.extract(backbone, paths, tmp_path / "x.npy", image_size=32, progress=False)
+
+
+def test_no_images_give_an_empty_file_that_loads(loaded, tmp_path):
+    result = features.extract(features.build_backbone(loaded), [], tmp_path / "calibration.npy", image_size=64, progress=False)
+    assert result.shape == features.load(tmp_path / "calibration.npy").shape == (0, 1024, 4, 4) and result.dtype == np.float32
+
+
+@pytest.mark.parametrize("stride_in_1x1", [False, True])
+def test_a_saved_backbone_gives_the_same_features_to_the_last_bit(loaded, paths, tmp_path, stride_in_1x1):
+    backbone = features.build_backbone(dataclasses.replace(loaded, stride_in_1x1=stride_in_1x1))
+    features.calibrate_batchnorm(backbone, paths, image_size=64, progress=False)
+    folded = features.fold_batchnorm(backbone)
+    features.save_backbone(folded, tmp_path / "b" / "backbone.safetensors")
+    again = features.load_backbone(tmp_path / "b" / "backbone.safetensors")
+    x = preprocessing.load_images(paths, 64)
+    with torch.inference_mode():
+        assert torch.equal(again(x), folded(x)) and folded(x).std() > 0
+    assert not again.training and not any(parameter.requires_grad for parameter in again.parameters())
+    assert [file.name for file in (tmp_path / "b").iterdir()] == ["backbone.safetensors"]
+
+
+def test_a_backbone_with_batchnorm_is_not_saved(loaded, tmp_path):
+    with pytest.raises(ValueError, match="fold_batchnorm"):
+        features.save_backbone(features.build_backbone(loaded), tmp_path / "backbone.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_saved_backbone_is_named(loaded, tmp_path):
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "few.safetensors", {"stride_in_1x1": "false"})
+    save_file(loaded.state_dict, tmp_path / "weights.safetensors")  # of a network, but not folded
+    for name in ("text", "few", "weights", "absent"):
+        with pytest.raises(ValueError, match=f"{name}.safetensors is no backbone of texad"):
+            features.load_backbone(tmp_path / f"{name}.safetensors")
 
 
 def test_weights_of_another_shape_are_refused(loaded):

@@ -57,6 +57,22 @@ def test_scores_by_defect_has_a_row_for_each_kind_and_good_first():
     np.testing.assert_allclose(sorted(np.ma.filled(drawn)), SCORES)
 
 
+@pytest.mark.parametrize("scores", [SCORES, SCORES - 1])
+def test_thresholds_compared_show_the_shares_below_each_threshold(scores):
+    figure = plotting.thresholds_compared(scores, LABELS, {"sigma": 2.5, "conformal": 8.5})
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert lines["threshold: sigma"].get_xdata()[0] == 2.5 and lines["threshold: conformal"].get_xdata()[0] == 8.5
+    for name, label in (("normal", 0), ("anomalous", 1)):
+        x, y = lines[name].get_data()
+        for t in (2.5, 8.5):
+            assert y[x <= t].max(initial=0) == pytest.approx(np.mean(scores[LABELS == label] <= t))
+    assert len({line.get_linestyle() for line in lines.values()}) == 3  # the curves are solid, and each threshold its own
+
+
+def test_thresholds_compared_of_one_kind_only_and_without_any_threshold():
+    assert len(plotting.thresholds_compared(SCORES[:3], LABELS[:3], {}).axes[0].lines) == 1
+
+
 def test_the_other_pictures_are_drawn():
     history = pd.DataFrame({"epoch": [1, 2], "train_loss": [3.0, 2.0], "validation_loss": [3.5, 2.5]})
     assert len(plotting.loss_curves(history).axes[0].lines) == 2

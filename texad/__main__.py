@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter of the notebooks; may be repeated"
     )
+    run.add_argument("--studies", action="store_true", help="then run chapters 6 to 8 too, for one category: leather, else the first")
     run.add_argument("--quiet", action="store_true", help="no progress bars")
     return top
 
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.jobs,
             options.seed,
             dict(options.p),
+            options.studies,
             progress=not options.quiet,
         )
     except (ValueError, OSError) as error:

@@ -2,11 +2,12 @@
 
     runs/<data set>/<category>/
       run.json                    parameters, seeds, versions, data fingerprint, weights, seconds of each stage
-      images.csv                  one row an image, in the order of the features
+      images.csv                  one row an image, in the order of the features: train, calibration, test
       notebooks/NN_*.ipynb        the executed notebooks of a batch run
-      features/train.npy, test.npy
+      backbone.safetensors        what measured the features
+      features/train.npy, calibration.npy, test.npy
       autoencoder.safetensors     with training.csv, the losses of each epoch
-      scores.csv                  images.csv with score and prediction
+      scores.csv                  images.csv with score, prediction and p-value
       maps/test.npy               anomaly maps of the test images
       metrics.json
       figures/                    the five figures
@@ -42,6 +43,8 @@ STAGES = (
     "04_scoring",
     "05_evaluation",
 )
+STUDIES = ("06_comparison", "07_ablations", "08_extended_detector")  # they look at a finished run, and change nothing in it
+SPLITS = ("train", "calibration", "test")
 
 
 class RunError(ValueError):
@@ -57,6 +60,12 @@ def runs_root() -> Path:
         return Path(os.environ["TEXAD_RUNS"]).resolve()
     checkout = Path(__file__).resolve().parent.parent
     return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "runs"
+
+
+def lead(categories: Iterable[str]) -> str:
+    """The category that the chapters show: leather where it is there, else the first."""
+    categories = list(categories)
+    return "leather" if "leather" in categories else categories[0]
 
 
 def read_json(file: Path) -> dict:
@@ -104,11 +113,16 @@ class Run:
             self.category, *others = datasets.select(dataset, category)
             if others:
                 raise ValueError(f"a run is of one category, not {category!r}: choose one of {self.category}, {', '.join(others)}")
-            self.dataset = datasets.name(dataset)
+            self.dataset, self._given = datasets.name(dataset), dataset
         except (ValueError, OSError) as error:
             raise RunError(str(error)) from None
         self.folder = (Path(runs).expanduser().resolve() if str(runs) else runs_root()) / self.dataset / self.category
         self._stage, self._parameters, self._started = "", {}, 0.0
+
+    def finished(self) -> list["Run"]:
+        """The runs of the same data set, this one included, whose five stages are finished."""
+        runs = [Run(self._given, category, self.folder.parent.parent) for category in datasets.categories(self._given)]
+        return [run for run in runs if run.is_finished(STAGES[-1])]
 
     # -- run.json ----------------------------------------------------------------------------------
 
@@ -124,12 +138,12 @@ class Run:
         return stage in self.read().get("stages", {})
 
     def start(self, stage: str, *, weights: str = "auto", **parameters) -> "Run":
-        """Begin a stage. What this stage and the later ones left before no longer counts.
+        """Begin a stage or a study. What this stage and the later ones left before no longer counts.
 
         Parameters
         ----------
         stage : str
-            One of `STAGES`.
+            One of `STAGES` or `STUDIES`.
         weights : str, default "auto"
             The weights that the user asked for. After feature extraction they must be those of the features.
         **parameters
@@ -150,7 +164,7 @@ class Run:
         except (ValueError, OSError) as error:
             raise RunError(str(error)) from None
         record = self.read()
-        before, position = record.get("stages", {}), STAGES.index(stage)
+        before, position = record.get("stages", {}), (STAGES + STUDIES).index(stage)
         for needed in STAGES[:position]:
             if needed not in before:
                 raise RunError(f"{self.folder} lacks the results of {needed}: run notebooks/{needed}.ipynb for it first")
@@ -160,12 +174,13 @@ class Run:
                 f"the features in {self.folder} were made with weights {used}, not {weights}: "
                 f"run notebooks/{STAGES[1]}.ipynb with these weights first"
             )
+        kept = STAGES[:position] + (STUDIES if stage in STUDIES else ())
         self.write(
             dataset=self.dataset,
             category=self.category,
             versions={name: version(name) for name in ("texad", "torch", "torchvision", "numpy", "scikit-learn")}
             | {"python": platform.python_version()},
-            stages={name: before[name] for name in STAGES[:position]},
+            stages={name: entry for name, entry in before.items() if name in kept and name != stage},
         )
         if position == 1:
             parameters["weights"] = weights
@@ -180,19 +195,36 @@ class Run:
 
     # -- what the stages leave ---------------------------------------------------------------------
 
-    def write_images(self, category: datasets.Category) -> pd.DataFrame:
-        """Write images.csv, and the data's fingerprint into run.json.
+    def write_images(self, category: datasets.Category, calibration_fraction: float = 0.0, seed: int = 0) -> pd.DataFrame:
+        """Write images.csv, and the data's fingerprint and counts into run.json.
+
+        Parameters
+        ----------
+        category : Category
+        calibration_fraction : float, default 0.0
+            Part of the good training images kept out of the fit, to set a threshold with: rounded to whole images, at least one of two,
+            and never all. Their `split` is "calibration".
+        seed : int, default 0
+            Of the choice of these images.
 
         Returns
         -------
         DataFrame
             As `images`.
+
+        Raises
+        ------
+        RunError
+            If `calibration_fraction` is not at least 0 and below 1.
         """
-        samples = category.train + category.test
+        kept_out = _calibration_images(len(category.train), calibration_fraction, seed)
+        train = [sample for i, sample in enumerate(category.train) if i not in kept_out]
+        calibration = [sample for i, sample in enumerate(category.train) if i in kept_out]
+        samples = [*train, *calibration, *category.test]
         images = pd.DataFrame(
             {
                 "path": [sample.path.relative_to(category.root).as_posix() for sample in samples],
-                "split": [sample.split for sample in samples],
+                "split": ["train"] * len(train) + ["calibration"] * len(calibration) + ["test"] * len(category.test),
                 "defect": [sample.defect for sample in samples],
                 "label": [sample.label for sample in samples],
                 "mask": [sample.mask.relative_to(category.root).as_posix() if sample.mask else "" for sample in samples],
@@ -203,7 +235,8 @@ class Run:
             data={
                 "folder": str(category.root),
                 "fingerprint": datasets.fingerprint(category),
-                "n_train": len(category.train),
+                "n_train": len(train),
+                "n_calibration": len(calibration),
                 "n_test": len(category.test),
             }
         )
@@ -214,7 +247,8 @@ class Run:
 
         Parameters
         ----------
-        split : {"train", "test"}
+        split : {"train", "calibration", "test"}
+            "train" are the good images that the autoencoder is fit to, "calibration" those kept out of the fit.
 
         Returns
         -------
@@ -243,7 +277,13 @@ class Run:
             table.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
 
     def read_table(self, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.folder / name, keep_default_na=False, dtype={"path": str, "defect": str, "mask": str})
+        """Read a table that `write_table` wrote: an image may be called NA; only an empty p-value is missing."""
+        return pd.read_csv(
+            self.folder / name,
+            keep_default_na=False,
+            na_values={"p_value": [""]},
+            dtype={"path": str, "defect": str, "mask": str, "p_value": float},
+        )
 
     def write_array(self, name: str, array: np.ndarray) -> None:
         with replacing(self.folder / name) as temporary, temporary.open("wb") as file:
@@ -281,10 +321,20 @@ class Run:
         record = self.read()
         facts = {"data set": self.dataset, "category": self.category}
         if "data" in record:
-            facts["images"] = f"{record['data']['n_train']} for training, {record['data']['n_test']} for testing"
+            data = record["data"]
+            kept_out = f"{data['n_calibration']} for calibration, " if data.get("n_calibration") else ""
+            facts["images"] = f"{data['n_train']} for training, {kept_out}{data['n_test']} for testing"
         if "weights" in record:
             facts["weights"] = f"{record['weights']['name']} (sha256 {record['weights']['sha256'][:12]}…)"
         return facts
+
+
+def _calibration_images(n: int, fraction: float, seed: int) -> set[int]:
+    """Which of `n` good images are kept out of the fit; whole images, since the places of one image resemble each other."""
+    if not 0 <= fraction < 1:
+        raise RunError(f"calibration_fraction must be at least 0 and below 1, not {fraction}")
+    n_kept_out = min(max(1, round(fraction * n)), n - 1) if fraction > 0 else 0
+    return set(np.random.default_rng(seed).permutation(n)[:n_kept_out].tolist())
 
 
 def weights_banner() -> str:

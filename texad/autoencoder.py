@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 from texad.files import replacing
 
+DETECTORS = ("published", "extended")  # this module, and texad.extended
+
 
 class Autoencoder(nn.Module):
     """Encoder C → hidden → bottleneck, decoder bottleneck → hidden → C, with a ReLU after each hidden layer.
@@ -40,6 +42,8 @@ class Autoencoder(nn.Module):
         If a width is not positive.
     """
 
+    reduction = "none"  # its score, see scoring.image_score
+
     def __init__(self, channels: int = 1024, hidden: int = 512, bottleneck: int = 256):
         super().__init__()
         for name, width in (("channels", channels), ("hidden", hidden), ("bottleneck", bottleneck)):
@@ -48,6 +52,10 @@ class Autoencoder(nn.Module):
         self.widths = {"channels": channels, "hidden": hidden, "bottleneck": bottleneck}
         self.encoder = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, bottleneck))
         self.decoder = nn.Sequential(nn.Linear(bottleneck, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+
+    def prepare(self, features: torch.Tensor) -> torch.Tensor:
+        """What the autoencoder sees of feature maps, (N, C, H, W): all of them, as they are."""
+        return features
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Reconstruct feature maps: (N, C, H, W) in, the same shape out."""
@@ -108,7 +116,9 @@ def fit(
     ValueError
         If there are no features, they are not finite, or a parameter is out of range.
     """
-    _check(features, epochs, batch_size, learning_rate, validation_fraction, patience)
+    check(features, validation_fraction, epochs=epochs, batch_size=batch_size, patience=patience)
+    if learning_rate <= 0:
+        raise ValueError(f"learning_rate must be positive, not {learning_rate}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     n_images, channels, height, width = features.shape
     vectors = features.transpose(0, 2, 3, 1).reshape(-1, channels)  # (N·H·W, C)
@@ -118,7 +128,7 @@ def fit(
         torch.manual_seed(seed)
         autoencoder = Autoencoder(channels, hidden, bottleneck).to(device)
     rng = np.random.default_rng(seed)
-    train, validation = _split(rng, n_images, validation_fraction)
+    train, validation = split(rng, n_images, validation_fraction)
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=learning_rate, fused=True)
 
     def loss_of(rows: np.ndarray) -> torch.Tensor:  # mean squared error of a vector, summed over channels and places
@@ -162,44 +172,51 @@ def fit(
     return autoencoder.cpu().eval().requires_grad_(False), pd.DataFrame(history)
 
 
-def save(autoencoder: Autoencoder, file: Path) -> None:
-    """Write an autoencoder as safetensors, its widths in the metadata."""
+def save(autoencoder: nn.Module, file: Path) -> None:
+    """Write an autoencoder, published or extended, as safetensors, its widths in the metadata."""
     with replacing(file) as temporary:
         save_file(autoencoder.state_dict(), temporary, {name: str(width) for name, width in autoencoder.widths.items()})
 
 
-def load(file: Path) -> Autoencoder:
+def load(file: Path) -> nn.Module:
     """Read an autoencoder that `save` wrote.
+
+    Returns
+    -------
+    Autoencoder or extended.QuantizedAutoencoder
+        In eval mode, on the CPU.
 
     Raises
     ------
     ValueError
         If the file is no such autoencoder.
     """
+    from texad.extended import QuantizedAutoencoder  # here, since it builds on this module
+
     try:
         with safe_open(file, framework="pt") as stored:
-            widths = {name: int(stored.metadata()[name]) for name in ("channels", "hidden", "bottleneck")}
-            autoencoder = Autoencoder(**widths)
+            widths = {name: int(width) for name, width in stored.metadata().items()}
+            kind = QuantizedAutoencoder if "words" in widths else Autoencoder
+            autoencoder = kind(**widths)
             autoencoder.load_state_dict({name: stored.get_tensor(name) for name in stored.keys()})
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{file} is no autoencoder of texad ({error}); train it again") from error
     return autoencoder.eval().requires_grad_(False)
 
 
-def _split(rng: np.random.Generator, n_images: int, validation_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def split(rng: np.random.Generator, n_images: int, validation_fraction: float) -> tuple[np.ndarray, np.ndarray]:
     """Choose whole images, since the places of one image resemble each other; a lone image validates itself."""
     order = rng.permutation(n_images)
     n_validation = min(max(1, round(n_images * validation_fraction)), n_images - 1)
     return (np.sort(order[n_validation:]), np.sort(order[:n_validation])) if n_validation else (order, order)
 
 
-def _check(features, epochs, batch_size, learning_rate, validation_fraction, patience) -> None:
+def check(features: np.ndarray, validation_fraction: float, **at_least_1: int) -> None:
+    """Raise a ValueError that names what is wrong with the arguments of a fit."""
     if features.ndim != 4 or not features.size:
         raise ValueError(f"features must be a non-empty array of shape (N, C, H, W), not {features.shape}")
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
+    for name, value in at_least_1.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
-    if learning_rate <= 0:
-        raise ValueError(f"learning_rate must be positive, not {learning_rate}")
     if not 0 < validation_fraction < 1:
         raise ValueError(f"validation_fraction must lie between 0 and 1, not {validation_fraction}")

@@ -1,4 +1,6 @@
-"""Run the five notebooks for many categories: papermill, in parallel processes, going on where a run was interrupted.
+"""Run the notebooks for many categories: papermill, in parallel processes, going on where a run was interrupted.
+
+The five stages run for each category. The studies, which compare and explain, run for one, when the stages are done.
 
 A stage is run again only if something it depends on has changed: its parameters, the data, the weights, the code, or a stage
 before it. What was done stands in run.json; nothing else is remembered.
@@ -27,7 +29,7 @@ from tqdm import tqdm
 from traitlets.config import Config
 
 from texad import datasets, weights
-from texad.artifacts import STAGES, Run, read_json, write_json
+from texad.artifacts import STAGES, STUDIES, Run, lead, read_json, write_json
 from texad.files import replacing, sha256
 from texad.parameters import defaults, notebooks_folder, parse_parameters
 
@@ -45,6 +47,7 @@ class Job:
     seed: int
     parameters: dict[str, object]
     threads: int
+    stages: tuple[str, ...] = STAGES
 
 
 def run(
@@ -55,6 +58,7 @@ def run(
     jobs: int | None = None,
     seed: int = 0,
     parameters: dict[str, str] | None = None,
+    studies: bool = False,
     progress: bool = True,
 ) -> list[dict]:
     """Execute the notebooks for each category and sum up.
@@ -74,13 +78,15 @@ def run(
     seed : int, default 0
     parameters : dict of str to str, optional
         Further parameters of the notebooks, as typed on a command line.
+    studies : bool, default False
+        Then execute the studies (chapters 6 to 8) too, for the category that `artifacts.lead` names.
     progress : bool, default True
         Show a progress bar for each category.
 
     Returns
     -------
     list of dict
-        A row a category, with the keys of `COLUMNS`; `error` is None where all went well.
+        A row a category, with the keys of `COLUMNS`; `error` is None where all went well. A study that failed is one more row.
 
     Raises
     ------
@@ -103,12 +109,16 @@ def run(
     out = Path(out).expanduser().resolve()
     todo = [Job(dataset, name, resolved, str(out), seed, typed, max(1, cores // jobs)) for name in names]
     rows = _run_all(todo, jobs, progress)
+    failed_studies = []
+    if studies and (done := [row["category"] for row in rows if not row["error"]]):
+        job = Job(dataset, lead(done), resolved, str(out), seed, typed, cores, STUDIES)
+        failed_studies = [row for row in _run_all([job], 1, progress) if row["error"]]
     summary = {"dataset": datasets.name(dataset), "weights": _weights_used(todo), "seed": seed, "categories": rows}
     write_json(out / "summary.json", summary)
     with replacing(out / "summary.csv") as temporary:
         pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(temporary, index=False)
     _say_if_random(resolved)
-    return rows
+    return rows + failed_studies
 
 
 def table(rows: list[dict]) -> str:
@@ -140,7 +150,7 @@ def run_category(job: Job, report: Callable[[str, int], None]) -> dict:
         run = Run(job.dataset, job.category, job.runs)
         data = datasets.load_category(job.dataset, job.category)
         fingerprint = datasets.fingerprint(data)
-        for stage in STAGES:
+        for stage in job.stages:
             given = {name: value for name, value in (asdict(job) | job.parameters).items() if name in defaults(stage)}
             if is_current(run, stage, given, data, fingerprint):
                 report(stage, n_cells(stage))
@@ -149,7 +159,7 @@ def run_category(job: Job, report: Callable[[str, int], None]) -> dict:
     except Exception as error:  # whatever went wrong here, the other categories go on
         return row | {"error": _explain(error, stage)}
     metrics = read_json(run.folder / "metrics.json")
-    seconds = sum(entry["seconds"] for entry in run.read()["stages"].values())
+    seconds = sum(entry["seconds"] for stage, entry in run.read()["stages"].items() if stage in STAGES)
     row |= {name: metrics[name] for name in ("image_auroc", "precision", "recall", "f1")}
     return row | {"images": metrics["n_train"] + metrics["n_test"], "seconds": round(seconds, 1)}
 
@@ -173,6 +183,8 @@ def is_current(
     entry = record.get("stages", {}).get(stage)
     if entry is None or entry.get("code") != code_fingerprint(stage):
         return False
+    if stage in STUDIES and entry.get("runs") != _runs_fingerprint(run):
+        return False
     if (record["data"]["folder"], record["data"]["fingerprint"]) != (str(data.root), fingerprint):
         return False
     used = entry["parameters"]
@@ -193,6 +205,14 @@ def code_fingerprint(stage: str) -> str:
             digest.update(file.read_bytes())
     for cell in _notebook(stage).cells:
         digest.update(cell.source.encode())
+    return digest.hexdigest()
+
+
+def _runs_fingerprint(run: Run) -> str:
+    """SHA-256 over the scores of all categories beside a run: what a study compares."""
+    digest = hashlib.sha256()
+    for other in run.finished():
+        digest.update(f"{other.category}: {sha256(other.folder / 'scores.csv')}\n".encode())
     return digest.hexdigest()
 
 
@@ -224,7 +244,8 @@ def _execute(run: Run, stage: str, given: dict[str, object], report: Callable[[s
             raise
     failed.unlink(missing_ok=True)
     stages = run.read()["stages"]
-    run.write(stages=stages | {stage: stages[stage] | {"code": code}})
+    entry = stages[stage] | {"code": code} | ({"runs": _runs_fingerprint(run)} if stage in STUDIES else {})
+    run.write(stages=stages | {stage: entry})
 
 
 def _literal(path: Path) -> str:
@@ -270,13 +291,14 @@ _events = None  # in a worker: the queue that leads to the progress bars
 def _run_all(todo: list[Job], jobs: int, progress: bool) -> list[dict]:
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
-    total = sum(n_cells(stage) for stage in STAGES)
-    width = max(len(job.category) for job in todo)
+    total = sum(n_cells(stage) for stage in todo[0].stages)
+    names = {job.category: job.category if job.stages == STAGES else f"{job.category}, studies" for job in todo}
+    width = max(map(len, names.values()))
     live = sys.stderr.isatty()
     bars = {
         job.category: tqdm(
             total=total,
-            desc=job.category.ljust(width),
+            desc=names[job.category].ljust(width),
             position=i if live else 0,
             unit="cell",
             mininterval=0.1 if live else 20,  # in a log, a line now and then

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
@@ -42,14 +44,7 @@ def build_backbone(weights: Weights) -> nn.Sequential:
     ValueError
         If a tensor is missing, or has another shape than a ResNet-50's.
     """
-    from torchvision.models import resnet50  # only when needed: importing it takes seconds, and later stages do without
-
-    whole = resnet50(weights=None)
-    names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
-    backbone = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in names))
-    if weights.stride_in_1x1:
-        for layer in (backbone.layer2, backbone.layer3):
-            layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    backbone = _resnet50_to_layer3(weights.stride_in_1x1)
     try:
         backbone.load_state_dict(weights.state_dict)
     except RuntimeError as error:
@@ -111,6 +106,58 @@ def fold_batchnorm(backbone: nn.Sequential) -> nn.Sequential:
     return backbone.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
+def save_backbone(backbone: nn.Sequential, file: Path) -> None:
+    """Keep the instrument that measured the features, so that new images can be measured with the same one, whatever its weights were.
+
+    Parameters
+    ----------
+    backbone : nn.Sequential
+        From `fold_batchnorm`.
+    file : Path
+        Where it goes (`.safetensors`). Its metadata say `stride_in_1x1`, as in a file of weights.
+
+    Raises
+    ------
+    ValueError
+        If the backbone still has BatchNorm layers.
+    """
+    if any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
+        raise ValueError("backbone still has BatchNorm layers: fold them with fold_batchnorm before saving it")
+    stride_in_1x1 = backbone.layer2[0].conv1.stride == (2, 2)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in backbone.state_dict().items()}
+    with replacing(file) as temporary:
+        save_file(tensors, temporary, {"stride_in_1x1": str(stride_in_1x1).lower()})
+
+
+def load_backbone(file: Path) -> nn.Sequential:
+    """Read a backbone that `save_backbone` wrote; it gives the same features to the last bit.
+
+    Parameters
+    ----------
+    file : Path
+
+    Returns
+    -------
+    nn.Sequential
+        Folded, frozen, in eval mode, on the CPU. Takes (N, 3, H, W), gives (N, 1024, H/16, W/16).
+
+    Raises
+    ------
+    ValueError
+        If the file is no such backbone.
+    """
+    try:
+        with safe_open(file, framework="pt") as stored:
+            stride_in_1x1 = stored.metadata()["stride_in_1x1"] == "true"
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+        backbone = fold_batchnorm(_resnet50_to_layer3(stride_in_1x1).eval())  # its random weights are overwritten
+        backbone.load_state_dict(tensors)
+    except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{file} is no backbone of texad ({reason}); run the feature extraction again") from error
+    return backbone
+
+
 def extract(
     backbone: nn.Sequential,
     paths: Sequence[Path],
@@ -127,6 +174,7 @@ def extract(
     ----------
     backbone : nn.Sequential
     paths : sequence of Path, length N
+        May be empty.
     file : Path
         Where the features go (`.npy`), written under a temporary name and renamed when complete. Stored as
         (N, H, W, C), so that the vector of a place lies in one piece.
@@ -175,6 +223,18 @@ def load(file: Path) -> np.ndarray:
 def device() -> torch.device:
     """The graphics processor where there is one, else the processor."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _resnet50_to_layer3(stride_in_1x1: bool) -> nn.Sequential:
+    from torchvision.models import resnet50  # only when needed: importing it takes seconds, and some stages do without
+
+    whole = resnet50(weights=None)
+    names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
+    backbone = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in names))
+    if stride_in_1x1:
+        for layer in (backbone.layer2, backbone.layer3):
+            layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    return backbone
 
 
 @torch.inference_mode()

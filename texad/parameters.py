@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from texad.artifacts import STAGES
+from texad.artifacts import STAGES, STUDIES
 
 COMMON = ("dataset", "category", "weights", "runs", "seed")  # parameters that the batch itself fills in
 
@@ -54,7 +54,7 @@ def parse_parameters(typed: dict[str, str]) -> dict[str, object]:
     ValueError
         If no notebook has such a parameter, or the value is of another type than the default.
     """
-    known = {name: value for stage in STAGES for name, value in defaults(stage).items() if name not in COMMON}
+    known = {name: value for stage in STAGES + STUDIES for name, value in defaults(stage).items() if name not in COMMON}
     return {name: _typed(name, text, known) for name, text in typed.items()}
 
 

@@ -149,6 +149,58 @@ def sorted_errors(values: np.ndarray, top_k: int) -> Figure:
     return _finished(figure)
 
 
+def score_rows(
+    groups: dict[str, np.ndarray], thresholds: dict[str, float | None], anomalous: Sequence[str] = ()
+) -> Figure:
+    """Scores of groups of images, a row of dots for each group, with thresholds as lines across all rows.
+
+    Parameters
+    ----------
+    groups : dict of str to (ndarray, shape (n,))
+        Name of the group and its scores; a group may be empty.
+    thresholds : dict of str to float or None
+        Name of the rule and where its line is; None draws nothing.
+    anomalous : sequence of str, optional
+        The groups to draw as anomalous; the others are normal.
+    """
+    figure, axis = plt.subplots(figsize=(7, 0.6 * len(groups) + 1.5), layout="constrained")
+    lines = {name: value for name, value in thresholds.items() if value is not None}
+    spread = np.random.default_rng(0)  # up and down, so that dots of equal scores show side by side
+    for row, (name, scores) in enumerate(groups.items()):
+        color, marker = (ANOMALOUS, "^") if name in anomalous else (NORMAL, "o")
+        axis.scatter(
+            scores, row + spread.uniform(-0.25, 0.25, len(scores)), color=color, marker=marker, alpha=0.7, linewidths=0, s=30
+        )
+    for (name, value), style in zip(lines.items(), ("--", ":", "-"), strict=False):
+        axis.axvline(value, color=THRESHOLD, linestyle=style, linewidth=1.5, label=name)
+    values = np.concatenate([*groups.values(), list(lines.values())])
+    if len(values) and values.min() > 0:
+        _logarithmic(axis, values)
+    axis.set(xlabel="anomaly score", yticks=range(len(groups)), yticklabels=list(groups), ylim=(len(groups) - 0.5, -0.5))
+    if lines:
+        axis.legend(title="threshold", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _finished(figure)
+
+
+def false_alarm_rates(gains: Sequence[float], rates: Sequence[float], alpha: float) -> Figure:
+    """The share of good images that are called anomalous, under brighter and brighter light.
+
+    Parameters
+    ----------
+    gains : sequence of float
+        How many times as bright as in training.
+    rates : sequence of float, as long as `gains`
+    alpha : float
+        The promised rate.
+    """
+    figure, axis = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
+    axis.plot(gains, rates, "o-", color=NORMAL, label="good images called anomalous", clip_on=False, zorder=3)
+    axis.axhline(alpha, color=THRESHOLD, linestyle=":", label=f"α = {alpha:g}")
+    axis.set(xlabel="light, 1 as in training", ylabel="false-alarm rate", ylim=(0, 1), xticks=list(gains))
+    axis.legend(frameon=False, loc="upper left")
+    return _finished(figure)
+
+
 # -- the five figures ------------------------------------------------------------------------------
 
 
@@ -294,6 +346,33 @@ def scores_by_defect(scores: np.ndarray, defects: np.ndarray, threshold: float) 
     axis.axvline(threshold, color=THRESHOLD, linestyle="--", linewidth=1.5)
     axis.text(threshold, 1.01, "threshold", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=9)
     axis.set(xlabel="anomaly score", ylabel="")
+    return _finished(figure)
+
+
+def thresholds_compared(scores: np.ndarray, labels: np.ndarray, thresholds: dict[str, float]) -> Figure:
+    """Several thresholds over the same scores: how many images of each kind lie below each.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (N,)
+    labels : ndarray, shape (N,)
+        0 normal, 1 anomalous.
+    thresholds : dict of str to float
+        The name of each rule, and its threshold.
+    """
+    values, labels = np.asarray(scores, dtype=float), np.asarray(labels)
+    figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    for label, name, color, marker in ((0, "normal", NORMAL, "o"), (1, "anomalous", ANOMALOUS, "s")):
+        if (labels == label).any():
+            axis.ecdf(values[labels == label], color=color, marker=marker, markersize=3, linewidth=1.2, label=name)
+    for i, (name, threshold) in enumerate(thresholds.items()):
+        style = ("--", ":", "-.")[i % 3]
+        axis.axvline(threshold, color=THRESHOLD, linestyle=style, linewidth=1.5, label=f"threshold: {name}")
+    shown = [*values, *thresholds.values()]
+    if min(shown) > 0:
+        _logarithmic(axis, shown)
+    axis.set(xlabel="anomaly score", ylabel="share of images up to this score", ylim=(0, 1.03))
+    axis.legend(frameon=False, fontsize=9)
     return _finished(figure)
 
 

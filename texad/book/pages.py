@@ -3,7 +3,7 @@
 The prose of the book is fixed; its results are not. `assemble` takes the run that `runs/summary.json` describes and writes into
 `book/run/`:
 
-    chapters/NN_*.ipynb   the five notebooks as executed for the lead category (leather, else the first that succeeded)
+    chapters/NN_*.ipynb   the notebooks as executed for the lead category (leather, else the first that succeeded)
     results/*.md          a page for each category, whatever its name, with the five figures
     comparison.md         all categories side by side
     hits_and_misses.md    what was found, what was missed, what was nearly so
@@ -20,13 +20,13 @@ import nbformat
 import pandas as pd
 
 from texad import __version__, explorer, plotting
-from texad.artifacts import STAGES, RunError, read_json
+from texad.artifacts import SPLITS, STAGES, STUDIES, RunError, read_json
+from texad.artifacts import lead as lead_category
 from texad.book import gallery
 from texad.book.gallery import FinishedRun, Picture, PicturesGoneError
 from texad.files import replacing
 from texad.weights import RANDOM_WARNING
 
-LEAD = "leather"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 HITS_INTRODUCTION = """\
@@ -106,11 +106,11 @@ def assemble(runs: Path, folder: Path) -> None:
     done = [row for row in summary.get("categories", []) if not row["error"]]
     if not done:
         raise NoRunError(f"no results in {runs}: run `make book`, or `python -m texad run`, first")
-    lead = next((row for row in done if row["category"] == LEAD), done[0])["category"]
+    lead = lead_category(row["category"] for row in done)
     finished = {row["category"]: FinishedRun(runs / summary["dataset"] / row["category"]) for row in done}
     stems = {row["category"]: f"{i:02d}-{_slug(row['category'])}" for i, row in enumerate(done, start=1)}
     shutil.rmtree(folder, ignore_errors=True)
-    for stage in STAGES:
+    for stage in _chapters(finished[lead]):
         notebook = finished[lead].folder / "notebooks" / f"{stage}.ipynb"
         fragment = _explorer(finished[lead], f"../results/{stems[lead]}/pictures", stage)
         _write(folder / "chapters" / f"{stage}.ipynb", _chapter(notebook, fragment))
@@ -145,6 +145,11 @@ def copy_pictures(folder: Path, site: Path) -> None:
 
 
 # -- pages -----------------------------------------------------------------------------------------
+
+
+def _chapters(run: FinishedRun) -> list[str]:
+    """The stages, and the studies that were made of this run as it is now."""
+    return [*STAGES, *(study for study in STUDIES if study in run.read()["stages"])]
 
 
 def _chapter(executed: Path, fragment: str) -> str:
@@ -200,7 +205,7 @@ def _results_page(run: FinishedRun, stem: str, summary: dict) -> str:
         ("Recall", _number(metrics["recall"])),
         ("F1", _number(metrics["f1"])),
         ("Threshold", f"{metrics['threshold']:.4g}"),
-        ("Images for training, for testing", f"{metrics['n_train']}, {metrics['n_test']}"),
+        ("Images for training, for calibration, for testing", ", ".join(str(len(run.images(split))) for split in SPLITS)),
         ("Good images rejected", f"{confusion['fp']} of {confusion['tn'] + confusion['fp']}"),
         ("Defective images missed", f"{confusion['fn']} of {confusion['tp'] + confusion['fn']}"),
     ]
@@ -277,9 +282,11 @@ def _data_gallery(finished: dict[str, FinishedRun], stems: dict[str, str], folde
         test = run.images("test")
         kinds = test[test["label"] == 1].groupby("defect", sort=False).size()
         listed = ", ".join(f"{n} *{_text(kind)}*" for kind, n in kinds.items())
+        n_calibration = len(run.images("calibration"))
+        kept_out = f", {n_calibration} for calibration" if n_calibration else ""
         parts += [
             f"### {_text(category)}",
-            f"{len(run.images('train'))} good images for training; for testing {int((test['label'] == 0).sum())} good"
+            f"{len(run.images('train'))} good images for training{kept_out}; for testing {int((test['label'] == 0).sum())} good"
             + (f" and {int(kinds.sum())} defective ones: {listed}." if len(kinds) else " ones, and no defective one."),
         ]
         try:
@@ -303,11 +310,11 @@ def _lead(run: FinishedRun, summary: dict, folder: Path) -> dict[str, str]:
 
 def _time(run: FinishedRun) -> str:
     """How much there is to read and to run."""
-    notebooks = [nbformat.read(run.folder / "notebooks" / f"{stage}.ipynb", as_version=4) for stage in STAGES]
+    notebooks = [nbformat.read(run.folder / "notebooks" / f"{stage}.ipynb", as_version=4) for stage in _chapters(run)]
     words = sum(len(cell.source.split()) for notebook in notebooks for cell in notebook.cells if cell.cell_type == "markdown")
     seconds = sum(stage["seconds"] for stage in run.read()["stages"].values())
     return (
-        f"The chapters have about {round(words, -2)} words beside their code. Running all five for {_text(run.category)} took "
+        f"The chapters have about {round(words, -2)} words beside their code. Running all of them for {_text(run.category)} took "
         f"{seconds:.0f} seconds when this copy of the book was made.\n"
     )
 
