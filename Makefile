@@ -1,4 +1,4 @@
-# make book   everything: environment, data, all categories, the book
+# make book   everything: environment, data, all categories, the studies (chapters 6 to 8), the book
 # make test   the tests
 # make lab    JupyterLab on the notebooks
 # make student  the notebooks with the solutions cut out, in student/
@@ -21,10 +21,10 @@ help:
 	@sed -n 's/^# make/make/p' Makefile
 	@echo "options of make book: DATASET=$(DATASET) CATEGORY=$(CATEGORY) WEIGHTS=$(WEIGHTS) JOBS=$(JOBS) SEED=$(SEED)"
 
-# A category that failed (status 1) must not keep the others out of the book; make still ends with an error.
+# A category or a study that failed (status 1) must not keep the others out of the book; make still ends with an error.
 book: .venv/installed
 	@status=0; \
-	$(BIN)/python -m texad run --dataset "$(DATASET)" --category "$(CATEGORY)" --weights "$(WEIGHTS)" --seed "$(SEED)" $(if $(JOBS),--jobs "$(JOBS)") || status=$$?; \
+	$(BIN)/python -m texad run --dataset "$(DATASET)" --category "$(CATEGORY)" --weights "$(WEIGHTS)" --seed "$(SEED)" --studies $(if $(JOBS),--jobs "$(JOBS)") || status=$$?; \
 	test $$status -le 1 || exit $$status; \
 	rm -rf _build/html; \
 	$(BIN)/jupyter-book build . --all --warningiserror --nitpick --keep-going --quiet || exit $$?; \

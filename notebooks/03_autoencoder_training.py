@@ -33,7 +33,7 @@ batch_size = 256  # feature vectors in one step
 learning_rate = 0.001
 validation_fraction = 0.1  # part of the images held out, to know when to stop
 patience = 3  # epochs without improvement before it stops
-words = 8192  # of the extended detector: words that its code is chosen from
+words = 16384  # of the extended detector: words that its code is chosen from
 
 # %%
 import numpy as np
@@ -131,7 +131,7 @@ print(f"largest difference, relative to the largest value: {float(difference):.1
 
 # %%
 if detector == "extended":
-    names = ("bottleneck", "epochs", "validation_fraction", "patience", "seed")
+    names = ("bottleneck", "epochs", "validation_fraction", "seed")
     shared = {name: options[name] for name in names}
     trained, history = extended.fit(F_train, words=words, **shared)
 else:

@@ -346,6 +346,7 @@ metrics = {
     "auroc_by_severity": by_severity,
     **pixels,
     "n_train": record["data"]["n_train"],
+    "n_calibration": record["data"]["n_calibration"],
     "n_test": record["data"]["n_test"],
     "weights": record["weights"],
 }

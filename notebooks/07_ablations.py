@@ -125,6 +125,8 @@ names += ["validation_fraction", "patience"]
 options = {name: run.parameter(name) for name in names} | dict(seed=seed)
 options["epochs"] = min(ablation_epochs, run.parameter("epochs"))
 top_k, reduction = run.parameter("top_k"), run.parameter("reduction")
+if reduction not in ("none", "channel_mean"):
+    reduction = "none"  # "auto" of the published method
 
 
 def fit(F, **changed):

@@ -49,12 +49,15 @@ def write_category(folder: Path, *, n_train: int = 6, n_good: int = 3, n_defecti
     return folder
 
 
+LEAD = "brushed <b>& {ü}nusual"  # a name that needs care; the first in order, so the studies are of this category
+
+
 @pytest.fixture(scope="session")
 def surfaces(tmp_path_factory) -> Path:
-    """A data set of two tiny categories; one has a name that needs care."""
+    """A data set of two tiny categories."""
     folder = tmp_path_factory.mktemp("data") / "surfaces"
     write_category(folder / "steel", seed=1)
-    write_category(folder / "brushed <b>& {ü}nusual", seed=2)
+    write_category(folder / LEAD, seed=2)
     return folder
 
 
@@ -64,7 +67,7 @@ QUICK = ["-p", "image_size", "64", "-p", "epochs", "2", "-p", "hidden", "32", "-
 def texad(*arguments, **options) -> subprocess.CompletedProcess:
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "texad", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, **options)
 
 
 def run_arguments(dataset, out, *more) -> list:
@@ -74,9 +77,9 @@ def run_arguments(dataset, out, *more) -> list:
 
 @pytest.fixture(scope="session")
 def finished(surfaces, tmp_path_factory):
-    """The runs of a batch over both tiny categories, and what the command printed."""
+    """The runs of a batch over both tiny categories, with the studies, and what the command printed."""
     out = tmp_path_factory.mktemp("batch") / "runs"
-    return out, texad(*run_arguments(surfaces, out, "--jobs", 2))
+    return out, texad(*run_arguments(surfaces, out, "--jobs", 2, "--studies"))
 
 
 def copy_book(source: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from texad import artifacts, datasets
-from texad.artifacts import SPLITS, STAGES, Run, RunError
+from texad.artifacts import SPLITS, STAGES, STUDIES, Run, RunError
 from texad.weights import RANDOM_WARNING, Weights
 
 
@@ -54,6 +54,38 @@ def test_starting_a_stage_again_undoes_the_later_ones(run):
     assert all(run.is_finished(stage) for stage in STAGES)
     run.start(STAGES[2])
     assert [run.is_finished(stage) for stage in STAGES] == [True, True, False, False, False]
+
+
+def test_a_study_asks_for_all_five_stages_and_for_no_other_study(run):
+    finish(run, *STAGES[:4])
+    for study in STUDIES:
+        with pytest.raises(RunError, match="run notebooks/05_evaluation.ipynb"):
+            run.start(study)
+    finish(run, STAGES[4], STUDIES[2], STUDIES[0])
+    assert set(run.read()["stages"]) == {*STAGES, STUDIES[2], STUDIES[0]}
+
+
+def test_starting_a_study_undoes_only_itself_and_starting_a_stage_undoes_all_studies(run):
+    finish(run, *STAGES, *STUDIES)
+    run.start(STUDIES[0])
+    assert set(run.read()["stages"]) == {*STAGES, *STUDIES[1:]}
+    run.start(STAGES[4])
+    assert set(run.read()["stages"]) == set(STAGES[:4])
+
+
+def test_the_finished_runs_of_a_data_set_are_those_with_all_five_stages(run, surfaces, tmp_path):
+    other = Run(surfaces, "brushed <b>& {ü}nusual", tmp_path / "runs")
+    assert run.finished() == []
+    finish(run, *STAGES)
+    finish(other, *STAGES[:4])
+    assert [found.category for found in run.finished()] == [found.category for found in other.finished()] == ["steel"]
+    finish(other, STAGES[4], STUDIES[0])
+    assert [found.folder for found in run.finished()] == [other.folder, run.folder]
+
+
+@pytest.mark.parametrize(("categories", "shown"), [(["carpet", "leather"], "leather"), (["tile", "steel"], "tile"), (("a",), "a")])
+def test_the_category_that_the_chapters_show_is_leather_or_the_first(categories, shown):
+    assert artifacts.lead(categories) == artifacts.lead(iter(categories)) == shown
 
 
 def test_parameters_and_seconds_are_kept(run):

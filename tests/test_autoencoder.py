@@ -101,7 +101,7 @@ def test_saved_autoencoder_comes_back_equal(tmp_path):
     model, _ = fit(low_rank_features(4))
     autoencoder.save(model, tmp_path / "autoencoder.safetensors")
     again = autoencoder.load(tmp_path / "autoencoder.safetensors")
-    assert again.widths == model.widths
+    assert type(again) is autoencoder.Autoencoder and again.widths == model.widths
     assert all(torch.equal(model.state_dict()[name], again.state_dict()[name]) for name in model.state_dict())
 
 
@@ -127,3 +127,25 @@ def test_features_that_are_not_finite_are_refused():
     features[1, 0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="not finite|diverged"):
         fit(features)
+
+
+@pytest.mark.parametrize(("n", "fraction", "held_out"), [(10, 0.1, 1), (10, 0.3, 3), (2, 0.01, 1), (3, 0.99, 2), (2, 0.99, 1)])
+def test_a_split_keeps_whole_images_out_and_never_all(n, fraction, held_out):
+    train, validation = autoencoder.split(np.random.default_rng(0), n, fraction)
+    assert len(validation) == held_out
+    assert sorted([*train, *validation]) == list(range(n)) and (np.diff(train) > 0).all()
+
+
+def test_a_lone_image_validates_itself():
+    assert [part.tolist() for part in autoencoder.split(np.random.default_rng(0), 1, 0.5)] == [[0], [0]]
+
+
+def test_a_check_names_the_first_thing_that_is_wrong():
+    autoencoder.check(low_rank_features(2), 0.1, words=1)
+    with pytest.raises(ValueError, match="words must be at least 1, not 0"):
+        autoencoder.check(low_rank_features(2), 0.1, epochs=1, words=0)
+    for fraction in (0, 1, float("nan")):
+        with pytest.raises(ValueError, match="validation_fraction must lie between 0 and 1"):
+            autoencoder.check(low_rank_features(2), fraction)
+    with pytest.raises(ValueError, match=r"shape \(N, C, H, W\), not \(0, 12, 4, 4\)"):
+        autoencoder.check(low_rank_features(0), 0.1)

@@ -4,18 +4,18 @@ import re
 import pytest
 from conftest import ROOT, build_book, copy_book, pages
 
-from texad.artifacts import STAGES
+from texad.artifacts import STAGES, STUDIES
 from texad.book import pages as book_pages
 
-PAGES_WITH_NUMBERS = ("intro", "comparison", "hits_and_misses", "01-", "02-", "02_", "03_", "04_", "05_")
+PAGES_WITH_NUMBERS = ("intro", "comparison", "hits_and_misses", "01-", "02-", "02_", "03_", "04_", "05_", "06_", "07_", "08_", "real_surfaces")
 
 
 def test_there_is_a_page_for_each_chapter_each_category_and_each_text(built):
     names = {page.relative_to(built / "book").as_posix() for page in (built / "book").rglob("*.html")}
     assert names == {
         *(f"{text.stem}.html" for text in (ROOT / "book").glob("*.md")),
-        *(f"run/chapters/{stage}.html" for stage in STAGES),
-        "run/comparison.html", "run/hits_and_misses.html",
+        *(f"run/chapters/{stage}.html" for stage in STAGES + STUDIES),
+        "run/comparison.html", "run/hits_and_misses.html", "run/real_surfaces.html",
         "run/results/01-brushed-b-nusual.html", "run/results/02-steel.html",
     }  # fmt: skip
 

@@ -8,11 +8,12 @@ import jupytext
 import nbclient
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import LEAD, ROOT
 
-from texad.artifacts import STAGES
+from texad.artifacts import STAGES, STUDIES
 
 NOTEBOOKS = ROOT / "notebooks"
+CHAPTERS = STAGES + STUDIES
 
 
 def papermill(stage, out, *parameters, **options) -> subprocess.CompletedProcess:
@@ -21,12 +22,12 @@ def papermill(stage, out, *parameters, **options) -> subprocess.CompletedProcess
     return subprocess.run([*map(str, command), *map(str, pairs)], capture_output=True, text=True, timeout=120, **options)
 
 
-def test_there_is_a_notebook_for_each_stage_and_no_other():
-    assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == list(STAGES)
-    assert sorted(path.stem for path in NOTEBOOKS.glob("*.py")) == list(STAGES)
+def test_there_is_a_notebook_for_each_stage_and_study_and_no_other():
+    assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == list(CHAPTERS)
+    assert sorted(path.stem for path in NOTEBOOKS.glob("*.py")) == list(CHAPTERS)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CHAPTERS)
 def test_pairs_are_in_sync(stage):
     script = jupytext.read(NOTEBOOKS / f"{stage}.py")
     notebook = nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4)
@@ -38,7 +39,7 @@ def test_pairs_are_in_sync(stage):
     assert essence(script.cells) == essence(notebook.cells), "run make sync"
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CHAPTERS)
 def test_notebooks_carry_no_outputs(stage):
     notebook = nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4)
     nbformat.validate(notebook)
@@ -62,7 +63,7 @@ def results_in_prose(text: str) -> list[str]:
     return re.findall(r"\d+\.\d+|\d+ ?%|\b\d+ (?:out )?of \d+", text)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CHAPTERS)
 def test_no_result_is_typed_into_the_prose(stage):
     for cell in nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4).cells:
         if cell.cell_type == "markdown":
@@ -75,7 +76,7 @@ def test_the_rule_for_results_catches_them():
     assert not results_in_prose("0.5 is guessing; $k = 0.1$, `0.25`, 14 × 14 places, [a](b/1.2.html)")
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CHAPTERS)
 def test_chapters_have_all_their_parts(stage):
     text = "\n".join(cell.source for cell in nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4).cells)
     for part in ("You will learn", "![", "What could go wrong", "*What to look for:*", "## Exercises", "## Quiz", "## Recap", "**Further reading.**"):
@@ -83,18 +84,18 @@ def test_chapters_have_all_their_parts(stage):
     assert text.count("{exercise}") == text.count("{solution-start}") == text.count("{solution-end}") >= 2
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CHAPTERS)
 def test_every_solution_runs(finished, stage):
     """papermill stops at an error, so a notebook that has come to its end has run its solutions; here, that they were in it."""
     out, result = finished
     assert result.returncode == 0
-    notebook = nbformat.read(out / "surfaces" / "steel" / "notebooks" / f"{stage}.ipynb", as_version=4)
+    notebook = nbformat.read(out / "surfaces" / LEAD / "notebooks" / f"{stage}.ipynb", as_version=4)
     solutions = [cell for cell in notebook.cells if cell.cell_type == "code" and "solution" in cell.metadata.get("tags", [])]
     assert len(solutions) >= 2
     assert all(cell.execution_count and not any(o.output_type == "error" for o in cell.outputs) for cell in solutions)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CHAPTERS)
 def test_code_fits_the_page(stage):
     for cell in nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4).cells:
         if cell.cell_type == "code" and "remove-input" not in cell.metadata.get("tags", []):
@@ -104,10 +105,10 @@ def test_code_fits_the_page(stage):
 def shows_a_picture(source: str) -> bool:
     last = ast.parse(source).body[-1:]
     shown = ast.unparse(last[0].value) if last and isinstance(last[0], ast.Expr) else ""
-    return shown == "figure" or shown.startswith(("plotting.", "heatmaps("))
+    return shown == "figure" or shown.startswith(("plotting.", "studies.", "heatmaps("))
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CHAPTERS)
 def test_pictures_have_captions_and_alternative_texts(stage):
     cells = nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4).cells
     pictures = [cell for cell in cells if cell.cell_type == "code" and shows_a_picture(cell.source)]
@@ -130,6 +131,15 @@ def test_a_notebook_says_which_one_to_run_first(surfaces, tmp_path, position):
     result = papermill(STAGES[position], tmp_path / "x.ipynb", *parameters)
     assert result.returncode != 0
     assert any(line.startswith("RunError") and "01_preprocessing.ipynb" in line for line in result.stderr.splitlines())
+
+
+def test_an_unknown_detector_is_one_line_that_names_those_there_are(surfaces, tmp_path):
+    parameters = ("dataset", surfaces), ("category", "steel"), ("runs", tmp_path / "runs"), ("detector", "extendet")
+    result = papermill("03_autoencoder_training", tmp_path / "x.ipynb", *parameters)
+    assert result.returncode != 0
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("RunError")]
+    assert line == "RunError: detector must be published or extended, not 'extendet'"
+    assert not (tmp_path / "runs").exists()
 
 
 def test_run_all_from_the_notebooks_folder_and_papermill_from_another_share_the_run_folder(tmp_path):

@@ -2,10 +2,12 @@ import ast
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import LEAD, ROOT
 
 from texad import quiz
-from texad.artifacts import STAGES
+from texad.artifacts import STAGES, STUDIES
+
+CHAPTERS = STAGES + STUDIES
 
 
 def questions_in(stage) -> list[ast.Call]:
@@ -17,7 +19,7 @@ def questions_in(stage) -> list[ast.Call]:
     return [call for call in calls if ast.unparse(call.func) == "quiz.Question"]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CHAPTERS)
 def test_every_chapter_has_a_quiz_and_its_numbers_are_computed(stage):
     """A right answer with a digit in it must be an expression, so that it is computed in every run and cannot be wrong."""
     found = questions_in(stage)
@@ -29,10 +31,10 @@ def test_every_chapter_has_a_quiz_and_its_numbers_are_computed(stage):
         assert not isinstance(right, ast.JoinedStr) or any(isinstance(part, ast.FormattedValue) for part in right.values), text
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CHAPTERS)
 def test_every_quiz_is_shown_in_the_run(finished, stage):
     out, _ = finished
-    notebook = nbformat.read(out / "surfaces" / "steel" / "notebooks" / f"{stage}.ipynb", as_version=4)
+    notebook = nbformat.read(out / "surfaces" / LEAD / "notebooks" / f"{stage}.ipynb", as_version=4)
     shown = [output.data["text/html"] for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output and "texad-quiz" in output.data.get("text/html", "")]
     assert len(shown) == 1
     assert shown[0].count("<fieldset>") == len(questions_in(stage)) == shown[0].count('class="remark right"')

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import needs_shared
 
-from texad import autoencoder, features, scoring, weights
+from texad import autoencoder, extended, features, scoring, weights
 from texad.autoencoder import Autoencoder
 
 RNG = np.random.default_rng(0)
@@ -31,6 +31,40 @@ def test_other_reading_averages_over_channels_first():
     expected = [np.mean(sorted(image.mean(axis=0).ravel().tolist(), reverse=True)[:3]) for image in errors]
     np.testing.assert_allclose(scoring.image_score(errors, top_k=3, reduction="channel_mean"), expected, rtol=1e-6)
     assert not np.allclose(scoring.image_score(errors, top_k=3), expected)
+
+
+def test_the_extended_reading_adds_the_mean_of_the_whole_anomaly_map_by_hand():
+    errors = np.array([[[[1.0, 2.0], [3.0, 4.0]], [[3.0, 0.0], [1.0, 8.0]]]])  # one image, two channels: A = 2, 1, 2, 6
+    assert scoring.image_score(errors, top_k=2, reduction="local_and_global").tolist() == [(6 + 2) / 2 + (2 + 1 + 2 + 6) / 4]
+    assert scoring.image_score(errors, top_k=4, reduction="local_and_global").tolist() == [2 * 11 / 4]
+
+
+def test_without_a_reduction_the_score_is_the_detectors_own():
+    published = Autoencoder(channels=5, hidden=4, bottleneck=2).eval()
+    fitted, _ = extended.fit(F, bottleneck=2, words=4, epochs=1, progress=False)
+    assert (published.reduction, fitted.reduction) == ("none", "local_and_global")
+    for detector in (published, fitted):
+        own, _ = scoring.score_features(detector, F, top_k=3, progress=False)
+        named, maps = scoring.score_features(detector, F, top_k=3, reduction=detector.reduction, progress=False)
+        np.testing.assert_array_equal(own, named)
+        other, _ = scoring.score_features(detector, F, top_k=3, reduction="channel_mean", progress=False)
+        assert not np.allclose(own, other)
+    np.testing.assert_allclose(own, other + maps.mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_the_published_detector_sees_the_features_as_they_are():
+    published = Autoencoder(channels=5, hidden=4, bottleneck=2)
+    np.testing.assert_array_equal(scoring.prepare(published, F), F)
+
+
+@pytest.mark.parametrize(
+    ("n", "alpha", "rule"),
+    [(0, 0.05, "sigma"), (1, 0.05, "sigma"), (2, 0.05, "held_out"), (18, 0.05, "held_out"), (19, 0.05, "conformal"), (19, 0.01, "held_out")],
+)
+def test_the_rule_of_the_extended_detector_is_the_best_for_which_there_are_images_enough(n, alpha, rule):
+    assert scoring.default_rule("extended", n, alpha) == rule
+    assert scoring.default_rule("published", n, alpha) == "sigma"
+    scoring.check_rule(rule, n, alpha)  # what it chooses can be used
 
 
 def test_anomaly_map_is_the_mean_over_channels():
@@ -64,7 +98,7 @@ def test_top_k_out_of_range_is_refused(top_k):
 
 
 def test_unknown_reduction_is_refused():
-    with pytest.raises(ValueError, match="none, channel_mean"):
+    with pytest.raises(ValueError, match="none, channel_mean, local_and_global"):
         scoring.image_score(F, reduction="median")
 
 

@@ -14,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT, build_book, copy_book, pages
 
-from texad.artifacts import STAGES
+from texad.artifacts import STAGES, STUDIES
 from texad.book.mathml import MathError, to_mathml
 from texad.book.repository import links, source_of
 
@@ -287,7 +287,7 @@ def test_with_an_address_pages_link_to_their_source_and_chapters_can_be_run(fini
         text = page.read_text()
         own = re.findall(r'<a href="([^"]*)">([^<]*)</a>', "".join(re.findall(r'<nav class="texad-links".*?</nav>', text)))
         offered = {title: address for address, title in own}
-        is_chapter = page.stem in STAGES
+        is_chapter = page.stem in STAGES + STUDIES
         assert text.count("mybinder.org") == text.count("colab.research") == is_chapter, name  # no second button of the theme
         if is_chapter:
             assert offered["Open in Binder"].endswith(f"/somebody/texad/main?urlpath=lab/tree/notebooks/{page.stem}.ipynb")

@@ -5,7 +5,7 @@ import pytest
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from texad.artifacts import STAGES
+from texad.artifacts import STAGES, STUDIES
 from texad.book import student
 
 EXERCISE = "Some words.\n\n```{exercise} Other widths\n:label: widths\n\nTry *another* width.\n```"
@@ -164,7 +164,7 @@ def test_the_command_makes_a_notebook_of_each_chapter(tmp_path, capsys):
     digests = [hashlib.sha256(file.read_bytes()).digest() for file in sources]
     assert student.main(["--out", str(tmp_path / "student")]) == 0
     assert str(tmp_path / "student") in capsys.readouterr().out
-    assert [file.stem for file in sorted((tmp_path / "student").iterdir())] == list(STAGES)
+    assert [file.stem for file in sorted((tmp_path / "student").iterdir())] == list(STAGES + STUDIES)
     for file in (tmp_path / "student").iterdir():
         written = nbformat.read(file, as_version=4)
         nbformat.validate(written)

@@ -8,9 +8,10 @@ from texad import __version__
 DESCRIPTION = """\
 Texture anomaly detection with ResNet-50 features and an autoencoder.
 
-`texad run` executes the five notebooks of the book for each category of a data set, by papermill, and leaves
+`texad run` executes chapters 1 to 5 of the book for each category of a data set, by papermill, and leaves
 DIR/<data set>/<category>/ with the executed notebooks, scores.csv, metrics.json and the five figures, and
-DIR/summary.csv and summary.json for all of them."""
+DIR/summary.csv and summary.json for all of them. With --studies, chapters 6 to 8 follow for one category.
+`texad record` keeps the results of runs on real surfaces for the book."""
 
 EXAMPLES = """\
 examples:
@@ -18,8 +19,11 @@ examples:
   python -m texad run --dataset mvtec --category leather       MVTec AD (a download of 4.9 GB, once)
   python -m texad run --dataset /data/surfaces --jobs 2        each sub-folder laid out as MVTec AD lays out a category
   python -m texad run --category tile -p bottleneck 32         with another width of the autoencoder's bottleneck
+  python -m texad run -p detector extended                     the stronger detector of chapter 8
+  python -m texad run -p rule conformal -p alpha 0.1           a threshold for one false alarm in ten good images, at most
+  python -m texad run --studies                                chapters 6 to 8, too
 
-A run that was interrupted goes on where it stopped. The exit status is 1 if a category failed, 2 if nothing could be run."""
+A run that was interrupted goes on where it stopped. The exit status is 1 if a category or a study failed, 2 if nothing could be run."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,29 +49,47 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--studies", action="store_true", help="then run chapters 6 to 8 too, for one category: leather, else the first")
     run.add_argument("--quiet", action="store_true", help="no progress bars")
+    record = commands.add_parser(
+        "record",
+        help="keep the results of runs on real surfaces for the book",
+        description="Write the results of finished runs on real surfaces to one small file, which the book shows where the data are absent.",
+    )
+    record.add_argument("runs", nargs="+", metavar="RUNS", help="folder that texad run --out has filled; one for each seed and detector")
+    record.add_argument("--to", default=None, metavar="FILE", help="where to write (default: book/real_surfaces.json)")
     return top
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parser().parse_args(arguments)
-    from texad import artifacts, batch  # only now: importing torch takes seconds, --help should not
-
     try:
-        rows = batch.run(
-            options.dataset,
-            options.category,
-            options.weights,
-            options.out or artifacts.runs_root(),
-            options.jobs,
-            options.seed,
-            dict(options.p),
-            options.studies,
-            progress=not options.quiet,
-        )
+        return _record(options) if options.command == "record" else _run(options)
     except (ValueError, OSError) as error:
         print(f"texad: {error}", file=sys.stderr)
         return 2
+
+
+def _record(options: argparse.Namespace) -> int:
+    from texad.book import record  # only now: importing torch takes seconds, --help should not
+
+    print(record.record(options.runs, options.to))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from texad import artifacts, batch
+
+    rows = batch.run(
+        options.dataset,
+        options.category,
+        options.weights,
+        options.out or artifacts.runs_root(),
+        options.jobs,
+        options.seed,
+        dict(options.p),
+        options.studies,
+        progress=not options.quiet,
+    )
     print(batch.table(rows))
     failures = [row for row in rows if row["error"]]
     for row in failures:

@@ -161,7 +161,8 @@ def run_category(job: Job, report: Callable[[str, int], None]) -> dict:
     metrics = read_json(run.folder / "metrics.json")
     seconds = sum(entry["seconds"] for stage, entry in run.read()["stages"].items() if stage in STAGES)
     row |= {name: metrics[name] for name in ("image_auroc", "precision", "recall", "f1")}
-    return row | {"images": metrics["n_train"] + metrics["n_test"], "seconds": round(seconds, 1)}
+    images = sum(metrics[name] for name in ("n_train", "n_calibration", "n_test"))
+    return row | {"images": images, "seconds": round(seconds, 1)}
 
 
 def is_current(

@@ -65,7 +65,7 @@ def auroc_interval(labels: np.ndarray, scores: np.ndarray, confidence: float = 0
     Where it is 0, as at an AUROC of exactly 1, the interval would have no width, as if twenty images could prove perfection; and
     with one image of a kind it is not defined. There the interval is Newcombe's ("Confidence intervals for an effect size
     measure based on the Mann-Whitney statistic, part 2", Statistics in Medicine 2006, method 5): all areas θ with
-    |estimate − θ| <= z · √V(θ), where V is Hanley and McNeil's variance.
+    abs(estimate − θ) <= z · √V(θ), where V is Hanley and McNeil's variance.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
     """Confidence interval of a share, such as 3 false alarms among 40 good images.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the American Statistical
-    Association 1927: all shares p with |observed − p| <= z · √(p (1 − p) / total). It has a width even at 0 of 40.
+    Association 1927: all shares p with abs(observed − p) <= z · √(p (1 − p) / total). It has a width even at 0 of 40.
 
     Parameters
     ----------

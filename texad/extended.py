@@ -1,13 +1,13 @@
 """The extended detector: an autoencoder whose code is one of a few thousand words.
 
 The published autoencoder may say anything in its code, and so it can describe many a defect well enough to rebuild it. This one may
-say only what a normal surface has said before: the code of a place is replaced by the nearest of 8192 typical codes, the *words*
+say only what a normal surface has said before: the code of a place is replaced by the nearest of 16384 typical codes, the *words*
 (vector quantization, as in VQ-VAE), and rebuilt from the word. Encoder and decoder are linear, and the best linear ones are known without
 training: the principal components. What is trained are the words, by k-means, which makes the same loss small as the published training.
 
-Around it: each place is averaged with its neighbours, so that its vector is less noisy; errors are measured in units of what is
-normal for their place on held-out images, since image borders are always harder; and the score adds what is wrong everywhere to what is wrong
-somewhere. What is stored has one size, however many images there were.
+Around it: each place is averaged with its neighbours, so that its vector is less noisy, if neighbours resemble each other; errors are
+measured in units of what is normal for their place on held-out images, since image borders are always harder; and the score adds what
+is wrong everywhere to what is wrong somewhere. What is stored has one size, however many images there were.
 
 Neural discrete representation learning, van den Oord, Vinyals, Kavukcuoglu, 2017, arXiv:1711.00937. Principal components as the best linear
 autoencoder: Baldi and Hornik, Neural Networks 2, 1989. Averages of neighbours: PatchCore, Roth et al., 2022, arXiv:2106.08265.
@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from texad import autoencoder
 
-WORDS = 8192
+WORDS = 16384
 BLOCK = 64  # images in memory at a time
+KEPT = 1 / 3  # average neighbours if so much of the variance within an image survives it; of unrelated neighbours 9/64 would
 SHRINKAGE = 10  # a place's normal error counts as if so many more images had shown the mean of all places
 
 
@@ -42,21 +43,23 @@ class QuantizedAutoencoder(nn.Module):
         How many there are.
     height, width : int
         H and W: the errors of each place have a unit of their own.
+    averaged : bool
+        Does it see each place averaged with its neighbours?
     """
 
     reduction = "local_and_global"  # its score, see scoring.image_score
 
-    def __init__(self, channels: int, bottleneck: int, words: int, height: int, width: int):
+    def __init__(self, channels: int, bottleneck: int, words: int, height: int, width: int, averaged: bool = True):
         super().__init__()
-        self.widths = {"channels": channels, "bottleneck": bottleneck, "words": words, "height": height, "width": width}
+        self.widths = {"channels": channels, "bottleneck": bottleneck, "words": words, "height": height, "width": width, "averaged": int(averaged)}
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("components", torch.zeros(channels, bottleneck))  # orthonormal columns
         self.register_buffer("codebook", torch.zeros(words, bottleneck))
         self.register_buffer("unit", torch.ones(height, width))  # root of the normal mean squared error of each place
 
     def prepare(self, features: torch.Tensor) -> torch.Tensor:
-        """What the autoencoder sees, (N, C, H, W): the mean of each place's 3 x 3 neighbourhood, in the place's unit of error."""
-        return functional.avg_pool2d(features, 3, stride=1, padding=1, count_include_pad=False) / self.unit
+        """What the autoencoder sees, (N, C, H, W): places, averaged with their neighbours or not, in the place's unit of error."""
+        return (average(features) if self.widths["averaged"] else features) / self.unit
 
     def forward(self, prepared: torch.Tensor) -> torch.Tensor:
         """Reconstruct prepared feature maps: (N, C, H, W) in, the same shape out."""
@@ -78,6 +81,15 @@ class QuantizedAutoencoder(nn.Module):
         return torch.cat([torch.addmm(half, part, self.codebook.T, alpha=-1).argmin(dim=1) for part in codes.split(batch_size)])
 
 
+def average(features: torch.Tensor) -> torch.Tensor:
+    """Each place's mean with its neighbours, (N, C, H, W).
+
+    Two means of 2 x 2 places after one another weigh a place 4, its neighbours 2, and those at its corners 1.
+    """
+    corners = functional.avg_pool2d(features, 2, stride=1, padding=1, count_include_pad=False)  # (N, C, H + 1, W + 1)
+    return functional.avg_pool2d(corners, 2, stride=1)
+
+
 @torch.inference_mode()
 def fit(
     features: np.ndarray,
@@ -85,17 +97,19 @@ def fit(
     bottleneck: int = 256,
     words: int = WORDS,
     epochs: int = 15,
+    averaged: bool | None = None,
     validation_fraction: float = 0.1,
-    patience: int = 3,
+    patience: int = 1,
     min_improvement: float = 0.01,
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[QuantizedAutoencoder, pd.DataFrame]:
     """Learn components, words and the normal error of each place from defect-free images.
 
-    The words start as codes of random places. In each epoch every code pulls its nearest word towards itself, the less the more
-    codes that word has drawn before, so that a word ends as the mean of its codes (mini-batch k-means: Sculley, "Web-scale k-means clustering",
-    2010). The loss is that of `autoencoder.fit`: the squared error of a whole feature map, averaged over the images.
+    Neighbouring places of a good description see much the same, and their mean is less noisy. Where most of the variance within an image
+    would be averaged away, neighbours differ for good reason, and are not averaged. The words start as codes of random places. In each
+    epoch every code pulls its nearest word towards itself, the less the more codes that word has drawn before, so that a word ends as the
+    mean of its codes (mini-batch k-means: Sculley, "Web-scale k-means clustering", 2010). The loss is that of `autoencoder.fit`: the squared error of a whole feature map, averaged over the images.
 
     Parameters
     ----------
@@ -103,10 +117,13 @@ def fit(
         Of defect-free training images. May be memory-mapped.
     bottleneck : int, default 256
         At most C.
-    words : int, default 8192
+    words : int, default 16384
         The size of what is stored depends on it, and not on N. With fewer places than words, some words are the same.
+    averaged : bool, optional
+        Average neighbours? Decided from the features by default, see above.
     epochs, validation_fraction, patience, min_improvement, seed, progress
-        As in `autoencoder.fit`. On the held-out images the normal error of each place is measured, too.
+        As in `autoencoder.fit`; words settle sooner than weights, hence the smaller patience. On the held-out images the normal error of
+        each place is measured, too.
 
     Returns
     -------
@@ -129,12 +146,20 @@ def fit(
     rng = np.random.default_rng(seed)
     train, validation = autoencoder.split(rng, n_images, validation_fraction)
 
-    def blocks(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C), of at most BLOCK images
+    def maps(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, C, H, W), of at most BLOCK images
         for start in range(0, len(images), BLOCK):
-            block = torch.from_numpy(features[np.sort(images[start : start + BLOCK])]).to(device)
+            yield torch.from_numpy(features[np.sort(images[start : start + BLOCK])]).to(device)
+
+    def blocks(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C)
+        for block in maps(images):
             yield quantized.prepare(block).permute(0, 2, 3, 1).reshape(-1, channels)
 
-    sample = torch.cat(list(blocks(rng.permutation(train)[: 3 * BLOCK])))  # enough for a covariance of 1024 channels
+    some = rng.permutation(train)[: 3 * BLOCK]  # enough for a covariance of 1024 channels
+    if averaged is None:
+        before, after = torch.tensor([[_spread(block), _spread(average(block))] for block in maps(some)]).sum(dim=0)
+        averaged = bool(after >= KEPT * before)
+    quantized.widths["averaged"] = int(averaged)
+    sample = torch.cat(list(blocks(some)))
     if not torch.isfinite(sample).all():
         raise ValueError("features must be finite")
     quantized.mean.copy_(sample.mean(dim=0))
@@ -175,6 +200,11 @@ def fit(
     normal = (error + SHRINKAGE * error.mean() / len(validation)) / (len(validation) + SHRINKAGE)
     quantized.unit.copy_(normal.clamp(min=floor).sqrt())
     return quantized.cpu(), pd.DataFrame(history)
+
+
+def _spread(block: torch.Tensor) -> float:
+    """By how much the places within an image differ: their variance, added up over images and channels."""
+    return float(block.var(dim=(2, 3), correction=0).sum())
 
 
 def _principal_components(centred: torch.Tensor, n: int) -> torch.Tensor:

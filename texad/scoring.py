@@ -248,14 +248,10 @@ def thresholds(
 
     Parameters
     ----------
-    train_scores : ndarray, shape (N,)
-        Of the images that the autoencoder was fit to.
-    calibration_scores : ndarray, shape (n,)
-        Of defect-free images that it was not fit to; may be empty.
+    train_scores, calibration_scores : ndarray, shape (N,) and (n,)
+        Of defect-free images that the autoencoder was fit to, and was not fit to; the latter may be empty.
     n_sigma : float, default 3.0
-        Of "sigma" and "held_out".
     alpha : float, default 0.05
-        Of "conformal".
 
     Returns
     -------
@@ -276,21 +272,10 @@ def thresholds(
 
 
 def default_rule(detector: str, n_calibration: int, alpha: float = 0.05) -> str:
-    """The rule that decides if the user names none.
+    """The rule, one of `RULES`, that decides if the user names none.
 
-    Parameters
-    ----------
-    detector : {"published", "extended"}
-        The published method is kept as it was published: "sigma". The extended detector knows its own training images too well for
-        that, and takes the first of "conformal", "held_out" and "sigma" for which there are calibration images enough.
-    n_calibration : int
-        How many calibration images there are.
-    alpha : float, default 0.05
-
-    Returns
-    -------
-    str
-        One of `RULES`.
+    The published method is kept as it was published: "sigma". The extended detector knows its own training images too well for
+    that, and takes the first of "conformal", "held_out" and "sigma" for which there are calibration images enough.
     """
     wanted = ("sigma",) if detector == "published" else ("conformal", "held_out", "sigma")
     return next(rule for rule in wanted if n_calibration >= _fewest(rule, alpha))
@@ -304,7 +289,6 @@ def check_rule(rule: str, n_calibration: int, alpha: float = 0.05) -> None:
     rule : str
         One of `RULES`.
     n_calibration : int
-        How many calibration images there are.
     alpha : float, default 0.05
 
     Raises

@@ -7,6 +7,7 @@ The prose of the book is fixed; its results are not. `assemble` takes the run th
     results/*.md          a page for each category, whatever its name, with the five figures
     comparison.md         all categories side by side
     hits_and_misses.md    what was found, what was missed, what was nearly so
+    real_surfaces.md      results on photographs, of this run or recorded earlier
     data_gallery.md       the part of the page on data that shows them
     lead_*.md             the pictures and lines that the introduction includes
 """
@@ -97,7 +98,7 @@ def assemble(runs: Path, folder: Path) -> None:
     Raises
     ------
     NoRunError
-        If there is no finished run.
+        If there is no finished run, or what is known of real surfaces is damaged.
     """
     try:
         summary = read_json(runs / "summary.json")
@@ -125,6 +126,7 @@ def assemble(runs: Path, folder: Path) -> None:
         _write(own.with_suffix(".md"), _results_page(run, own.name, summary))
     _write(folder / "comparison.md", _comparison_page(summary, stems, folder))
     _write(folder / "hits_and_misses.md", _hits_page(summary, finished, stems, folder))
+    _write(folder / "real_surfaces.md", _real_page(runs, folder))
     _write(folder / "data_gallery.md", _data_gallery(finished, stems, folder))
     for name, text in _lead(finished[lead], summary, folder).items():
         _write(folder / f"lead_{name}.md", text)
@@ -261,6 +263,15 @@ def _hits_page(summary: dict, finished: dict[str, FinishedRun], stems: dict[str,
         except PicturesGoneError:
             parts.append(_gone(category))
     return _page(parts)
+
+
+def _real_page(runs: Path, folder: Path) -> str:
+    from texad.book import real  # only now: it is made of the parts of pages below
+
+    try:
+        return real.page(runs, folder)
+    except RunError as error:
+        raise NoRunError(str(error)) from None
 
 
 def _counts(confusion: dict[str, int]) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from texad.artifacts import STAGES
+from texad.artifacts import STAGES, STUDIES
 
 # how a host's addresses of files begin, after the repository and before the branch; most do as GitHub
 FILES = {"gitlab": "-/blob", "codeberg": "src/branch", "gitea": "src/branch", "bitbucket": "src"}
@@ -53,7 +53,7 @@ def links(url: str, branch: str, source: str) -> list[tuple[str, str]]:
 def source_of(page: str, file: str) -> str | None:
     """Path in the repository of what a page was made of; None for pages that a run has written."""
     path = PurePosixPath(page)
-    if path.parent == PurePosixPath("book/run/chapters") and path.name in STAGES:
+    if path.parent == PurePosixPath("book/run/chapters") and path.name in STAGES + STUDIES:
         return f"notebooks/{path.name}.ipynb"
     return None if path.is_relative_to("book/run") else file
 
