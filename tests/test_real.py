@@ -112,7 +112,6 @@ def test_a_record_says_what_was_found_and_where_it_comes_from(content):
     run = content["runs"][0]
     assert (run["dataset"], run["category"], run["n_train"], run["n_calibration"], run["n_test"]) == ("photographs", "tile", 80, 20, 40)
     assert (run["data_sha256"], run["weights"]) == ("a" * 64, {"name": "resnet50.pth", "sha256": "b" * 64})
-    assert run["seconds"] == 70  # 30 of chapter 3, 40 of chapter 4
     assert run["metrics"]["image_auroc_interval"] == [0.74, 0.83]
     assert run["metrics"]["aupro"] == 0.123457  # six digits
     assert run["metrics"]["decisions_by_rule"]["sigma"] == {"threshold": 2.5, **decisions(0.1, 0.3)}
@@ -222,7 +221,7 @@ RUN = ("runs", 0)
         broken([*RUN, "data_sha256"], "a" * 12), broken([*RUN, "weights", "sha256"]), broken([*RUN, "weights", "name"], "/home/me/w.pth"),
         broken([*RUN, "detector"], "other"), broken([*RUN, "rule"], None), broken([*RUN, "alpha"], 0), broken([*RUN, "seed"], "0"),
         broken([*RUN, "n_test"], -1), broken([*RUN, "command"], "python -m texad run --dataset /home/me"), broken([*RUN, "versions", "torch"]),
-        broken([*RUN, "seconds"]), broken([*RUN, "metrics", "image_auroc"], 1.5), broken([*RUN, "metrics", "aupro"]),
+        broken([*RUN, "metrics", "image_auroc"], 1.5), broken([*RUN, "metrics", "aupro"]),
         broken([*RUN, "metrics", "image_auroc_interval"], [0.5]), broken([*RUN, "metrics", "miss_rate"], "none"),
         broken([*RUN, "metrics", "confusion", "fp"], 0.5), broken([*RUN, "metrics", "auroc_by_defect", "crack"], 2),
         broken([*RUN, "metrics", "auroc_by_defect", "a/b"], 0.5), broken([*RUN, "metrics", "decisions_by_rule", "sigma", "threshold"]),
@@ -262,7 +261,6 @@ def test_without_real_surfaces_the_page_shows_the_record_and_its_provenance(tmp_
     assert cells(page, "False alarms, `sigma`") == [["10.0%", "10.0%"]]
     assert cells(page, "Misses, `held_out`") == [["50.0%", "50.0%"]]
     assert cells(page, r"Misses, `conformal` ($\alpha$ = 0.05)") == [["–", "–"]]
-    assert cells(page, "Seconds to fit and to score") == [["70", "70"]]
     assert cells(page, "crack") == [["0.925 (0.900 to 0.950)", "0.915"]]
     assert cells(page, "fray") == [["0.500 (0.400 to 0.600)", "0.970"]]
     for fact in ("sha256 `aaaaaaaaaaaa…`", r"resnet50\.pth, sha256 `bbbbbbbbbbbb…`", r"torch 2\.14\.1", "`book/real_surfaces.json`", "80 good images"):

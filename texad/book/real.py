@@ -141,7 +141,7 @@ def _measures(detectors: dict[str, list[dict]]) -> list[tuple[str, ...]]:
         promise = f" ($\\alpha$ = {', '.join(alphas)})" if rule == "conformal" and alphas else ""
         for label, rate in (("False alarms", "false_alarm_rate"), ("Misses", "miss_rate")):
             rows.append(row(f"{label}, `{rule}`{promise}", lambda runs, rule=rule, rate=rate: _percent(_mean(_at(runs, rule, rate)))))
-    return [*rows, row("Seconds to fit and to score", lambda runs: f"{_mean([run['seconds'] for run in runs]):.0f}")]
+    return rows
 
 
 def _losses(name: str, detectors: dict[str, list[dict]], kinds: list[str]) -> str:

@@ -72,7 +72,6 @@ _RUN = {
     "command": {"type": "string", "pattern": r"\Apython -m texad run [^/]+\Z"},
     "versions": _object({"texad": _NAME, "python": _NAME, "torch": _NAME}),
     "metrics": _object(_METRICS),
-    "seconds": {"type": "number", "minimum": 0},  # to fit and to score: chapters 3 and 4
     "comparison": {"type": "array", "items": _COMPARED},  # of chapter 6, if it ran
 }
 SCHEMA = _object(
@@ -186,7 +185,6 @@ def _entry(run: FinishedRun) -> dict:
         "parameters": parameters,
         "versions": {name: content["versions"][name] for name in ("texad", "python", "torch")},
         "metrics": {name: metrics.get(name) for name in _METRICS},
-        "seconds": sum(stages[stage]["seconds"] for stage in STAGES[2:4]),
         "comparison": _read_comparison(compared) if run.is_finished(STUDIES[0]) and compared.is_file() else [],
     }
     for rule in (entry["metrics"]["decisions_by_rule"] or {}).values():
