@@ -109,7 +109,8 @@ def fit(
     Neighbouring places of a good description see much the same, and their mean is less noisy. Where most of the variance within an image
     would be averaged away, neighbours differ for good reason, and are not averaged. The words start as codes of random places. In each
     epoch every code pulls its nearest word towards itself, the less the more codes that word has drawn before, so that a word ends as the
-    mean of its codes (mini-batch k-means: Sculley, "Web-scale k-means clustering", 2010). The loss is that of `autoencoder.fit`: the squared error of a whole feature map, averaged over the images.
+    mean of its codes (mini-batch k-means: Sculley, "Web-scale k-means clustering", 2010). The loss is that of `autoencoder.fit`: the
+    squared error of a whole feature map, averaged over the images.
 
     Parameters
     ----------
