@@ -5,6 +5,7 @@ import pytest
 from conftest import ROOT, build_book, copy_book, pages
 
 from texad.artifacts import STAGES, STUDIES
+from texad.book import markdown
 from texad.book import pages as book_pages
 
 PAGES_WITH_NUMBERS = ("intro", "comparison", "hits_and_misses", "01-", "02-", "02_", "03_", "04_", "05_", "06_", "07_", "08_", "real_surfaces")
@@ -61,4 +62,4 @@ def test_names_of_categories_cannot_break_the_addresses_of_pages(name, slug):
 
 
 def test_names_of_categories_cannot_break_the_pages():
-    assert book_pages._text("a_b*c|d[e]") == r"a\_b\*c\|d\[e\]"
+    assert markdown.text("a_b*c|d[e]") == r"a\_b\*c\|d\[e\]"

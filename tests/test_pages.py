@@ -11,8 +11,8 @@ from conftest import write_category
 from PIL import Image
 
 from texad import datasets, evaluation
-from texad.artifacts import STAGES, Run, read_json, write_json
-from texad.book import gallery, pages
+from texad.artifacts import STAGES, STUDIES, Run, read_json, write_json
+from texad.book import gallery, markdown, pages
 from texad.book.gallery import FinishedRun, PicturesGoneError
 
 HOSTILE = "brushed <b>& {ü}nusual"
@@ -211,9 +211,28 @@ def test_pages_show_every_picture_that_was_made(tmp_path):
 
 def test_a_name_cannot_leave_the_alternative_text(tmp_path):
     hostile = 'a" # b: `c` $d$\n:width: 1px'
-    figure = pages._figure("x.jpg", pages._text(hostile), hostile)
+    figure = markdown.figure("x.jpg", markdown.text(hostile), hostile)
     assert figure.splitlines()[1] == ":alt: " + json.dumps(hostile)
     assert len(figure.splitlines()) == 6
+
+
+def test_a_study_made_by_hand_is_no_chapter(tmp_path):
+    """Whoever runs chapter 6 in JupyterLab and chapter 7 in a batch has an executed notebook of chapter 7 only."""
+    run = finished_run(tmp_path)
+    stages = run.read()["stages"]
+    run.write(stages=stages | {study: {"parameters": {}, "seconds": 1.0} for study in STUDIES[:2]})
+    nbformat.write(nbformat.v4.new_notebook(), run.folder / "notebooks" / f"{STUDIES[1]}.ipynb")
+    book = assembled(run)
+    assert sorted(file.stem for file in (book / "chapters").iterdir()) == [*STAGES, STUDIES[1]]
+
+
+def test_an_error_of_a_category_cannot_leave_its_fence(tmp_path):
+    book = assembled(finished_run(tmp_path))
+    summary = read_json(tmp_path / "runs" / "summary.json")
+    summary["categories"].append({"category": "wool", "error": "no image called ```\n# Title"})
+    write_json(tmp_path / "runs" / "summary.json", summary)
+    pages.assemble(tmp_path / "runs", book)
+    assert '````\n"no image called ```\\n# Title"\n````' in (book / "comparison.md").read_text()
 
 
 def test_a_data_set_that_is_gone_costs_the_pictures_and_nothing_else(tmp_path):
@@ -263,4 +282,4 @@ def test_without_pictures_there_is_no_explorer(tmp_path):
 
 def test_raw_html_cannot_close_its_fence():
     fragment = "<pre>\n````\n</pre>"
-    assert pages._raw(fragment).splitlines()[0] == "`````{raw} html" and pages._raw(fragment).splitlines()[-1] == "`````"
+    assert markdown.raw(fragment).splitlines()[0] == "`````{raw} html" and markdown.raw(fragment).splitlines()[-1] == "`````"

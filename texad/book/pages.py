@@ -23,10 +23,9 @@ import pandas as pd
 from texad import __version__, explorer, plotting
 from texad.artifacts import SPLITS, STAGES, STUDIES, RunError, read_json
 from texad.artifacts import lead as lead_category
-from texad.book import gallery
-from texad.book.gallery import FinishedRun, Picture, PicturesGoneError
+from texad.book import gallery, markdown, real
+from texad.book.gallery import FinishedRun, PicturesGoneError
 from texad.files import replacing
-from texad.weights import RANDOM_WARNING
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -114,7 +113,7 @@ def assemble(runs: Path, folder: Path) -> None:
     for stage in _chapters(finished[lead]):
         notebook = finished[lead].folder / "notebooks" / f"{stage}.ipynb"
         fragment = _explorer(finished[lead], f"../results/{stems[lead]}/pictures", stage)
-        _write(folder / "chapters" / f"{stage}.ipynb", _chapter(notebook, fragment))
+        markdown.write(folder / "chapters" / f"{stage}.ipynb", _chapter(notebook, fragment))
     for category, run in finished.items():
         own = folder / "results" / stems[category]
         shutil.copytree(run.folder / "figures", own, ignore=shutil.ignore_patterns(".*"))
@@ -123,13 +122,13 @@ def assemble(runs: Path, folder: Path) -> None:
             shutil.copy(run.folder / "figures" / FIGURES[0][0], own / "pictures")  # to see without scripts
         for name in ("scores.csv", "metrics.json"):
             shutil.copy(run.folder / name, own / name)
-        _write(own.with_suffix(".md"), _results_page(run, own.name, summary))
-    _write(folder / "comparison.md", _comparison_page(summary, stems, folder))
-    _write(folder / "hits_and_misses.md", _hits_page(summary, finished, stems, folder))
-    _write(folder / "real_surfaces.md", _real_page(runs, folder))
-    _write(folder / "data_gallery.md", _data_gallery(finished, stems, folder))
+        markdown.write(own.with_suffix(".md"), _results_page(run, own.name, summary))
+    markdown.write(folder / "comparison.md", _comparison_page(summary, stems, folder))
+    markdown.write(folder / "hits_and_misses.md", _hits_page(summary, finished, stems, folder))
+    markdown.write(folder / "real_surfaces.md", _real_page(runs, folder))
+    markdown.write(folder / "data_gallery.md", _data_gallery(finished, stems, folder))
     for name, text in _lead(finished[lead], summary, folder).items():
-        _write(folder / f"lead_{name}.md", text)
+        markdown.write(folder / f"lead_{name}.md", text)
 
 
 def copy_pictures(folder: Path, site: Path) -> None:
@@ -150,8 +149,9 @@ def copy_pictures(folder: Path, site: Path) -> None:
 
 
 def _chapters(run: FinishedRun) -> list[str]:
-    """The stages, and the studies that were made of this run as it is now."""
-    return [*STAGES, *(study for study in STUDIES if study in run.read()["stages"])]
+    """The stages, and the studies that the batch made of this run as it is now; those made by hand left no executed notebook."""
+    made = run.read()["stages"]
+    return [*STAGES, *(study for study in STUDIES if study in made and (run.folder / "notebooks" / f"{study}.ipynb").is_file())]
 
 
 def _chapter(executed: Path, fragment: str) -> str:
@@ -200,28 +200,28 @@ def _results_page(run: FinishedRun, stem: str, summary: dict) -> str:
     category, metrics = run.category, read_json(run.folder / "metrics.json")
     confusion = metrics["confusion"]
     rows = [
-        ("Image AUROC", _number(metrics["image_auroc"])),
-        ("Pixel AUROC", _number(metrics["pixel_auroc"])),
-        ("Accuracy", _number(metrics["accuracy"])),
-        ("Precision", _number(metrics["precision"])),
-        ("Recall", _number(metrics["recall"])),
-        ("F1", _number(metrics["f1"])),
+        ("Image AUROC", markdown.number(metrics["image_auroc"])),
+        ("Pixel AUROC", markdown.number(metrics["pixel_auroc"])),
+        ("Accuracy", markdown.number(metrics["accuracy"])),
+        ("Precision", markdown.number(metrics["precision"])),
+        ("Recall", markdown.number(metrics["recall"])),
+        ("F1", markdown.number(metrics["f1"])),
         ("Threshold", f"{metrics['threshold']:.4g}"),
         ("Images for training, for calibration, for testing", ", ".join(str(len(run.images(split))) for split in SPLITS)),
         ("Good images rejected", f"{confusion['fp']} of {confusion['tn'] + confusion['fp']}"),
         ("Defective images missed", f"{confusion['fn']} of {confusion['tp'] + confusion['fn']}"),
     ]
-    by_defect = [(_text(name), _number(value)) for name, value in metrics["auroc_by_defect"].items()]
-    parts = [f"# {_text(category)}", _provenance(summary), _warning(metrics["weights"])]
-    parts.append(_table(("Measure", "Value"), rows))
+    by_defect = [(markdown.text(name), markdown.number(value)) for name, value in metrics["auroc_by_defect"].items()]
+    parts = [f"# {markdown.text(category)}", _provenance(summary), markdown.warning(metrics["weights"])]
+    parts.append(markdown.table(("Measure", "Value"), rows))
     for i, (name, width, caption, alt) in enumerate(FIGURES, start=1):
-        parts.append(_figure(f"{stem}/{name}", f"Figure {i}. {caption}", alt, width))
+        parts.append(markdown.figure(f"{stem}/{name}", f"Figure {i}. {caption}", alt, width))
     if fragment := _explorer(run, f"{stem}/pictures", stem):
-        parts += ["## Move the threshold", "What would another {term}`threshold` have done? Try it.", _raw(fragment)]
+        parts += ["## Move the threshold", "What would another {term}`threshold` have done? Try it.", markdown.raw(fragment)]
     if by_defect:
-        parts += ["## AUROC of each kind of defect", _table(("Kind of defect", "AUROC against the good images"), by_defect)]
+        parts += ["## AUROC of each kind of defect", markdown.table(("Kind of defect", "AUROC against the good images"), by_defect)]
     parts.append(f"Download: {{download}}`scores.csv <{stem}/scores.csv>`, {{download}}`metrics.json <{stem}/metrics.json>`.")
-    return _page(parts)
+    return markdown.page(parts)
 
 
 def _comparison_page(summary: dict, stems: dict[str, str], folder: Path) -> str:
@@ -231,43 +231,41 @@ def _comparison_page(summary: dict, stems: dict[str, str], folder: Path) -> str:
     header = ("Category", "Images", "AUROC", "Precision", "Recall", "F1", "Seconds")
     rows = [
         (
-            f"[{_text(row['category'])}](results/{stems[row['category']]}.md)",
+            f"[{markdown.text(row['category'])}](results/{stems[row['category']]}.md)",
             str(row["images"]),
-            *(_number(row[name]) for name in ("image_auroc", "precision", "recall", "f1")),
+            *(markdown.number(row[name]) for name in ("image_auroc", "precision", "recall", "f1")),
             f"{row['seconds']:.0f}",
         )
         for row in done
     ]
     known = [row["image_auroc"] for row in done if row["image_auroc"] is not None]
-    parts = ["# All categories", _provenance(summary), _warning(summary["weights"])]
+    parts = ["# All categories", _provenance(summary), markdown.warning(summary["weights"])]
     alt = "A horizontal bar for each category, as long as its image AUROC; a dotted line marks guessing."
-    parts.append(_figure("comparison.svg", "Image AUROC of each category.", alt))
-    parts.append(_table(header, rows))
+    parts.append(markdown.figure("comparison.svg", "Image AUROC of each category.", alt))
+    parts.append(markdown.table(header, rows))
     if known:
         parts.append(f"The mean image AUROC over the {len(known)} categories is **{sum(known) / len(known):.3f}**.")
     for row in summary["categories"]:
         if row["error"]:
-            message = json.dumps(row["error"], ensure_ascii=False)
-            parts.append(f":::{{admonition}} {_text(row['category'])} failed\n:class: error\n\n```\n{message}\n```\n:::")
-    return _page(parts)
+            message = markdown.fenced(json.dumps(row["error"], ensure_ascii=False))
+            parts.append(f":::{{admonition}} {markdown.text(row['category'])} failed\n:class: error\n\n{message}\n:::")
+    return markdown.page(parts)
 
 
 def _hits_page(summary: dict, finished: dict[str, FinishedRun], stems: dict[str, str], folder: Path) -> str:
-    parts = ["# Hits and misses", _provenance(summary), _warning(summary["weights"]), HITS_INTRODUCTION]
+    parts = ["# Hits and misses", _provenance(summary), markdown.warning(summary["weights"]), HITS_INTRODUCTION]
     most_bytes = min(gallery.MOST_BYTES, gallery.HITS_BYTES // (2 * len(finished)))
     for category, run in finished.items():
-        parts += [f"## {_text(category)}", _counts(read_json(run.folder / "metrics.json")["confusion"])]
+        parts += [f"## {markdown.text(category)}", _counts(read_json(run.folder / "metrics.json")["confusion"])]
         try:
             pictures = gallery.hits_and_misses(run, folder / "hits", stems[category], most_bytes)
-            parts += [_picture(picture, "hits") for picture in pictures]
+            parts += [markdown.picture(picture, "hits") for picture in pictures]
         except PicturesGoneError:
-            parts.append(_gone(category))
-    return _page(parts)
+            parts.append(markdown.gone(category))
+    return markdown.page(parts)
 
 
 def _real_page(runs: Path, folder: Path) -> str:
-    from texad.book import real  # only now: it is made of the parts of pages below
-
     try:
         return real.page(runs, folder)
     except RunError as error:
@@ -292,31 +290,31 @@ def _data_gallery(finished: dict[str, FinishedRun], stems: dict[str, str], folde
     for category, run in finished.items():
         test = run.images("test")
         kinds = test[test["label"] == 1].groupby("defect", sort=False).size()
-        listed = ", ".join(f"{n} *{_text(kind)}*" for kind, n in kinds.items())
+        listed = ", ".join(f"{n} *{markdown.text(kind)}*" for kind, n in kinds.items())
         n_calibration = len(run.images("calibration"))
         kept_out = f", {n_calibration} for calibration" if n_calibration else ""
         parts += [
-            f"### {_text(category)}",
+            f"### {markdown.text(category)}",
             f"{len(run.images('train'))} good images for training{kept_out}; for testing {int((test['label'] == 0).sum())} good"
             + (f" and {int(kinds.sum())} defective ones: {listed}." if len(kinds) else " ones, and no defective one."),
         ]
         try:
-            parts.append(_picture(gallery.data(run, folder / "gallery" / f"{stems[category]}.jpg"), "run/gallery"))
+            parts.append(markdown.picture(gallery.data(run, folder / "gallery" / f"{stems[category]}.jpg"), "run/gallery"))
         except PicturesGoneError:
-            parts.append(_gone(category))
-    return _page(parts)
+            parts.append(markdown.gone(category))
+    return markdown.page(parts)
 
 
 def _lead(run: FinishedRun, summary: dict, folder: Path) -> dict[str, str]:
     """What the introduction includes: four pictures, and the result in one line."""
     auroc = read_json(run.folder / "metrics.json")["image_auroc"]
-    result = f"Over all test images of {_text(run.category)}, the image AUROC of this run is **{_number(auroc)}** (1 is perfect, 0.5 is guessing)."
-    parts = {"result": _page([result if auroc is not None else "", _warning(summary["weights"])]), "time": _time(run)}
+    result = f"Over all test images of {markdown.text(run.category)}, the image AUROC of this run is **{markdown.number(auroc)}** (1 is perfect, 0.5 is guessing)."
+    parts = {"result": markdown.page([result if auroc is not None else "", markdown.warning(summary["weights"])]), "time": _time(run)}
     try:
         pictures = gallery.puzzle(run, folder / "lead", summary["seed"])
     except PicturesGoneError:
-        return parts | dict.fromkeys(("good", "question", "answer", "detector"), _gone(run.category) + "\n")
-    return parts | {name: _picture(picture, "run/lead") + "\n" for name, picture in pictures.items()}
+        return parts | dict.fromkeys(("good", "question", "answer", "detector"), markdown.gone(run.category) + "\n")
+    return parts | {name: markdown.picture(picture, "run/lead") + "\n" for name, picture in pictures.items()}
 
 
 def _time(run: FinishedRun) -> str:
@@ -325,12 +323,9 @@ def _time(run: FinishedRun) -> str:
     words = sum(len(cell.source.split()) for notebook in notebooks for cell in notebook.cells if cell.cell_type == "markdown")
     seconds = sum(stage["seconds"] for stage in run.read()["stages"].values())
     return (
-        f"The chapters have about {round(words, -2)} words beside their code. Running all of them for {_text(run.category)} took "
+        f"The chapters have about {round(words, -2)} words beside their code. Running all of them for {markdown.text(run.category)} took "
         f"{seconds:.0f} seconds when this copy of the book was made.\n"
     )
-
-
-# -- parts of pages --------------------------------------------------------------------------------
 
 
 def _provenance(summary: dict) -> str:
@@ -341,52 +336,5 @@ def _provenance(summary: dict) -> str:
     )
 
 
-def _warning(weights: dict) -> str:
-    if weights["name"] != "random":
-        return ""
-    return f":::{{admonition}} Random weights\n:class: danger texad-weights-warning\n\n{RANDOM_WARNING}\n:::"
-
-
-def _page(parts: list[str]) -> str:
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _figure(file: str, caption: str, alt: str, width: str = "100%") -> str:
-    """A figure; its caption is Markdown, its alternative text plain."""
-    return f"```{{figure}} {file}\n:alt: {json.dumps(alt, ensure_ascii=False)}\n:width: {width}\n\n{caption}\n```"
-
-
-def _picture(picture: Picture, folder: str) -> str:
-    return _figure(f"{folder}/{picture.file.name}", _text(picture.caption), picture.alt, picture.width)
-
-
-def _raw(fragment: str) -> str:
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", fragment)), default=0))
-    return f"{fence}{{raw}} html\n{fragment}\n{fence}"
-
-
-def _gone(category: str) -> str:
-    return f"*The images of {_text(category)} are no longer where the run read them, so they cannot be shown here.*"
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _text(name: str) -> str:
-    """A name from a folder, made harmless for Markdown."""
-    return re.sub(r"([\\`*_{}\[\]()#+.!|<>$~^@:-])", r"\\\1", " ".join(name.split()))
-
-
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "category"
-
-
-def _write(file: Path, text: str) -> None:
-    with replacing(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")

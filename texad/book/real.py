@@ -10,7 +10,7 @@ import pandas as pd
 from texad import studies
 from texad.artifacts import read_json
 from texad.autoencoder import DETECTORS
-from texad.book import pages
+from texad.book import markdown
 from texad.book.record import FILE, check, collect
 from texad.files import replacing
 from texad.scoring import RULES
@@ -50,23 +50,23 @@ def page(runs: Path, folder: Path) -> str:
         content = read_json(folder.parent / FILE)
         if not content:
             missing = "This copy of the book was made without real surfaces, and no earlier results on some are recorded."
-            return pages._page(["# Real surfaces", f"{missing} [](../your_data.md) says how to make it with yours."])
+            return markdown.page(["# Real surfaces", f"{missing} [](../your_data.md) says how to make it with yours."])
         check(content, folder.parent / FILE)
         origin = (
             f"This copy of the book was made without real surfaces, so it shows the last recorded results. They were "
-            f"recorded on {content['date']} with texad {pages._text(content['texad'])}. [](../your_data.md) says how to make the book with yours."
+            f"recorded on {content['date']} with texad {markdown.text(content['texad'])}. [](../your_data.md) says how to make the book with yours."
         )
     groups = {}
     for run in content["runs"]:
         groups.setdefault((run["dataset"], run["category"]), []).append(run)
     random = next((run["weights"] for run in content["runs"] if run["weights"]["name"] == "random"), {"name": ""})
-    parts = ["# Real surfaces", INTRODUCTION, origin, pages._warning(random), *_picture(content["runs"], len(groups) > 1, folder)]
+    parts = ["# Real surfaces", INTRODUCTION, origin, markdown.warning(random), *_picture(content["runs"], len(groups) > 1, folder)]
     for group in groups.values():
         parts += _category(group)
     parts += ["## Where these numbers come from", *_provenance(content["runs"])]
     if not made_here:
         parts.append(f"All numbers of this page stand in `book/{FILE}`, which `python -m texad record` has written.")
-    return pages._page(parts)
+    return markdown.page(parts)
 
 
 def _picture(runs: list[dict], name_category: bool, folder: Path) -> list[str]:
@@ -83,7 +83,7 @@ def _picture(runs: list[dict], name_category: bool, folder: Path) -> list[str]:
         figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None})
     alt = "A row for each detector, with a dot for each seed at its image AUROC and a line through the dot for the interval."
     return [
-        pages._figure("real_surfaces.svg", "Image AUROC of each detector and seed, with its 95% interval.", alt),
+        markdown.figure("real_surfaces.svg", "Image AUROC of each detector and seed, with its 95% interval.", alt),
         "*What to look for:* dots that lie close together while their lines are long. Then the seed matters little, and what we do not know comes from the number "
         "of test images.",
     ]
@@ -91,7 +91,7 @@ def _picture(runs: list[dict], name_category: bool, folder: Path) -> list[str]:
 
 def _category(group: list[dict]) -> list[str]:
     """A section on one category: its data, both detectors side by side, and where they lose."""
-    first, name = group[0], pages._text(group[0]["category"])
+    first, name = group[0], markdown.text(group[0]["category"])
     detectors = {detector: runs for detector in DETECTORS if (runs := [run for run in group if run["detector"] == detector])}
     about = ABOUT.get(first["dataset"]) or ABOUT.get(first["category"]) or ""
     counts = (
@@ -99,17 +99,17 @@ def _category(group: list[dict]) -> list[str]:
         "images were for testing."
     )
     kinds = list(dict.fromkeys(kind for run in group for kind in run["metrics"]["auroc_by_defect"] or {}))
-    by_defect = [(pages._text(kind), *(_spread(_of_kind(runs, kind)) for runs in detectors.values())) for kind in kinds]
-    parts = [f"## {name}", f"{about} {counts}".strip(), pages._table(("Measure", *detectors), _measures(detectors))]
+    by_defect = [(markdown.text(kind), *(_spread(_of_kind(runs, kind)) for runs in detectors.values())) for kind in kinds]
+    parts = [f"## {name}", f"{about} {counts}".strip(), markdown.table(("Measure", *detectors), _measures(detectors))]
     if by_defect:
         parts += [f"### Each kind of defect of {name}", "AUROC of its images against the good ones:"]
-        parts.append(pages._table(("Kind of defect", *detectors), by_defect))
+        parts.append(markdown.table(("Kind of defect", *detectors), by_defect))
     parts.append(_losses(name, detectors, kinds))
     if rows := next((rows for run in group if (rows := _compared(run))), []):
         parts += [
             f"### Other methods on {name}",
             "The comparison of chapter 6, made on the same images. *False alarms* are those at the threshold of the rule `conformal`.",
-            pages._table(("Method", "AUROC", "95% interval", "AUPRO", "False alarms", "Fit, s", "Stored, MB"), rows),
+            markdown.table(("Method", "AUROC", "95% interval", "AUPRO", "False alarms", "Fit, s", "Stored, MB"), rows),
         ]
     return parts
 
@@ -152,7 +152,7 @@ def _losses(name: str, detectors: dict[str, list[dict]], kinds: list[str]) -> st
         over = f", on average over {len(runs)} seeds," if len(runs) > 1 else ""
         if means[detector]:
             kind, worst = min(means[detector].items(), key=lambda item: item[1])
-            lines.append(f"The {detector} detector is weakest on *{pages._text(kind)}*, with an AUROC{over} of **{worst:.3f}**.")
+            lines.append(f"The {detector} detector is weakest on *{markdown.text(kind)}*, with an AUROC{over} of **{worst:.3f}**.")
         alarms, misses = (_mean([run["metrics"][rate] for run in runs]) for rate in ("false_alarm_rate", "miss_rate"))
         said = [f"rejects {_percent(alarms)} of the good images"] if alarms is not None else []
         said += [f"misses {_percent(misses)} of the defective ones"] if misses is not None else []
@@ -161,7 +161,7 @@ def _losses(name: str, detectors: dict[str, list[dict]], kinds: list[str]) -> st
     if len(means) == 2:
         published, extended = (means[detector] for detector in DETECTORS)
         behind = [kind for kind in published if kind in extended and extended[kind] < published[kind] - 0.0005]
-        listed = ", ".join(f"*{pages._text(kind)}* (by {published[kind] - extended[kind]:.3f})" for kind in behind)
+        listed = ", ".join(f"*{markdown.text(kind)}* (by {published[kind] - extended[kind]:.3f})" for kind in behind)
         if behind:
             lines.append(f"The extended detector is behind the published one on {listed}.")
         elif published.keys() & extended.keys():
@@ -173,10 +173,10 @@ def _compared(run: dict) -> list[tuple[str, ...]]:
     """The rows of chapter 6 on this run's category, as text."""
     return [
         (
-            pages._text(row["method"]),
-            pages._number(row["auroc"]),
+            markdown.text(row["method"]),
+            markdown.number(row["auroc"]),
             f"{row['low']:.3f} to {row['high']:.3f}" if row["low"] is not None and row["high"] is not None else "–",
-            pages._number(row["aupro"]),
+            markdown.number(row["aupro"]),
             _percent(row["false_alarm_rate"]),
             *("–" if row[name] is None else f"{row[name]:.1f}" for name in ("fit_seconds", "megabytes")),
         )
@@ -187,14 +187,13 @@ def _compared(run: dict) -> list[tuple[str, ...]]:
 
 def _provenance(runs: list[dict]) -> list[str]:
     """Which images, which weights, which programs, and what to type to make the numbers again."""
-    lines = [f"- Images of {pages._text(run['category'])}: sha256 `{run['data_sha256'][:12]}…` over all files." for run in runs]
-    lines += [f"- Weights: {pages._text(run['weights']['name'])}, sha256 `{run['weights']['sha256'][:12]}…`." for run in runs]
-    lines += ["- Programs: " + ", ".join(f"{name} {pages._text(version)}" for name, version in run["versions"].items()) + "." for run in runs]
+    lines = [f"- Images of {markdown.text(run['category'])}: sha256 `{run['data_sha256'][:12]}…` over all files." for run in runs]
+    lines += [f"- Weights: {markdown.text(run['weights']['name'])}, sha256 `{run['weights']['sha256'][:12]}…`." for run in runs]
+    lines += ["- Programs: " + ", ".join(f"{name} {markdown.text(version)}" for name, version in run["versions"].items()) + "." for run in runs]
     commands = "\n".join(dict.fromkeys(run["command"] for run in runs))
     where = [f"`{mark}` is {what}" for mark, what in (("<folder>", "the folder of the data set"), ("<weights>", "the file of weights")) if mark in commands]
     made = f"Made by the following commands, each with an `--out` of its own{'; ' if where else ''}{', '.join(where)}:"
-    fence = "`" * (3 + commands.count("`"))  # the name of a category may hold some
-    return ["\n".join(dict.fromkeys(lines)), made, f"{fence}\n{commands}\n{fence}"]
+    return ["\n".join(dict.fromkeys(lines)), made, markdown.fenced(commands)]
 
 
 def _of_kind(runs: list[dict], kind: str) -> list[float | None]:
@@ -215,7 +214,7 @@ def _spread(values: list[float | None]) -> str:
     """The mean, and the lowest and highest value if there are several."""
     known = [value for value in values if value is not None]
     ends = f" ({min(known):.3f} to {max(known):.3f})" if len(known) > 1 else ""
-    return pages._number(_mean(known)) + ends
+    return markdown.number(_mean(known)) + ends
 
 
 def _percent(value: float | None) -> str:
