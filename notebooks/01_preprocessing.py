@@ -38,7 +38,6 @@ calibration_fraction = 0.2  # of the good training images; kept out of the fit
 # %%
 import numpy as np
 from IPython.display import Markdown
-from PIL import Image
 
 from texad import datasets, evaluation, plotting, preprocessing, quiz
 from texad.artifacts import Run
@@ -120,13 +119,13 @@ print(chosen[0].path.name, "has", photograph.width, "×", photograph.height, "pi
 
 # %% [markdown]
 # Then it is resized. The network was trained on squares of 224 × 224 pixels, so we give it squares of that size. *Bilinear* resizing computes
-# each new pixel as a weighted mean of the old pixels around it. We do not crop: a crop could cut a defect off.
+# each new pixel as a weighted mean of the old pixels around it, of as many as the new pixel covers. We do not crop: a crop could cut a defect off.
 #
 # The next cell shows the first three pixels of the first two rows: red, green and blue, each from 0 to 255.
 
 # %%
-small = photograph.resize((image_size, image_size), Image.Resampling.BILINEAR)
-np.asarray(small)[:2, :3]
+small = preprocessing.resize(photograph, image_size)  # (H, W, 3)
+small[:2, :3]
 
 # %% [markdown]
 # Last, the values are divided by 255. An image is now a *tensor* (an array with several axes) of floating-point numbers between 0 and 1. Let
@@ -139,7 +138,7 @@ np.asarray(small)[:2, :3]
 # The package does these three steps for many images at a time. The `assert` makes sure that it does what we did by hand.
 
 # %%
-by_hand = np.asarray(small, dtype=np.float32) / 255  # (H, W, 3)
+by_hand = small.astype(np.float32) / 255  # (H, W, 3)
 x = preprocessing.load_images([sample.path for sample in chosen], image_size)
 print("x:", tuple(x.shape), x.dtype, f"from {x.min():.2f} to {x.max():.2f}")
 assert np.array_equal(by_hand.transpose(2, 0, 1), x[0].numpy())

@@ -26,7 +26,7 @@ weights = "auto"  # "auto", "imagenet", "random", or a .safetensors or .pth file
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # of the random weights, and of the images shown
 normalize = False  # subtract the ImageNet mean first; the published method does not
-feature_batch_size = 16  # images in one forward pass
+feature_batch_size = 2  # images in one forward pass; for a GPU, 32 or more
 
 # %%
 import numpy as np
@@ -69,12 +69,10 @@ run
 # If the weights are **random**, the network has learnt nothing. It still mixes neighbouring pixels into 1024 different patterns, which is better than
 # nothing, provided that its numbers do not vanish or explode on the way. {term}`Batch normalization` {cite:p}`ioffe2015batchnorm` takes care of that: for each
 # channel it subtracts a mean and divides by a standard deviation. In a trained network these are known. In a random one we measure them on
-# the training images. With trained weights the next cell does nothing.
+# training images; a few dozen are enough. With trained weights the next cell does nothing.
 
 # %%
-options = dict(
-    image_size=image_size, normalize=normalize, batch_size=feature_batch_size
-)
+options = dict(image_size=image_size, normalize=normalize)
 if loaded.is_random:
     features.calibrate_batchnorm(backbone, train_paths, **options)
 
@@ -115,7 +113,10 @@ pd.DataFrame(rows, columns=columns).set_index("part")
 # In a frozen network, BatchNorm multiplies each channel by a fixed number and adds another. The convolution before it can do both by itself, if we change its
 # weights: a sum of products, times a number, plus a number, is again a sum of products plus a number. So half the layers need not be computed.
 #
-# The next cell folds them, and checks that the output stays the same up to rounding.
+# What is left is a chain of convolutions, each followed by a ReLU. The arithmetic is cheap; what costs time is to write each result to memory and to read it back
+# for the next small step. So a convolution and its ReLU are done in one go (they are *fused*): a number is clipped at zero before it is written.
+#
+# The next cell does both, and checks that the output stays the same up to rounding.
 
 # %%
 folded = features.fold_batchnorm(backbone)
@@ -127,11 +128,13 @@ print(f"largest difference, relative to the largest feature: {difference:.1e}")
 # %% [markdown]
 # ## Extracting all features
 #
-# This is the slow part of the method, and it is done once: the features of an image never change. They go to disk as they come, and later chapters read
-# only the part that they need. The calibration images, which chapter 1 has set aside, get a file of their own.
+# This is the slow part of the method, and it is done once: the features of an image never change. Each core of the computer takes a few images at a time, reads
+# them and sends them through the chain. The features go to disk as they come, and later chapters read only the part that they need: so it does not matter how
+# many images there are. The calibration images, which chapter 1 has set aside, get a file of their own.
 
 # %%
 folder = run.folder / "features"
+options["batch_size"] = feature_batch_size
 F_train = features.extract(folded, train_paths, folder / "train.npy", **options)
 F_calibration = features.extract(
     folded, calibration_paths, folder / "calibration.npy", **options

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -88,11 +89,15 @@ def test_the_category_that_the_chapters_show_is_leather_or_the_first(categories,
     assert artifacts.lead(categories) == artifacts.lead(iter(categories)) == shown
 
 
-def test_parameters_and_seconds_are_kept(run):
+def test_parameters_seconds_and_memory_are_kept(run):
+    large = np.ones(50_000_000)  # 400 MB
+    peak = 1e-6 * large.nbytes
     run.start(STAGES[0], seed=7, image_size=64)
     run.finish()
     entry = run.read()["stages"][STAGES[0]]
     assert entry["parameters"] == {"seed": 7, "image_size": 64} and entry["seconds"] >= 0
+    if Path("/proc/self/status").exists():
+        assert entry["peak_mb"] > peak
     assert run.parameter("image_size") == 64
 
 

@@ -81,6 +81,14 @@ def test_calibration_gives_each_channel_mean_zero_and_variance_one(loaded, paths
     torch.testing.assert_close(seen["output"].var(dim=(0, 2, 3)), torch.ones(1024), rtol=0.05, atol=0)
 
 
+def test_of_many_images_a_few_are_enough_for_the_calibration(loaded, paths, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(features, "CALIBRATION", 3)
+    monkeypatch.setattr(preprocessing, "image_batches", lambda paths, *options: asked.extend(paths) or [torch.rand(3, 3, 32, 32)])
+    features.calibrate_batchnorm(features.build_backbone(loaded), paths, image_size=32, progress=False)
+    assert asked == [paths[0], paths[2], paths[4]]
+
+
 def test_extracted_features_are_the_backbones_and_lie_on_disk(loaded, paths, tmp_path):
     backbone = features.build_backbone(loaded)
     result = features.extract(backbone, paths, tmp_path / "f" / "train.npy", image_size=64, batch_size=2, progress=False)
@@ -161,3 +169,79 @@ def test_real_weights_tell_a_real_defect_from_a_good_surface(tmp_path):
     result = features.extract(backbone, chosen, tmp_path / "x.npy", progress=False)
     # the mean activation that these weights give on these images; it is off by half where the stride is misplaced
     assert result.shape == (4, 1024, 14, 14) and (result >= 0).all() and 0.2 < result.mean() < 0.8
+
+
+# -- fused convolutions ----------------------------------------------------------------------------
+
+
+def test_fused_blocks_give_what_the_plain_ones_do_with_a_gradient_or_without(loaded):
+    """Without gradients oneDNN's fused call runs, with them torch's plain ones."""
+    folded = features.fold_batchnorm(features.build_backbone(loaded))
+    x = torch.rand(2, 3, 64, 64)
+    plain = folded(x.requires_grad_())
+    with torch.inference_mode():
+        fused = folded(x.detach())
+    assert plain.requires_grad and torch.isfinite(plain).all() and plain.std() > 0
+    torch.testing.assert_close(fused, plain.detach(), rtol=1e-3, atol=1e-5 * float(plain.detach().abs().max()))
+
+
+@torch.inference_mode()
+def test_fused_blocks_leave_alone_what_others_may_want_to_see(loaded):
+    """The outputs of layer1 and layer2, which chapter 7 looks at, are not those that a block overwrites."""
+    folded = features.fold_batchnorm(features.build_backbone(loaded))
+    x = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    seen, kept = {}, {"x": (x, x.clone())}
+    for name in ("layer1", "layer2"):
+        folded.get_submodule(name).register_forward_hook(lambda module, inputs, output, name=name: kept.update({name: (output, output.clone())}))
+    seen["first"], seen["again"] = folded(x), folded(x)
+    assert all(torch.equal(now, before) for now, before in kept.values()) and len(kept) == 3
+    assert torch.equal(seen["first"], seen["again"])
+
+
+@torch.inference_mode()
+def test_weights_that_are_loaded_after_a_first_use_are_used(loaded):
+    folded = features.fold_batchnorm(features.build_backbone(loaded))
+    x = torch.rand(1, 3, 64, 64)
+    before = folded(x)
+    folded.load_state_dict({name: 2 * tensor for name, tensor in folded.state_dict().items()})
+    assert not torch.allclose(folded(x), before)
+
+
+def test_features_do_not_depend_on_batches_or_threads(loaded, paths, tmp_path):
+    folded = features.fold_batchnorm(features.build_backbone(loaded))
+    cores, results = torch.get_num_threads(), []
+    try:
+        for threads, batch_size in ((1, 4), (2, 4), (3, 4), (2, 1)):
+            torch.set_num_threads(threads)
+            results.append(features.extract(folded, paths, tmp_path / "f.npy", image_size=64, batch_size=batch_size, progress=False).copy())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(cores)
+    assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
+    np.testing.assert_allclose(results[3], results[0], rtol=1e-3, atol=1e-5 * np.abs(results[0]).max())
+
+
+# -- many items, few results -----------------------------------------------------------------------
+
+
+def test_results_come_in_order_and_only_a_few_ahead():
+    started = []
+    results = features.in_order(lambda i: started.append(i) or i * i, range(100))
+    assert [next(results) for _ in range(10)] == [i * i for i in range(10)]
+    assert len(started) <= 10 + 2 * torch.get_num_threads() + 1
+    assert [*results] == [i * i for i in range(10, 100)]
+
+
+def test_an_error_comes_in_its_turn_and_ends_the_rest():
+    started = []
+
+    def fail_at_5(i):
+        started.append(i)
+        if i == 5:
+            raise ValueError("five")
+        return i
+
+    got = []
+    with pytest.raises(ValueError, match="five"):
+        got.extend(features.in_order(fail_at_5, range(1000)))
+    assert len(started) <= 5 + 2 * torch.get_num_threads() + 2

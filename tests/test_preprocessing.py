@@ -11,10 +11,19 @@ def test_image_is_resized_and_scaled_as_torchvision_does(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (300, 180, 3), dtype=np.uint8)
     file = tmp_path / "a.png"
     Image.fromarray(pixels).save(file)
-    expected = v2.Compose([v2.Resize((224, 224)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])(Image.open(file))
+    expected = v2.Compose([v2.PILToTensor(), v2.Resize((224, 224)), v2.ToDtype(torch.float32, scale=True)])(Image.open(file))
     images = preprocessing.load_images([file])
     assert images.shape == (1, 3, 224, 224) and images.dtype == torch.float32
-    torch.testing.assert_close(images[0], expected)
+    torch.testing.assert_close(images[0], expected, rtol=0, atol=1e-7)  # a level is 4e-3
+
+
+@pytest.mark.parametrize("size", [(300, 180), (97, 131)])  # height and width: smaller and larger than the result
+def test_pillow_resizes_to_the_same_but_for_one_level(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    theirs = np.asarray(Image.fromarray(pixels).resize((160, 160), Image.Resampling.BILINEAR)).astype(int)
+    ours = preprocessing.resize(pixels, 160)
+    assert ours.dtype == np.uint8 and abs(ours.astype(int) - theirs).max() <= 1
+    np.testing.assert_array_equal(preprocessing.resize(Image.fromarray(pixels), 160), ours)
 
 
 def test_grey_image_gets_three_equal_channels(tmp_path):

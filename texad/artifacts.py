@@ -1,7 +1,7 @@
 """The run folder: what one stage leaves for the next, and for the book.
 
     runs/<data set>/<category>/
-      run.json                    parameters, seeds, versions, data fingerprint, weights, seconds of each stage
+      run.json                    parameters, seeds, versions, data fingerprint, weights, seconds and peak memory of each stage
       images.csv                  one row an image, in the order of the features: train, calibration, test
       notebooks/NN_*.ipynb        the executed notebooks of a batch run
       backbone.safetensors        what measured the features
@@ -190,7 +190,7 @@ class Run:
     def finish(self) -> None:
         """Record that the stage which was started has left all it should."""
         seconds = round(time.perf_counter() - self._started, 2)
-        entry = {"parameters": self._parameters, "seconds": seconds}
+        entry = {"parameters": self._parameters, "seconds": seconds, "peak_mb": _peak_mb()}
         self.write(stages=self.read()["stages"] | {self._stage: entry})
 
     # -- what the stages leave ---------------------------------------------------------------------
@@ -327,6 +327,16 @@ class Run:
         if "weights" in record:
             facts["weights"] = f"{record['weights']['name']} (sha256 {record['weights']['sha256'][:12]}…)"
         return facts
+
+
+def _peak_mb() -> float | None:
+    """The most memory (resident set, in 10⁶ bytes) that this process has had at any time; None where the system does not say, as on Windows."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    kibibytes = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+    return None if kibibytes is None else round(kibibytes * 1024 / 1e6, 1)
 
 
 def _calibration_images(n: int, fraction: float, seed: int) -> set[int]:

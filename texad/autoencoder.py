@@ -9,6 +9,7 @@ DFR: deep feature reconstruction for unsupervised anomaly segmentation, Yang, Sh
 """
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from texad.files import replacing
+from texad.files import release, replacing
 
 DETECTORS = ("published", "extended")  # this module, and texad.extended
+BLOCK = 64  # images in memory at a time
 
 
 class Autoencoder(nn.Module):
@@ -80,7 +82,8 @@ def fit(
     """Train an autoencoder with Adam on the squared reconstruction error.
 
     The loss is L(θ) = (1/N) Σᵢ ‖Fᵢ − F̂ᵢ‖²: the squared error of a whole feature map, averaged over the images. A step sees a
-    batch of vectors drawn from all images, not all vectors of a few images, so that one epoch makes many, varied steps.
+    batch of vectors drawn from 64 random images, not all vectors of a few images, so that one epoch makes many, varied steps. Only
+    these 64 images are in memory.
 
     Parameters
     ----------
@@ -121,7 +124,7 @@ def fit(
         raise ValueError(f"learning_rate must be positive, not {learning_rate}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     n_images, channels, height, width = features.shape
-    vectors = features.transpose(0, 2, 3, 1).reshape(-1, channels)  # (N·H·W, C)
+    vectors = features.transpose(0, 2, 3, 1)  # (N, H, W, C), as they lie in the file
     places = height * width
 
     with torch.random.fork_rng():
@@ -131,32 +134,31 @@ def fit(
     train, validation = split(rng, n_images, validation_fraction)
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=learning_rate, fused=True)
 
-    def loss_of(rows: np.ndarray) -> torch.Tensor:  # mean squared error of a vector, summed over channels and places
-        batch = torch.from_numpy(vectors[rows]).to(device)
-        return torch.square(batch - autoencoder.decoder(autoencoder.encoder(batch))).sum(dim=1).mean() * places
+    def blocks(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C), of at most BLOCK images
+        for start in range(0, len(images), BLOCK):
+            yield torch.from_numpy(vectors[images[start : start + BLOCK]].reshape(-1, channels)).to(device)
+            release(features)
 
-    def rows_of(images: np.ndarray) -> np.ndarray:
-        return (images[:, None] * places + np.arange(places)).ravel()
+    def loss_of(batch: torch.Tensor) -> torch.Tensor:  # mean squared error of a vector, summed over channels and places
+        return torch.square(batch - autoencoder.decoder(autoencoder.encoder(batch))).sum(dim=1).mean() * places
 
     history, best_loss, best_epoch, best_state = [], np.inf, 0, None
     with tqdm(range(1, epochs + 1), desc="training", unit="epoch", disable=not progress) as bar:
         for epoch in bar:
             autoencoder.train()
-            order, total = rng.permutation(rows_of(train)), 0.0
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                loss = loss_of(rows)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                total += loss.item() * len(rows)
-            train_loss = total / len(order)
+            train_loss = validation_loss = 0.0
+            for block in blocks(rng.permutation(train)):
+                for rows in torch.from_numpy(rng.permutation(len(block))).split(batch_size):
+                    loss = loss_of(block[rows])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    train_loss += loss.item() * len(rows) / (len(train) * places)
 
             autoencoder.eval()
             with torch.inference_mode():
-                held_out = rows_of(validation)
-                parts = [held_out[start : start + 4096] for start in range(0, len(held_out), 4096)]
-                validation_loss = sum(loss_of(rows).item() * len(rows) for rows in parts) / len(held_out)
+                for block in blocks(validation):
+                    validation_loss += loss_of(block).item() * len(block) / (len(validation) * places)
             if not np.isfinite(validation_loss):
                 raise ValueError(f"the training diverged in epoch {epoch}; use a smaller learning_rate than {learning_rate}")
             history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss})

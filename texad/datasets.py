@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from texad import mvtec, synthetic
+from texad import mvtec, png, synthetic
 from texad.files import sha256
 
 ENVIRONMENT_VARIABLE = "TEXAD_DATA"
@@ -320,7 +320,26 @@ def read_image(path: str | Path) -> Image.Image:
     ValueError
         If the file cannot be read as an image; the message names it.
     """
-    return _read(path, _to_rgb)
+    return Image.fromarray(read_pixels(path))
+
+
+def read_pixels(path: str | Path) -> np.ndarray:
+    """Read an image as `read_image` does, into an array.
+
+    Returns
+    -------
+    ndarray, uint8, shape (height, width, 3)
+
+    Raises
+    ------
+    ValueError
+        As `read_image`.
+    """
+    try:
+        pixels = png.decode(Path(path).read_bytes())
+    except OSError:  # below, it is said with what is wrong
+        pixels = None
+    return np.array(_read(path, _to_rgb)) if pixels is None else pixels
 
 
 def read_mask(path: str | Path) -> np.ndarray:

@@ -23,9 +23,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from texad import autoencoder
+from texad.autoencoder import BLOCK
+from texad.files import release
 
 WORDS = 16384
-BLOCK = 64  # images in memory at a time
+SAMPLE = 192  # images, enough for a covariance of 1024 channels
 KEPT = 1 / 3  # average neighbours if so much of the variance within an image survives it; of unrelated neighbours 9/64 would
 SHRINKAGE = 10  # a place's normal error counts as if so many more images had shown the mean of all places
 
@@ -140,6 +142,7 @@ def fit(
     """
     autoencoder.check(features, validation_fraction, epochs=epochs, words=words, patience=patience)
     n_images, channels, height, width = features.shape
+    in_file_order = features.transpose(0, 2, 3, 1)  # (N, H, W, C)
     if not 1 <= bottleneck <= channels:
         raise ValueError(f"bottleneck must be between 1 and {channels}, the number of channels, not {bottleneck}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -149,13 +152,15 @@ def fit(
 
     def maps(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, C, H, W), of at most BLOCK images
         for start in range(0, len(images), BLOCK):
-            yield torch.from_numpy(features[np.sort(images[start : start + BLOCK])]).to(device)
+            block = in_file_order[images[start : start + BLOCK]]
+            release(features)
+            yield torch.from_numpy(block).to(device).permute(0, 3, 1, 2)
 
     def blocks(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C)
         for block in maps(images):
             yield quantized.prepare(block).permute(0, 2, 3, 1).reshape(-1, channels)
 
-    some = rng.permutation(train)[: 3 * BLOCK]  # enough for a covariance of 1024 channels
+    some = rng.permutation(train)[:SAMPLE]
     if averaged is None:
         before, after = torch.tensor([[_spread(block), _spread(average(block))] for block in maps(some)]).sum(dim=0)
         averaged = bool(after >= KEPT * before)

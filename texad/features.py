@@ -7,8 +7,9 @@ features of an image are computed once and kept on disk.
 Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from texad.files import replacing
 from texad.weights import Weights
 
 CHANNELS = 1024  # of layer3's output
+CALIBRATION = 64  # images
 STRIDE = 16  # pixels of the image between two neighbouring places of the feature map
 
 
@@ -72,27 +74,36 @@ def calibrate_batchnorm(
     backbone : nn.Sequential
         From `build_backbone`, before `fold_batchnorm`.
     paths : sequence of Path
-        Training images.
-    image_size, normalize, batch_size, progress
+        Training images. Of many, 64 are taken, spread evenly: enough for the mean and variance of a channel.
+    batch_size : int, default 16
+        The variance is that within a batch, averaged over the batches, so these must not be small.
+    image_size, normalize, progress
         As in `extract`.
     """
+    paths = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, CALIBRATION).astype(int))]
     layers = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # a plain average over all batches
     backbone.train()
-    for _ in _forward(backbone, paths, image_size, normalize, batch_size, progress, "calibration"):
-        pass
+    backbone.to(device())
+    with torch.inference_mode(), tqdm(total=len(paths), desc="calibration", unit="image", disable=not progress) as bar:
+        for images in preprocessing.image_batches(paths, image_size, batch_size):
+            images = images.to(device())
+            backbone(preprocessing.normalize(images) if normalize else images)
+            bar.update(len(images))
     backbone.eval()
 
 
 def fold_batchnorm(backbone: nn.Sequential) -> nn.Sequential:
-    """Merge every BatchNorm into the convolution before it, in place: the same output with half the layers.
+    """Merge every BatchNorm into the convolution before it, in place: the same output with half the layers, and with fewer passes over memory.
 
     In eval mode BatchNorm multiplies and shifts each channel by fixed numbers, which the convolution's weights and bias can
-    do by themselves.
+    do by themselves. The ReLU after it, and the addition in between, are then done along with the convolution: see `texad.fused`.
     """
     from torchvision.models.resnet import Bottleneck
+
+    from texad.fused import FusedBottleneck, FusedConvolution
 
     pairs = [(backbone, "conv1", "bn1")]
     for module in backbone.modules():
@@ -103,7 +114,12 @@ def fold_batchnorm(backbone: nn.Sequential) -> nn.Sequential:
     for parent, conv, norm in pairs:
         setattr(parent, conv, fuse_conv_bn_eval(getattr(parent, conv), getattr(parent, norm)))
         setattr(parent, norm, nn.Identity())
-    return backbone.requires_grad_(False).to(memory_format=torch.channels_last)
+    backbone.conv1 = FusedConvolution(backbone.conv1, relu=True)
+    backbone.relu = nn.Identity()
+    for layer in (backbone.layer1, backbone.layer2, backbone.layer3):
+        for name, block in layer.named_children():
+            setattr(layer, name, FusedBottleneck(block))
+    return backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def save_backbone(backbone: nn.Sequential, file: Path) -> None:
@@ -165,7 +181,7 @@ def extract(
     *,
     image_size: int = preprocessing.IMAGE_SIZE,
     normalize: bool = False,
-    batch_size: int = 16,
+    batch_size: int = 2,
     progress: bool = True,
 ) -> np.ndarray:
     """Compute the features of images and store them in a NumPy file, batch by batch.
@@ -182,8 +198,8 @@ def extract(
         In pixels; a multiple of 16.
     normalize : bool, default False
         Subtract the ImageNet mean and divide by its standard deviation first. Off in the published method.
-    batch_size : int, default 16
-        Images in one forward pass.
+    batch_size : int, default 2
+        Images in one forward pass. Each core works on a batch of its own, so small ones are as fast as large ones there, and keep fewer images in memory. A graphics processor wants 32 or more.
     progress : bool, default True
         Show a progress bar.
 
@@ -197,17 +213,48 @@ def extract(
     ValueError
         If an image cannot be read, or its features are not finite.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    backbone.to(device())
     side = image_size // STRIDE
-    with replacing(file) as temporary:
-        stored = np.lib.format.open_memmap(temporary, "w+", dtype=np.float32, shape=(len(paths), side, side, CHANNELS))
-        start = 0
-        for batch in _forward(backbone, paths, image_size, normalize, batch_size, progress, file.stem):
-            if not torch.isfinite(batch).all():
-                raise ValueError(f"features of {paths[start]} or one of the {len(batch) - 1} images after it are not finite")
-            stored[start : start + len(batch)] = batch.permute(0, 2, 3, 1).cpu().numpy()
-            start += len(batch)
-        stored.flush()
+
+    @torch.inference_mode()
+    def features_of(batch: Sequence[Path]) -> np.ndarray:
+        images = preprocessing.load_images(batch, image_size).to(device())
+        maps = backbone(preprocessing.normalize(images) if normalize else images)
+        if not torch.isfinite(maps).all():
+            raise ValueError(f"features of {batch[0]} or one of the {len(batch) - 1} images after it are not finite")
+        return maps.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    with replacing(file) as temporary, temporary.open("wb") as out, tqdm(total=len(paths), desc=file.stem, unit="image", disable=not progress) as bar:
+        shape = (len(paths), side, side, CHANNELS)
+        np.lib.format.write_array_header_1_0(out, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for maps in in_order(features_of, batches):
+            out.write(maps.data)
+            bar.update(len(maps))
     return load(file)
+
+
+def in_order(function: Callable, items: Sequence) -> Iterator:
+    """`function` of each item, in their order, computed by a thread for each core.
+
+    Each thread computes on one core. This is faster than all cores on one item, since nobody waits: while one reads an image, another convolves.
+    Few results are ever in memory, however slowly they are taken.
+    """
+    cores = torch.get_num_threads()
+    pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
+    pending = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > 2 * cores:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)  # for the threads that others will start
 
 
 def load(file: Path) -> np.ndarray:
@@ -235,13 +282,3 @@ def _resnet50_to_layer3(stride_in_1x1: bool) -> nn.Sequential:
         for layer in (backbone.layer2, backbone.layer3):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
     return backbone
-
-
-@torch.inference_mode()
-def _forward(backbone, paths, image_size, normalize, batch_size, progress, description):
-    backbone.to(device())
-    with tqdm(total=len(paths), desc=description, unit="image", disable=not progress) as bar:
-        for images in preprocessing.image_batches(paths, image_size, batch_size):
-            images = images.to(device())
-            yield backbone(preprocessing.normalize(images) if normalize else images)
-            bar.update(len(images))

@@ -1,10 +1,13 @@
-"""Files that are whole or not there: atomic writes, and hashes to know a file by."""
+"""Files that are whole or not there: atomic writes, hashes to know a file by, and arrays on disk that take no memory."""
 
 import hashlib
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 
 @contextmanager
@@ -39,3 +42,15 @@ def sha256(file: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def release(array: np.ndarray) -> None:
+    """Give back the memory of an array that is mapped from a file; what is read of it again comes from the file again.
+
+    The system counts all that was read of such an array as memory of the process, and so would a limit. Does nothing for other arrays.
+    """
+    base = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and not array.flags.writeable and hasattr(base, "madvise"):  # Windows has no such call
+        base.madvise(mmap.MADV_DONTNEED)

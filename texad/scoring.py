@@ -22,6 +22,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from texad.files import release
+
 REDUCTIONS = ("none", "channel_mean", "local_and_global")
 RULES = ("sigma", "held_out", "conformal")
 
@@ -318,17 +320,7 @@ def predict(scores: np.ndarray, threshold: float) -> np.ndarray:
 
 @torch.inference_mode()
 def prepare(autoencoder: nn.Module, features: np.ndarray) -> np.ndarray:
-    """F as the autoencoder sees it: unchanged for the published one.
-
-    Parameters
-    ----------
-    autoencoder : nn.Module
-    features : ndarray, float32, shape (N, C, H, W)
-
-    Returns
-    -------
-    ndarray, float32, shape (N, C, H, W)
-    """
+    """F as the autoencoder sees it, unchanged for the published one: (N, C, H, W), float32, in and out."""
     return autoencoder.prepare(torch.from_numpy(np.array(features))).numpy()
 
 
@@ -382,6 +374,7 @@ def score_features(
     maps = np.empty((len(features), *features.shape[2:]), dtype=np.float32)
     for start in tqdm(range(0, len(features), batch_size), desc="scoring", unit="batch", disable=not progress):
         batch = prepare(autoencoder, features[start : start + batch_size])
+        release(features)
         errors = error_map(batch, reconstruct(autoencoder, batch))
         scores[start : start + batch_size] = image_score(errors, top_k, reduction or autoencoder.reduction)
         maps[start : start + batch_size] = anomaly_map(errors)
