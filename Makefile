@@ -1,5 +1,6 @@
 # make book   everything: environment, data, all categories, the studies (chapters 6 to 8), the book
 # make test   the tests
+# make bench  how fast it is, beside the bars; the values go to benchmarks/results.json
 # make lab    JupyterLab on the notebooks
 # make student  the notebooks with the solutions cut out, in student/
 # make pdf    the book as one PDF, printed by Chromium
@@ -15,7 +16,7 @@ SEED ?= 0
 
 BIN := .venv/bin
 
-.PHONY: book test lab student pdf sync clean help
+.PHONY: book test bench lab student pdf sync clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -34,6 +35,9 @@ book: .venv/installed
 test: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks --json benchmarks/results.json
 
 lab: .venv/installed
 	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import LEAD, run_arguments, texad, write_category
 
-from texad import autoencoder, batch, datasets, extended, parameters
+from texad import autoencoder, datasets, extended, jobs, parameters
 from texad.__main__ import main
 from texad.artifacts import STAGES, STUDIES, Run
 
@@ -74,6 +74,7 @@ def test_run_json_says_what_made_the_results(finished):
     record = json.loads((out / "surfaces" / "steel" / "run.json").read_text())
     assert record["weights"]["name"] == "random" and len(record["data"]["fingerprint"]) == 64
     assert record["stages"][STAGES[2]]["parameters"]["epochs"] == 2
+    assert record["stages"][STAGES[2]]["cores"] == jobs.cores() and record["stages"][STAGES[2]]["threads"] == max(1, jobs.cores() // 2)
     assert record["stages"][STAGES[2]]["parameters"]["detector"] == "published" and record["rule"] == "sigma"
     assert set(record["versions"]) >= {"texad", "torch", "python"}
 
@@ -92,7 +93,7 @@ def current(run: Run, surfaces, stages) -> list[bool]:
     data = datasets.load_category(surfaces, run.category)
     fingerprint = datasets.fingerprint(data)
     return [
-        batch.is_current(run, stage, {name: GIVEN[name] for name in GIVEN if name in parameters.defaults(stage)}, data, fingerprint)
+        jobs.is_current(run, stage, {name: GIVEN[name] for name in GIVEN if name in parameters.defaults(stage)}, data, fingerprint)
         for stage in stages
     ]
 
@@ -258,7 +259,7 @@ def test_help_explains_the_options(capsys):
             main(arguments)
         assert caught.value.code == 0
     shown = capsys.readouterr().out
-    for option in ("--dataset", "--category", "--weights", "--out", "--jobs", "--seed", "-p", "--studies"):
+    for option in ("--dataset", "--category", "--weights", "--out", "--jobs", "--seed", "-p", "--studies", "--scheduler"):
         assert option in shown
 
 

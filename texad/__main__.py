@@ -11,6 +11,7 @@ Texture anomaly detection with ResNet-50 features and an autoencoder.
 `texad run` executes chapters 1 to 5 of the book for each category of a data set, by papermill, and leaves
 DIR/<data set>/<category>/ with the executed notebooks, scores.csv, metrics.json and the five figures, and
 DIR/summary.csv and summary.json for all of them. With --studies, chapters 6 to 8 follow for one category.
+Several values with commas between, of the seed or a parameter, make a sweep: every combination is run, and OUT/sweep.csv compares them.
 `texad record` keeps the results of runs on real surfaces for the book."""
 
 EXAMPLES = """\
@@ -22,6 +23,8 @@ examples:
   python -m texad run -p detector extended                     the stronger detector of chapter 8
   python -m texad run -p rule conformal -p alpha 0.1           a threshold for one false alarm in ten good images, at most
   python -m texad run --studies                                chapters 6 to 8, too
+  python -m texad run --seed 0,1,2 -p bottleneck 64,256        a sweep: each seed with each bottleneck, six runs
+  python -m texad run --scheduler tcp://192.168.0.10:8786      on the machines of a Dask cluster, which share the folders with this one
 
 A run that was interrupted goes on where it stopped. The exit status is 1 if a category or a study failed, 2 if nothing could be run."""
 
@@ -43,10 +46,16 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--weights", default="auto", metavar="W", help="auto (default), imagenet, random, or a .safetensors or .pth file")
     run.add_argument("--out", default=None, metavar="DIR", help="where the run folders go (default: runs, beside the notebooks)")
     run.add_argument("--jobs", type=int, default=None, metavar="N", help="categories at a time (default: as many as there are cores)")
-    run.add_argument("--seed", type=int, default=0, metavar="S", help="of everything that is random (default: 0)")
+    run.add_argument("--seed", type=_seeds, default=[0], metavar="S", help="of everything that is random (default: 0); S,S for a sweep")
     run.add_argument(
-        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter of the notebooks; may be repeated"
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter of the notebooks; may be repeated; VALUE,VALUE for a sweep",
     )
+    run.add_argument("--scheduler", default=None, metavar="ADDRESS", help="of a Dask cluster that does the work (default: this machine does)")
     run.add_argument("--studies", action="store_true", help="then run chapters 6 to 8 too, for one category: leather, else the first")
     run.add_argument("--quiet", action="store_true", help="no progress bars")
     record = commands.add_parser(
@@ -77,24 +86,28 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from texad import artifacts, batch
+    from texad import artifacts, batch, parameters, sweeps
 
-    rows = batch.run(
-        options.dataset,
-        options.category,
-        options.weights,
-        options.out or artifacts.runs_root(),
-        options.jobs,
-        options.seed,
-        dict(options.p),
-        options.studies,
-        progress=not options.quiet,
-    )
-    print(batch.table(rows))
+    where = (options.dataset, options.category, options.weights, options.out or artifacts.runs_root(), options.jobs)
+    how = (options.studies, not options.quiet, options.scheduler)
+    values = parameters.parse_values(dict(options.p))
+    if max(map(len, (options.seed, *values.values()))) > 1:
+        rows = sweeps.run(options.seed, values, *where, *how)
+        print(sweeps.table(rows))
+    else:
+        rows = batch.run(*where, *options.seed, dict(options.p), *how)
+        print(batch.table(rows))
     failures = [row for row in rows if row["error"]]
     for row in failures:
-        print(f"texad: {row['category']} failed: {row['error']}", file=sys.stderr)
+        print(f"texad: {row.get('setting', '')}{row['category']} failed: {row['error']}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a whole number, or several with commas between, not {text!r}") from None
 
 
 if __name__ == "__main__":

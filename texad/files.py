@@ -3,6 +3,7 @@
 import hashlib
 import mmap
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ def replacing(file: Path) -> Iterator[Path]:
         In the same folder, with the same suffix, hidden.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{os.getpid()}.{file.name}")
+    temporary = file.with_name(f".{uuid.uuid4().hex[:8]}.{file.name}")  # of no other process, on this machine or another
     try:
         yield temporary
         os.replace(temporary, file)

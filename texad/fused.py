@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import Bottleneck
 
+KEPT = 4  # shapes of the input for which the reordered weights are kept: full batches, the last one, and a single image
 
 class FusedConvolution(nn.Conv2d):
     """A convolution and what follows it, in one pass. Its tensors have the names of a plain convolution's.
@@ -28,7 +29,7 @@ class FusedConvolution(nn.Conv2d):
         size = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
         super().__init__(*size, device="meta")
         self.weight, self.bias, self.relu = conv.weight, conv.bias, relu
-        self._reordered = None  # the weights as oneDNN likes them, made when they are used first
+        self._reordered = {}  # the weights as oneDNN likes them for an input of this shape and so many threads
 
     def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
         """relu(conv(x) + added), or a part of it: (N, C, H, W) in, (N, C', H', W') out. `added` is overwritten."""
@@ -37,20 +38,22 @@ class FusedConvolution(nn.Conv2d):
             y = y if added is None else y.add_(added)
             return y.relu_() if self.relu else y
         sizes = (self.padding, self.stride, self.dilation, self.groups)
-        if self._reordered is None:
-            self._reordered = torch._C._nn.mkldnn_reorder_conv2d_weight(self.weight.to_mkldnn(), *sizes, x.shape)
+        weight = self._reordered.get(case := (x.shape, torch.get_num_threads()))
+        if weight is None:
+            weight = torch._C._nn.mkldnn_reorder_conv2d_weight(self.weight.to_mkldnn(), *sizes, x.shape)
+            self._reordered = {case: weight} if len(self._reordered) >= KEPT else self._reordered | {case: weight}
         activation = ("relu" if self.relu else "none", [], "")
         if added is None:
-            return torch.ops.mkldnn._convolution_pointwise(x, self._reordered, self.bias, *sizes, *activation)
+            return torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *sizes, *activation)
         add = ("add", 1.0, "relu" if self.relu else None, [], "")
-        return torch.ops.mkldnn._convolution_pointwise_.binary(added, x, self._reordered, self.bias, *sizes, *add)
+        return torch.ops.mkldnn._convolution_pointwise_.binary(added, x, weight, self.bias, *sizes, *add)
 
     def _load_from_state_dict(self, *args, **kwargs):
-        self._reordered = None
+        self._reordered = {}
         super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, *args, **kwargs):  # to another device, or another type
-        self._reordered = None
+        self._reordered = {}
         return super()._apply(*args, **kwargs)
 
 

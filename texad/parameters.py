@@ -58,6 +58,28 @@ def parse_parameters(typed: dict[str, str]) -> dict[str, object]:
     return {name: _typed(name, text, known) for name, text in typed.items()}
 
 
+def parse_values(typed: dict[str, str]) -> dict[str, list[object]]:
+    """As `parse_parameters`, but a parameter of chapters 1 to 5 may have several values, with commas between.
+
+    Parameters
+    ----------
+    typed : dict of str to str
+
+    Returns
+    -------
+    dict of str to list of object
+        Each value once, in the order given.
+
+    Raises
+    ------
+    ValueError
+        As `parse_parameters`.
+    """
+    many = {name for stage in STAGES for name in defaults(stage)}  # a study's own value may have a comma in it
+    texts = {name: text.split(",") if name in many else [text] for name, text in typed.items()}
+    return {name: list(dict.fromkeys(parse_parameters({name: part.strip()})[name] for part in parts)) for name, parts in texts.items()}
+
+
 def _typed(name: str, text: str, known: dict[str, object]) -> object:
     if name in COMMON:
         raise ValueError(f"parameter {name} has an option of its own: see python -m texad run --help")

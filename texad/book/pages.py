@@ -8,6 +8,7 @@ The prose of the book is fixed; its results are not. `assemble` takes the run th
     comparison.md         all categories side by side
     hits_and_misses.md    what was found, what was missed, what was nearly so
     real_surfaces.md      results on photographs, of this run or recorded earlier
+    beyond_one_machine.md how to use a cluster, and what many categories would cost, worked out from this run
     data_gallery.md       the part of the page on data that shows them
     lead_*.md             the pictures and lines that the introduction includes
 """
@@ -23,7 +24,7 @@ import pandas as pd
 from texad import __version__, explorer, plotting
 from texad.artifacts import SPLITS, STAGES, STUDIES, RunError, read_json
 from texad.artifacts import lead as lead_category
-from texad.book import gallery, markdown, real
+from texad.book import gallery, markdown, real, scale
 from texad.book.gallery import FinishedRun, PicturesGoneError
 from texad.files import replacing
 
@@ -126,6 +127,7 @@ def assemble(runs: Path, folder: Path) -> None:
     markdown.write(folder / "comparison.md", _comparison_page(summary, stems, folder))
     markdown.write(folder / "hits_and_misses.md", _hits_page(summary, finished, stems, folder))
     markdown.write(folder / "real_surfaces.md", _real_page(runs, folder))
+    markdown.write(folder / "beyond_one_machine.md", scale.page(list(finished.values())))
     markdown.write(folder / "data_gallery.md", _data_gallery(finished, stems, folder))
     for name, text in _lead(finished[lead], summary, folder).items():
         markdown.write(folder / f"lead_{name}.md", text)

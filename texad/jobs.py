@@ -1,0 +1,235 @@
+"""One category: execute its notebooks by papermill, those that are not up to date.
+
+A stage is run again only if something it depends on has changed: its parameters, the data, the weights, the code, or a stage
+before it. What was done stands in run.json; nothing else is remembered. So a category that was interrupted, in whatever process and
+on whatever machine, goes on anywhere that sees its run folder.
+"""
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+from jupyter_client import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from papermill.engines import NBClientEngine, papermill_engines
+from traitlets.config import Config
+
+from texad import datasets
+from texad.artifacts import STAGES, STUDIES, Run, read_json
+from texad.files import replacing, sha256
+from texad.kernels import ForkedKernelManager
+from texad.parameters import defaults, notebooks_folder
+
+MEASURES = ("image_auroc", "precision", "recall", "f1")
+COLUMNS = ("category", "images", *MEASURES, "seconds", "error")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+STARTERS = ("__main__.py", "batch.py", "book", "cluster.py", "jobs.py", "kernels.py", "parameters.py", "pools.py", "sweeps.py")  # no notebook imports them
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one worker needs to know about one category.
+
+    Attributes
+    ----------
+    dataset, category, weights, runs : str
+        As the notebooks take them.
+    seed : int
+    parameters : dict of str to object
+        Further parameters of the notebooks.
+    threads : int or None
+        Of each notebook; None leaves it to the environment of the worker.
+    label : str
+        Its name on the progress bar.
+    stages : tuple of str
+    """
+
+    dataset: str
+    category: str
+    weights: str
+    runs: str
+    seed: int
+    parameters: dict[str, object]
+    threads: int | None
+    label: str
+    stages: tuple[str, ...] = STAGES
+
+
+def run_category(job: Job, report: Callable[[str, int], None], on_kernel: Callable[[AsyncKernelManager], None] = lambda kernel: None) -> dict:
+    """Execute those notebooks of a category that are not up to date.
+
+    Parameters
+    ----------
+    job : Job
+    report : callable
+        Called with a stage and how many cells of the job are finished, whenever there is one more.
+    on_kernel : callable, optional
+        Called with the manager of each kernel, before it starts.
+
+    Returns
+    -------
+    dict
+        A row of the summary, with the keys of `COLUMNS`.
+    """
+    row, stage, done = empty_row(job), "data", 0
+    try:
+        run = Run(job.dataset, job.category, job.runs)
+        data = datasets.load_category(job.dataset, job.category)
+        fingerprint = datasets.fingerprint(data)
+        for stage in job.stages:
+            given = {name: value for name, value in (asdict(job) | job.parameters).items() if name in defaults(stage)}
+            if not is_current(run, stage, given, data, fingerprint):
+                _execute(run, stage, given, lambda cells, stage=stage, before=done: report(stage, before + cells), on_kernel)
+            done += n_cells(stage)
+            report(stage, done)
+    except Exception as error:  # whatever went wrong here, the other categories go on
+        return row | {"error": _explain(error, stage)}
+    metrics = read_json(run.folder / "metrics.json")
+    seconds = sum(entry["seconds"] for stage, entry in run.read()["stages"].items() if stage in STAGES)
+    row |= {name: metrics[name] for name in MEASURES}
+    images = sum(metrics[name] for name in ("n_train", "n_calibration", "n_test"))
+    return row | {"images": images, "seconds": round(seconds, 1)}
+
+
+def empty_row(job: Job, error: str | None = None) -> dict:
+    """A row of the summary that says nothing yet, or why it never will."""
+    return dict.fromkeys(COLUMNS) | {"category": job.category, "error": error}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_current(run: Run, stage: str, given: dict[str, object], data: datasets.Category, fingerprint: str) -> bool:
+    """Would running this stage again give what is there already?
+
+    Parameters
+    ----------
+    run : Run
+    stage : str
+    given : dict
+        The parameters that the batch would pass to the notebook.
+    data : Category
+    fingerprint : str
+        Of the data as they are now.
+    """
+    record = run.read()
+    entry = record.get("stages", {}).get(stage)
+    if entry is None or entry.get("code") != code_fingerprint(stage):
+        return False
+    if stage in STUDIES and entry.get("runs") != _runs_fingerprint(run):
+        return False
+    if (record["data"]["folder"], record["data"]["fingerprint"]) != (str(data.root), fingerprint):
+        return False
+    used = entry["parameters"]
+    if used != {name: value for name, value in (defaults(stage) | given).items() if name in used}:
+        return False
+    file = Path(str(used.get("weights", "")))
+    return not file.is_file() or sha256(file) == record["weights"]["sha256"]
+
+
+def code_fingerprint(stage: str) -> str:
+    """SHA-256 over the package and the stage's notebook: when the code changes, its results are out of date.
+
+    Modules that no notebook imports are left out: those that start the notebooks, and the one that reads what they left.
+    """
+    digest, package = hashlib.sha256(), Path(__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        if file.relative_to(package).parts[0] not in STARTERS:
+            digest.update(file.read_bytes())
+    for cell in _notebook(stage).cells:
+        digest.update(cell.source.encode())
+    return digest.hexdigest()
+
+
+def _runs_fingerprint(run: Run) -> str:
+    """SHA-256 over the scores of all categories beside a run: what a study compares."""
+    digest = hashlib.sha256()
+    for other in run.finished():
+        digest.update(f"{other.category}: {sha256(other.folder / 'scores.csv')}\n".encode())
+    return digest.hexdigest()
+
+
+def n_cells(stage: str) -> int:
+    """Cells of a stage's notebook, the one with papermill's parameters included."""
+    return len(_notebook(stage).cells) + 1
+
+
+def _notebook(stage: str) -> nbformat.NotebookNode:
+    return nbformat.read(notebooks_folder() / f"{stage}.ipynb", as_version=4)
+
+
+def _execute(run: Run, stage: str, given: dict[str, object], on_cells: Callable[[int], None], on_kernel: Callable) -> None:
+    target = run.folder / "notebooks" / f"{stage}.ipynb"
+    failed = target.with_name(f"{stage}.failed.ipynb")
+    code, started = code_fingerprint(stage), time.perf_counter()
+    with replacing(target) as temporary:
+        try:
+            papermill.execute_notebook(
+                _literal(notebooks_folder() / target.name),
+                _literal(temporary),
+                given,
+                engine_name="texad",
+                progress_bar=False,
+                on_cells=on_cells,
+                on_kernel=on_kernel,
+            )
+        except papermill.PapermillExecutionError:
+            os.replace(temporary, failed)  # with what it showed so far, to look at
+            raise
+    failed.unlink(missing_ok=True)
+    stages = run.read()["stages"]
+    threads = int(os.environ.get(THREADS[0]) or cores())
+    cost = {"notebook_seconds": round(time.perf_counter() - started, 2), "threads": threads, "cores": cores()}  # with the kernel's start
+    entry = stages[stage] | {"code": code} | cost | ({"runs": _runs_fingerprint(run)} if stage in STUDIES else {})
+    run.write(stages=stages | {stage: entry})
+
+
+def _literal(path: Path) -> str:
+    """papermill fills in what stands between braces; the name of a folder may have some."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _explain(error: Exception, stage: str) -> str:
+    """One line that says where and what."""
+    if isinstance(error, papermill.PapermillExecutionError):
+        return f"{stage}.ipynb, cell [{error.exec_count}]: {error.ename}: {error.evalue}"
+    if isinstance(error, DeadKernelError):
+        return f"{stage}.ipynb: the kernel died, perhaps for lack of memory"
+    return f"{stage}: {type(error).__name__}: {error}"
+
+
+class _Engine(NBClientEngine):
+    """papermill's own engine, telling of the kernel and of each finished cell."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, *, on_cells, on_kernel, **kwargs):
+        complete, finished = nb_man.cell_complete, 0
+
+        def cell_complete(*args, **options):
+            nonlocal finished
+            complete(*args, **options)
+            finished += 1
+            on_cells(finished)
+
+        class Kernel(ForkedKernelManager):
+            def __init__(self, *args, **options):
+                super().__init__(*args, **options)
+                on_kernel(self)
+
+        nb_man.cell_complete = cell_complete
+        kwargs["kernel_manager_class"] = Kernel
+        with tempfile.TemporaryDirectory(prefix="texad-") as sockets:
+            if os.name == "posix":  # no other user can reach them, and kernels that start together do not race for ports
+                kwargs["config"] = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+            return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+
+
+papermill_engines.register("texad", _Engine)

@@ -1,0 +1,84 @@
+"""Kernels that start at once: forks of a process that has the libraries in memory already.
+
+Each notebook of a batch runs in a kernel of its own, so that none can leave anything to the next. To start one takes seconds, nearly all of them to
+import torch and its like, and a batch starts five for each category. Here a server imports them once, and every kernel begins as a copy of it:
+the libraries are there, and nothing else is. Only Linux copies a process safely, and a worker of Dask may start none; there, kernels start as usual.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+
+from jupyter_client import AsyncKernelManager
+from jupyter_client.provisioning import LocalProvisioner
+
+# What the notebooks import and what takes long. Not pyplot and seaborn, which look for IPython when they are imported.
+PRELOADED = ["torch", "torchvision.models", "pandas", "scipy.stats", "sklearn.metrics", "matplotlib.figure", "ipykernel.kernelapp"]
+BACKEND = "module://matplotlib_inline.backend_inline"  # what a kernel chooses, but here matplotlib comes before the kernel
+
+
+class ForkedKernelManager(AsyncKernelManager):
+    """Starts a notebook's kernel as a copy of the server; for papermill, which takes any manager."""
+
+    async def _async_pre_start_kernel(self, **options):
+        if self.provisioner is None and sys.platform == "linux" and not multiprocessing.current_process().daemon:
+            self.provisioner = ForkProvisioner(parent=self, kernel_id=self.kernel_id, kernel_spec=self.kernel_spec)
+        return await super()._async_pre_start_kernel(**options)
+
+
+class ForkProvisioner(LocalProvisioner):
+    """Jupyter's own way to look after a kernel's process, but for the way it starts."""
+
+    async def launch_kernel(self, cmd, **options):
+        if cmd[0] != sys.executable or "ipykernel_launcher" not in cmd:  # another Python, or another language
+            return await super().launch_kernel(cmd, **options)
+        os.environ["MPLBACKEND"] = BACKEND
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
+        self.process = _Process(context.Process(target=_be_kernel, args=(arguments, options.get("cwd"), dict(options["env"]))))
+        self.pid = self.pgid = self.process.pid
+        return self.connection_info
+
+
+class _Process:
+    """What Jupyter expects of a process, which is not what multiprocessing calls it."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, process):
+        self._process = process
+        process.start()
+        self.pid = process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self._process.join(timeout)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _be_kernel(arguments: list[str], folder: str | None, environment: dict[str, str]) -> None:
+    from ipykernel.kernelapp import IPKernelApp
+
+    os.setsid()  # a group of its own, as Jupyter expects: signals reach the kernel and all that it has started
+    os.environ.clear()
+    os.environ.update(environment)
+    if folder:
+        os.chdir(folder)
+    sys.argv = ["ipykernel_launcher", *arguments]
+    parent = os.getppid()  # the server, which ends with the batch; and the kernel with it
+    IPKernelApp.launch_instance([*arguments, f"--IPKernelApp.parent_handle={parent}"])
+    os._exit(0)  # there is nothing to wait for

@@ -1,0 +1,162 @@
+"""Many jobs at a time: a pool of workers, the bars that show what they do, and what Ctrl-C does to them.
+
+A pool is a `concurrent.futures.Executor` that is given jobs, and a queue of what its workers tell meanwhile. `local` makes one of
+processes of this machine, `texad.cluster.connect` one of machines elsewhere; `run_all` knows no difference.
+"""
+
+import multiprocessing
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+
+from tqdm import tqdm
+
+from texad import jobs
+from texad.jobs import THREADS, Job
+
+MOST_BARS = 40  # more would leave the screen: then one bar stands for all
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Workers, wherever they are.
+
+    Attributes
+    ----------
+    submit : callable
+        Takes a number and a `Job`, and returns an executor's future of a row of the summary.
+    events : queue.Queue or multiprocessing.Queue
+        Tuples of the job's number, a stage, and how many cells of the job are finished.
+    abandon : callable
+        Give up all jobs, at once.
+    check : callable
+        Called with the data set, its categories, the weights and the folder of the runs; it raises what keeps a worker from its work.
+    watch : callable
+        Called now and then while there is something to wait for.
+    """
+
+    submit: Callable[[int, Job], Future]
+    events: queue.Queue
+    abandon: Callable[[], None]
+    check: Callable[[str, list[str], str, Path], None] = lambda *needed: None
+    watch: Callable[[], None] = lambda: None
+
+
+def run_all(todo: list[Job], pool: Pool, progress: bool) -> list[dict]:
+    """Do all jobs.
+
+    Parameters
+    ----------
+    todo : list of Job
+    pool : Pool
+    progress : bool
+        Show bars.
+
+    Returns
+    -------
+    list of dict
+        A row of the summary for each job, in their order. An interruption from the keyboard ends the process, with status 130.
+    """
+    if not todo:
+        return []
+    total = sum(jobs.n_cells(stage) for stage in todo[0].stages)
+    live = sys.stderr.isatty()
+    bars, done = _bars(todo, total, live, progress), [0] * len(todo)
+    try:
+        futures = [pool.submit(number, job) for number, job in enumerate(todo)]
+        pending = set(futures)
+        while pending:
+            _, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+            _drain(pool.events, bars, done, live)
+            pool.watch()
+    except KeyboardInterrupt:
+        pool.abandon()
+        print("\ninterrupted; the same command goes on where this run stopped", file=sys.stderr)
+        os._exit(130)  # the workers notice and end, and so do their kernels
+    finally:
+        for bar in bars:
+            bar.close()
+    return [_result(job, future) for job, future in zip(todo, futures, strict=True)]
+
+
+@contextmanager
+def local(n_jobs: int) -> Iterator[Pool]:
+    """A pool of processes of this machine.
+
+    Parameters
+    ----------
+    n_jobs : int
+        Jobs at a time.
+    """
+    context = multiprocessing.get_context("spawn")
+    events = context.Queue()
+    executor = ProcessPoolExecutor(n_jobs, context, initializer=_start_worker, initargs=(events,))
+    with executor:  # a worker starts with the first job, not here
+        yield Pool(partial(executor.submit, _work), events, lambda: executor.shutdown(wait=False, cancel_futures=True))
+
+
+# -- in a worker of this machine -------------------------------------------------------------------
+
+_events = None  # the queue that leads to the progress bars
+
+
+def _start_worker(events) -> None:
+    global _events
+    _events = events
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """A worker whose batch was killed must not write into a folder that the next batch is filling."""
+    wait_for([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _work(number: int, job: Job) -> dict:
+    os.environ.update(dict.fromkeys(THREADS, str(job.threads)))  # inherited by the kernels: all of them together use each core once
+    return jobs.run_category(job, lambda stage, cells: _events.put((number, stage, cells)))
+
+
+# -- what is seen of them --------------------------------------------------------------------------
+
+
+def _bars(todo: list[Job], total: int, live: bool, progress: bool) -> list[tqdm]:
+    """A bar for each job, or one for all if they are many."""
+    options = {"unit": "cell", "mininterval": 0.1 if live else 20, "disable": not progress}  # in a log, a line now and then
+    if len(todo) > MOST_BARS:
+        return [tqdm(total=total * len(todo), desc=f"{len(todo)} categories", **options)]
+    width = max(len(job.label) for job in todo)
+    return [tqdm(total=total, desc=job.label.ljust(width), position=i if live else 0, **options) for i, job in enumerate(todo)]
+
+
+def _drain(events, bars: list[tqdm], done: list[int], live: bool) -> None:
+    """Show all that has been told since. A job that another worker had to take over begins its bar anew."""
+    while True:
+        try:
+            number, stage, cells = events.get_nowait()
+        except queue.Empty:
+            break
+        bar = bars[number % len(bars)]  # its own, or the only one
+        bar.set_postfix_str(stage, refresh=False)
+        bar.update(cells - done[number])
+        done[number] = cells
+    if live:
+        for bar in bars:
+            bar.refresh()  # the clock goes on during a long cell
+
+
+def _result(job: Job, future: Future) -> dict:
+    try:
+        return future.result()
+    except CancelledError:
+        return jobs.empty_row(job, "given up, since the scheduler is gone or the task was cancelled; the same command goes on where it stopped")
+    except Exception as error:  # the worker itself died
+        return jobs.empty_row(job, f"worker: {type(error).__name__}: {error}")
