@@ -308,7 +308,7 @@ scores.groupby(["split", "defect"], sort=False).agg(
 # %%
 backbone = features.load_backbone(run.folder / "backbone.safetensors")
 normalize = run.parameter("normalize")
-good = np.flatnonzero(test["label"] == 0)[:24]
+good = np.flatnonzero(test["label"] == 0)[:16]
 paths = run.data_paths(test["path"][good])
 
 
@@ -395,7 +395,7 @@ folds = rng.permutation(n_few) % K
 bad = np.flatnonzero(test["label"] == 1)[:20]
 F_new = np.concatenate([F_calibration[:20], F_test[good], F_test[bad]])
 is_bad = np.arange(len(F_new)) >= len(F_new) - len(bad)
-small = dict(hidden=256, bottleneck=128, epochs=6, batch_size=128)
+small = dict(hidden=256, bottleneck=128, epochs=4, batch_size=128)
 
 
 def fit_and_score(F_fit, *others):

@@ -29,8 +29,9 @@ async def run(*cells):
     print("dead" if dead else "alive")
 
 if __name__ == "__main__":
-    asyncio.run(run(CELLS))
-    asyncio.run(run(CELLS))
+    for threads in (1, 3):
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        asyncio.run(run(CELLS))
 """
 
 
@@ -39,7 +40,7 @@ def script(folder: Path, *cells: str, **options) -> subprocess.Popen:
     file = folder / "script.py"
     file.write_text(SCRIPT.replace("CELLS", ", ".join(map(repr, cells))))
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    return subprocess.Popen([sys.executable, file, folder], stdout=subprocess.PIPE, text=True, env=environment, **options)
+    return subprocess.Popen([sys.executable, "-u", file, folder], stdout=subprocess.PIPE, text=True, env=environment, **options)
 
 
 def test_each_kernel_has_the_libraries_and_nothing_of_the_one_before(tmp_path):
@@ -60,6 +61,15 @@ def test_each_kernel_has_the_libraries_and_nothing_of_the_one_before(tmp_path):
     assert first[2] == f"in: {tmp_path} yes True"
     assert first[4] == "shows: ['image/png', 'text/plain'] module://matplotlib_inline.backend_inline True"  # as in any kernel
     assert first[-1].endswith("alive")
+
+
+def test_each_kernel_has_its_own_number_of_threads(tmp_path):
+    cell = """
+        import torch, numpy, threadpoolctl
+        print(torch.get_num_threads(), {pool["num_threads"] for pool in threadpoolctl.threadpool_info()})
+    """
+    lines = script(tmp_path, textwrap.dedent(cell)).communicate(timeout=120)[0].splitlines()
+    assert lines[1] == "1 {1}" and lines[4] == "3 {3}"
 
 
 def test_a_kernel_ends_with_the_process_that_started_it(tmp_path):

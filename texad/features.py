@@ -25,7 +25,7 @@ from texad.files import replacing
 from texad.weights import Weights
 
 CHANNELS = 1024  # of layer3's output
-CALIBRATION = 64  # images
+CALIBRATION = 32  # images
 STRIDE = 16  # pixels of the image between two neighbouring places of the feature map
 
 
@@ -74,7 +74,7 @@ def calibrate_batchnorm(
     backbone : nn.Sequential
         From `build_backbone`, before `fold_batchnorm`.
     paths : sequence of Path
-        Training images. Of many, 64 are taken, spread evenly: enough for the mean and variance of a channel.
+        Training images. Of many, 32 are taken, spread evenly: enough for the mean and variance of a channel.
     batch_size : int, default 16
         The variance is that within a batch, averaged over the batches, so these must not be small.
     image_size, normalize, progress

@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+from multiprocessing.connection import wait as wait_for
 
 from jupyter_client import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
@@ -71,14 +73,28 @@ class _Process:
 
 
 def _be_kernel(arguments: list[str], folder: str | None, environment: dict[str, str]) -> None:
+    import torch
     from ipykernel.kernelapp import IPKernelApp
+    from threadpoolctl import threadpool_limits
 
+    end_with_parent()
     os.setsid()  # a group of its own, as Jupyter expects: signals reach the kernel and all that it has started
     os.environ.clear()
     os.environ.update(environment)
+    if threads := int(environment.get("OMP_NUM_THREADS") or 0):  # the libraries have read the server's
+        torch.set_num_threads(threads)
+        threadpool_limits(threads)
     if folder:
         os.chdir(folder)
     sys.argv = ["ipykernel_launcher", *arguments]
-    parent = os.getppid()  # the server, which ends with the batch; and the kernel with it
-    IPKernelApp.launch_instance([*arguments, f"--IPKernelApp.parent_handle={parent}"])
-    os._exit(0)  # there is nothing to wait for
+    IPKernelApp.launch_instance([*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
+
+
+def end_with_parent() -> None:
+    """End this process when the one that asked for it has ended: its notebook must not write into a folder that the next batch is filling."""
+
+    def wait() -> None:
+        wait_for([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -8,19 +8,18 @@ import multiprocessing
 import os
 import queue
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 
 from tqdm import tqdm
 
 from texad import jobs
 from texad.jobs import THREADS, Job
+from texad.kernels import end_with_parent
 
 MOST_BARS = 40  # more would leave the screen: then one bar stands for all
 
@@ -111,13 +110,7 @@ _events = None  # the queue that leads to the progress bars
 def _start_worker(events) -> None:
     global _events
     _events = events
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """A worker whose batch was killed must not write into a folder that the next batch is filling."""
-    wait_for([multiprocessing.parent_process().sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 def _work(number: int, job: Job) -> dict:
