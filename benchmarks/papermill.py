@@ -1,26 +1,28 @@
 """What the notebooks cost: the batch of papermill against the same stages called directly, both in two processes.
 
-A notebook runs in a kernel of its own, which starts Python and imports torch anew. This start-up is measured apart: as many kernels, started
+A notebook runs in a kernel of its own. This start-up is measured apart: as many kernels, started as the batch starts them
 in as many processes, that execute nothing but the imports of the notebooks. The seconds that remain are those of the notebooks' own work,
 against direct calls in two processes that have imported everything already.
 """
 
+import asyncio
 import multiprocessing
 import os
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pandas as pd
-from jupyter_client import KernelManager
 
 from benchmarks import material, stages
 from benchmarks.material import Options
 from benchmarks.measure import Row, cores, median, spread
 from texad import batch, synthetic
 from texad.artifacts import STAGES
+from texad.kernels import ForkedKernelManager
 from texad.parameters import notebooks_folder
 
 JOBS = 2
@@ -86,11 +88,11 @@ def in_processes(function, arguments: list, warm: bool) -> float:
     context = multiprocessing.get_context("spawn")
     everyone = context.Barrier(JOBS)
     started = time.perf_counter()
-    with context.Pool(JOBS, _start, (max(1, cores() // JOBS), everyone)) as pool:
+    with ProcessPoolExecutor(JOBS, context, _start, (max(1, cores() // JOBS), everyone)) as pool:
         if warm:
-            pool.map(_wait, range(JOBS), chunksize=1)
+            list(pool.map(_wait, range(JOBS)))
             started = time.perf_counter()
-        pool.map(function, arguments, chunksize=1)
+        list(pool.map(function, arguments))
         return time.perf_counter() - started
 
 
@@ -103,18 +105,23 @@ def direct(call: tuple) -> None:
 def start_up(_: str) -> None:
     """For each of the five notebooks: start a kernel, import what it imports, and end it."""
     for stage in STAGES:
-        with tempfile.TemporaryDirectory() as sockets:  # as the batch starts them: see texad.jobs
-            manager = KernelManager(**({"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}))
-            manager.start_kernel()
-            client = manager.blocking_client()
-            try:
-                client.wait_for_ready(timeout=120)
-                reply = client.execute_interactive(imports_of(stage), allow_stdin=False, timeout=120, output_hook=lambda message: None)
-                if reply["content"]["status"] != "ok":
-                    raise RuntimeError(f"the imports of {stage} failed: {reply['content']['evalue']}")
-            finally:
-                client.stop_channels()
-                manager.shutdown_kernel()
+        with tempfile.TemporaryDirectory() as sockets:  # as in texad.jobs
+            asyncio.run(_start_one(stage, {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}))
+
+
+async def _start_one(stage: str, options: dict) -> None:
+    manager = ForkedKernelManager(**options)
+    await manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
+    try:
+        await client.wait_for_ready(timeout=120)
+        reply = await client.execute_interactive(imports_of(stage), allow_stdin=False, timeout=120, output_hook=lambda message: None)
+        if reply["content"]["status"] != "ok":
+            raise RuntimeError(f"the imports of {stage} failed: {reply['content']['evalue']}")
+    finally:
+        client.stop_channels()
+        await manager.shutdown_kernel()
 
 
 def imports_of(stage: str) -> str:
