@@ -86,6 +86,12 @@ def claims(out: Path) -> dict[str, Path]:
     return {file.read_text(): file.parent for file in out.rglob(cluster.CLAIM)}
 
 
+def kernels(worker: int) -> list[psutil.Process]:
+    """The kernels of a worker's process; they are forks of a server that it has started, see texad.kernels."""
+    process = psutil.Process(worker)
+    return [child for child in process.children(recursive=True) if child.ppid() != worker]
+
+
 def in_the_middle_of_the_second_stage(out: Path, worker: str) -> Path | None:
     folder = claims(out).get(worker)
     stages = json.loads((folder / "run.json").read_text())["stages"] if folder and (folder / "run.json").exists() else {}
@@ -185,12 +191,12 @@ def test_an_interrupted_client_leaves_no_kernel_behind(dask, five, tmp_path):
     command = [sys.executable, "-m", "texad", *run_arguments(five, out, *SMALL, "--category", CATEGORIES[0], "--scheduler", address)]
     client = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     (name,) = wait_until(lambda: claims(out))
-    (kernel,) = wait_until(lambda: psutil.Process(workers[name].pid).children())
+    (kernel,) = wait_until(lambda: kernels(workers[name].pid))
     client.send_signal(signal.SIGINT)
     _, shown = client.communicate(timeout=60)
     assert client.returncode == 130 and "interrupted; the same command goes on" in shown
     wait_until(lambda: not kernel.is_running() and not claims(out), 60)
-    assert not psutil.Process(workers[name].pid).children() and not list(out.rglob("metrics.json"))
+    assert not kernels(workers[name].pid) and not list(out.rglob("metrics.json"))
 
 
 def test_five_categories_come_out_as_on_one_machine_though_a_worker_is_killed(dask, five, tmp_path):
@@ -241,7 +247,7 @@ def test_a_job_that_is_begun_again_sets_its_bar_back():
     events, done = pools.queue.SimpleQueue(), [0, 0]
     for event in ((0, "a", 4), (1, "a", 1), (0, "a", 6), (0, "a", 2)):
         events.put(event)
-    pools._drain(events, bars, done, live=False)
+    pools._drain(events, {0: 0, 1: 1}, bars, done, live=False)
     assert [bar.n for bar in bars] == done == [2, 1]
 
 
@@ -258,8 +264,17 @@ def test_many_jobs_share_one_bar():
     assert len(pools._bars([job] * 3, 5, live=False, progress=False)) == 3
     events, done = pools.queue.SimpleQueue(), [0] * (pools.MOST_BARS + 1)
     events.put((7, "a", 5)), events.put((40, "a", 3))
-    pools._drain(events, [bar], done, live=False)
+    pools._drain(events, {i: i for i in range(len(done))}, [bar], done, live=False)
     assert sum(done) == 8
+
+
+def test_the_last_words_of_earlier_jobs_move_no_bar():
+    """The studies start when the categories are done, and what was told of these may still be on its way."""
+    (bar,) = pools._bars([jobs.Job("d", "c", "random", "r", 0, {}, 1, "label")], 5, live=False, progress=False)
+    events, done = pools.queue.SimpleQueue(), [0]
+    events.put((1, "a", 5)), events.put((2, "b", 3))
+    pools._drain(events, {2: 0}, [bar], done, live=False)
+    assert done == [3]
 
 
 def test_the_folder_that_is_claimed_is_the_run_folder(five, tmp_path):

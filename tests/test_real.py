@@ -133,7 +133,7 @@ def test_the_recorded_command_makes_the_run_again(tmp_path):
     python, _, program, *typed = shlex.split(run["command"].replace("<folder>", "FOLDER").replace("<weights>", "WEIGHTS"))
     options = parser().parse_args(typed)
     assert (python, program) == ("python", "texad")
-    assert (options.dataset, options.category, options.weights, options.seed, options.studies) == ("FOLDER", HOSTILE, "WEIGHTS", 3, False)
+    assert (options.dataset, options.category, options.weights, options.seed, options.studies) == ("FOLDER", HOSTILE, "WEIGHTS", [3], False)
     assert parse_parameters(dict(options.p)) == run["parameters"]
 
 

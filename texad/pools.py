@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessP
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,6 +23,9 @@ from texad.jobs import THREADS, Job
 from texad.kernels import end_with_parent
 
 MOST_BARS = 40  # more would leave the screen: then one bar stands for all
+
+
+_numbers = count()  # of all jobs of this process, so that none is taken for another
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,13 @@ def run_all(todo: list[Job], pool: Pool, progress: bool) -> list[dict]:
     live = sys.stderr.isatty()
     bars, done = _bars(todo, total, live, progress), [0] * len(todo)
     try:
-        futures = [pool.submit(number, job) for number, job in enumerate(todo)]
+        numbers = [next(_numbers) for _ in todo]
+        positions = {number: i for i, number in enumerate(numbers)}
+        futures = [pool.submit(number, job) for number, job in zip(numbers, todo, strict=True)]
         pending = set(futures)
         while pending:
             _, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-            _drain(pool.events, bars, done, live)
+            _drain(pool.events, positions, bars, done, live)
             pool.watch()
     except KeyboardInterrupt:
         pool.abandon()
@@ -130,17 +136,20 @@ def _bars(todo: list[Job], total: int, live: bool, progress: bool) -> list[tqdm]
     return [tqdm(total=total, desc=job.label.ljust(width), position=i if live else 0, **options) for i, job in enumerate(todo)]
 
 
-def _drain(events, bars: list[tqdm], done: list[int], live: bool) -> None:
-    """Show all that has been told since. A job that another worker had to take over begins its bar anew."""
+def _drain(events, positions: dict[int, int], bars: list[tqdm], done: list[int], live: bool) -> None:
+    """Show all that has been told since, of these jobs. A job that another worker had to take over begins its bar anew."""
     while True:
         try:
             number, stage, cells = events.get_nowait()
         except queue.Empty:
             break
-        bar = bars[number % len(bars)]  # its own, or the only one
+        if number not in positions:  # the last word of a job that is done, which came late
+            continue
+        i = positions[number]
+        bar = bars[i % len(bars)]  # its own, or the only one
         bar.set_postfix_str(stage, refresh=False)
-        bar.update(cells - done[number])
-        done[number] = cells
+        bar.update(cells - done[i])
+        done[i] = cells
     if live:
         for bar in bars:
             bar.refresh()  # the clock goes on during a long cell
