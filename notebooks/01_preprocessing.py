@@ -39,7 +39,7 @@ calibration_fraction = 0.2  # of the good training images; kept out of the fit
 import numpy as np
 from IPython.display import Markdown
 
-from texad import datasets, evaluation, plotting, preprocessing, quiz
+from texad import datasets, evaluation, plotting, preprocessing, quiz, reading
 from texad.artifacts import Run
 
 run = Run(dataset, category, runs)
@@ -92,7 +92,7 @@ Markdown(
 rng = np.random.default_rng(seed)
 picks = rng.choice(len(data.train), size=min(4, len(data.train)), replace=False)
 chosen = [data.train[i] for i in picks]
-plotting.image_grid([datasets.read_image(sample.path) for sample in chosen])
+plotting.image_grid([reading.read_image(sample.path) for sample in chosen])
 
 # %% [markdown]
 # One defective test image of each kind, with the border of its mask. *What to look for:* how small most defects are, and how different from
@@ -103,8 +103,8 @@ kinds = sorted({sample.defect for sample in data.test if sample.label})
 shown = []
 for kind in kinds:
     shown.append(rng.choice([sample for sample in data.test if sample.defect == kind]))
-pictures = [datasets.read_image(sample.path) for sample in shown]
-masks = [datasets.read_mask(sample.mask) if sample.mask else None for sample in shown]
+pictures = [reading.read_image(sample.path) for sample in shown]
+masks = [reading.read_mask(sample.mask) if sample.mask else None for sample in shown]
 plotting.image_grid(pictures, titles=kinds, masks=masks, columns=5)
 
 # %% [markdown]
@@ -114,7 +114,7 @@ plotting.image_grid(pictures, titles=kinds, masks=masks, columns=5)
 # colours, since the network of the next chapter expects three.
 
 # %%
-photograph = datasets.read_image(chosen[0].path)
+photograph = reading.read_image(chosen[0].path)
 print(chosen[0].path.name, "has", photograph.width, "×", photograph.height, "pixels")
 
 # %% [markdown]
@@ -151,12 +151,12 @@ assert np.array_equal(by_hand.transpose(2, 0, 1), x[0].numpy())
 
 # %% mystnb={"figure": {"caption": "A test image before and after resizing."}, "image": {"alt": "The same surface twice: the original photograph, and the square that the network sees. The damaged area is outlined in both, and finer details are gone in the square."}}
 sample = shown[0] if shown else data.test[0]
-before = datasets.read_image(sample.path)
+before = reading.read_image(sample.path)
 after = preprocessing.to_array(before, image_size)
 masks = [None, None]
 if sample.mask:
     small_mask = preprocessing.load_mask(sample.mask, image_size)
-    masks = [datasets.read_mask(sample.mask), small_mask]
+    masks = [reading.read_mask(sample.mask), small_mask]
 titles = ["photograph", f"{image_size} × {image_size}"]
 plotting.image_grid([before, after], titles=titles, masks=masks)
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import needs_shared, write_category
 from PIL import Image
 
-from texad import datasets, mvtec, synthetic
+from texad import datasets, mvtec, reading, synthetic
 
 
 @pytest.fixture
@@ -266,6 +266,11 @@ def test_load_category_takes_one_at_a_time(surfaces):
         datasets.load_category(surfaces, "all")
 
 
+def test_an_image_that_vanished_is_not_passed_over(steel):
+    os.symlink(steel / "nowhere.png", steel / "train" / "good" / "002.png")
+    assert len(datasets.load_category(steel.parent, "steel").train) == 3
+
+
 # -- fingerprint -----------------------------------------------------------------------------------
 
 
@@ -302,136 +307,6 @@ def test_files_that_are_not_used_do_not_change_the_fingerprint(steel):
     assert fingerprint(steel) == before
 
 
-# -- reading ---------------------------------------------------------------------------------------
-
-
-def palette(transparency=None):
-    image = Image.new("P", (2, 1))
-    image.putpalette([10, 20, 30, 200, 100, 50])
-    image.putdata([0, 1])
-    if transparency is not None:
-        image.info["transparency"] = transparency
-    return image
-
-
-def to_be_turned(pixels):
-    """An image, and the options to save it with an EXIF orientation that says: turn by 90 degrees."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return Image.fromarray(pixels), {"exif": exif}
-
-
-def turned(pixels):
-    return np.rot90(pixels, -1)
-
-
-RGB = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
-GREY16 = np.array([[0, 257, 25700, 65535]], np.uint16)
-IMAGES = {
-    "rgb": ("a.png", Image.new("RGB", (2, 1), (1, 2, 3)), [[(1, 2, 3)] * 2]),
-    "grey": ("a.png", Image.new("L", (2, 1), 7), [[(7, 7, 7)] * 2]),
-    "grey bmp": ("a.bmp", Image.new("L", (2, 1), 7), [[(7, 7, 7)] * 2]),
-    "grey jpeg": ("a.jpg", Image.new("L", (2, 1), 128), [[(128, 128, 128)] * 2]),
-    "black and white": ("a.png", Image.fromarray(np.array([[False, True]])), [[(0, 0, 0), (255, 255, 255)]]),
-    "palette": ("a.png", palette(), [[(10, 20, 30), (200, 100, 50)]]),
-    "palette with a transparent index": ("a.png", palette(0), [[(10, 20, 30), (200, 100, 50)]]),
-    "palette with transparencies": ("a.png", palette(b"\x00\x80"), [[(10, 20, 30), (200, 100, 50)]]),
-    "rgb with alpha": ("a.png", Image.new("RGBA", (2, 1), (9, 8, 7, 0)), [[(9, 8, 7)] * 2]),
-    "grey with alpha": ("a.png", Image.new("LA", (2, 1), (9, 128)), [[(9, 9, 9)] * 2]),
-    "cmyk": ("a.tif", Image.new("CMYK", (2, 1), (0, 255, 0, 0)), [[(255, 0, 255)] * 2]),
-    "16-bit png": ("a.png", Image.fromarray(GREY16), [[(v,) * 3 for v in (0, 1, 100, 255)]]),
-    "16-bit tiff": ("a.tif", Image.fromarray(GREY16), [[(v,) * 3 for v in (0, 1, 100, 255)]]),
-    "16-bit tiff, big endian": ("a.tif", Image.fromarray(GREY16.astype(">u2")), [[(v,) * 3 for v in (0, 1, 100, 255)]]),
-    "32-bit tiff": ("a.tif", Image.fromarray(GREY16.astype(np.int32)), [[(v,) * 3 for v in (0, 1, 100, 255)]]),
-    "float tiff": ("a.tif", Image.fromarray(np.array([[0, 0.2, 1]], np.float32)), [[(v,) * 3 for v in (0, 51, 255)]]),
-    "rounded, not cut off": ("a.png", Image.fromarray(np.array([[128, 129]], np.uint16)), [[(0,) * 3, (1,) * 3]]),
-    "EXIF orientation, png": ("a.png", *to_be_turned(RGB), turned(RGB)),
-    "EXIF orientation, rgb tiff": ("a.tif", *to_be_turned(RGB), turned(RGB)),
-    "EXIF orientation, grey tiff": ("a.tif", *to_be_turned(RGB[..., 0]), turned(RGB[..., [0, 0, 0]])),
-    "EXIF orientation, 16-bit tiff": (
-        "a.tif", *to_be_turned(RGB[..., 0].astype(np.uint16) * 257), turned(RGB[..., [0, 0, 0]])
-    ),
-    "another suffix than its format": ("a.jpg", Image.new("RGB", (1, 1), (1, 2, 3)), {"format": "PNG"}, [[(1, 2, 3)]]),
-}  # fmt: skip
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("case", IMAGES)
-def test_every_common_kind_of_image_becomes_rgb(tmp_path, case):
-    name, image, *options, expected = IMAGES[case]
-    image.save(tmp_path / name, **dict(*options))
-    read = datasets.read_image(tmp_path / name)
-    assert read.mode == "RGB"
-    np.testing.assert_array_equal(np.asarray(read), np.array(expected, np.uint8))
-
-
-@pytest.mark.parametrize("pixels", [[[0, 2.0]], [[-0.1, 1]], [[np.nan, 0.5]]])
-def test_floats_beyond_0_to_1_are_refused(tmp_path, pixels):
-    save(tmp_path / "a.tif", np.array(pixels, np.float32))
-    with pytest.raises(ValueError, match="a.tif cannot be read .*grey levels .* expected 0 to 1"):
-        datasets.read_image(tmp_path / "a.tif")
-
-
-def test_integers_beyond_16_bits_are_refused(tmp_path):
-    save(tmp_path / "a.tif", np.array([[0, 70000]], np.int32))
-    with pytest.raises(ValueError, match="70000, expected 0 to 65535"):
-        datasets.read_image(tmp_path / "a.tif")
-
-
-def unreadable(file, kind):
-    if kind == "missing":
-        return
-    if kind == "dangling link":
-        os.symlink(file.with_name("nowhere.png"), file)
-    elif kind == "cut off":
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(file)
-        file.write_bytes(file.read_bytes()[:2000])
-    elif kind == "other format":
-        Image.new("RGB", (4, 4)).save(file, format="GIF")
-    else:
-        file.write_bytes({"empty": b"", "text": b"hello"}[kind])
-
-
-@pytest.mark.parametrize("read", [datasets.read_image, datasets.read_mask])
-@pytest.mark.parametrize("kind", ["missing", "dangling link", "cut off", "other format", "empty", "text"])
-def test_an_unreadable_image_is_named(tmp_path, kind, read):
-    unreadable(tmp_path / "a.png", kind)
-    with pytest.raises(ValueError) as caught:
-        read(tmp_path / "a.png")
-    message = line(caught)
-    assert message.startswith(f"image {tmp_path / 'a.png'} cannot be read") and "replace it by a PNG" in message
-
-
-def test_an_image_that_vanished_is_not_passed_over(steel):
-    os.symlink(steel / "nowhere.png", steel / "train" / "good" / "002.png")
-    assert len(datasets.load_category(steel.parent, "steel").train) == 3
-
-
-BLUE = Image.new("RGB", (2, 1))
-BLUE.putpixel((1, 0), (0, 0, 1))
-MASKS = {
-    "0 and 255": ("a.png", Image.fromarray(np.array([[0, 255]], np.uint8)), [[False, True]]),
-    "0 and 1": ("a.png", Image.fromarray(np.array([[0, 1]], np.uint8)), [[False, True]]),
-    "one bit": ("a.png", Image.fromarray(np.array([[False, True]])), [[False, True]]),
-    "16-bit 0 and 1": ("a.png", Image.fromarray(np.array([[0, 1]], np.uint16)), [[False, True]]),
-    "float": ("a.tif", Image.fromarray(np.array([[0, 0.001]], np.float32)), [[False, True]]),
-    "darkest blue": ("a.png", BLUE, [[False, True]]),
-    "opaque black": ("a.png", Image.new("RGBA", (1, 1), (0, 0, 0, 255)), [[False]]),
-    "palette": ("a.png", palette(), [[True, True]]),
-    "EXIF orientation": ("a.tif", *to_be_turned(RGB[..., 0]), turned(RGB[..., 0] > 0)),
-}  # fmt: skip
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("case", MASKS)
-def test_every_pixel_of_a_mask_that_is_not_black_is_defective(tmp_path, case):
-    name, image, *options, expected = MASKS[case]
-    image.save(tmp_path / name, **dict(*options))
-    mask = datasets.read_mask(tmp_path / name)
-    assert mask.dtype == bool
-    np.testing.assert_array_equal(mask, expected)
-
-
 # -- real images -----------------------------------------------------------------------------------
 
 
@@ -441,5 +316,5 @@ def test_a_real_data_set_with_grey_jpegs_loads_whole():
     assert (len(category.train), len(category.test)) == (761, 348)
     assert all((sample.mask is not None) == bool(sample.label) for sample in category.test)
     sample = category.test[0]
-    assert datasets.read_image(sample.path).size == datasets.read_mask(sample.mask).shape[::-1]
-    assert datasets.read_mask(sample.mask).any()
+    assert reading.read_image(sample.path).size == reading.read_mask(sample.mask).shape[::-1]
+    assert reading.read_mask(sample.mask).any()

@@ -10,7 +10,7 @@ import pytest
 from conftest import write_category
 from PIL import Image
 
-from texad import datasets, evaluation
+from texad import datasets, evaluation, reading
 from texad.artifacts import STAGES, STUDIES, Run, read_json, write_json
 from texad.book import gallery, markdown, pages
 from texad.book.gallery import FinishedRun, PicturesGoneError
@@ -109,7 +109,7 @@ def test_what_there_is_none_of_is_said():
 def test_a_gallery_shows_one_image_of_each_kind_and_says_where_the_damage_is(tmp_path):
     run = finished_run(tmp_path)
     picture = gallery.data(run, tmp_path / "steel.jpg")
-    mask = datasets.read_mask(run.data_path(run.images("test").query("label == 1")["mask"].iloc[0]))
+    mask = reading.read_mask(run.data_path(run.images("test").query("label == 1")["mask"].iloc[0]))
     assert f"spot, {100 * mask.mean():.2g} % of the image, " in picture.alt
     assert picture.caption == "steel: a good image and one of each kind of defect; the line is the border of the damage."
     assert picture.file.stat().st_size < 200_000

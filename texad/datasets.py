@@ -1,4 +1,4 @@
-"""Images on disk, in the layout of MVTec AD, and how to read them.
+"""Images on disk, in the layout of MVTec AD.
 
 A category is one kind of surface: defect-free images to learn from, and a test part with a folder for each
 kind of defect::
@@ -9,7 +9,7 @@ kind of defect::
     <category>/ground_truth/<defect>/<stem>_mask.*  where the defect is
 
 A data set is a folder of categories. Two are known by name: "synthetic" is drawn on the spot, "mvtec" is
-downloaded once. What comes after this module sees paths, labels and RGB images, whatever the files were like.
+downloaded once. What comes after this module sees paths and labels; `reading` makes RGB images of them, whatever the files are like.
 
 MVTec AD, a comprehensive real-world dataset for unsupervised anomaly detection, Bergmann et al., CVPR 2019.
 """
@@ -22,16 +22,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from texad import mvtec, png, synthetic
+from texad import mvtec, synthetic
 from texad.files import sha256
 
 ENVIRONMENT_VARIABLE = "TEXAD_DATA"
 EMBEDDED = ("synthetic", "mvtec")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF")  # nothing else is tried, whatever a file calls itself
 
 
 @dataclass(frozen=True)
@@ -292,112 +288,3 @@ def _images(folder: Path) -> list[Path]:
 def _natural(text: str) -> tuple:
     """A sort key that puts 2 before 10."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))], text
-
-
-# -- reading -------------------------------------------------------------------------------------------
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """Read an image of any common kind as RGB.
-
-    Grey levels of 16 or 32 bits are taken to span 0 to 65535 and divided by 257; floats must lie in [0, 1].
-    No image is stretched by its own extremes, since brightness may be what tells a defect. Transparency is
-    dropped, the colours stay as stored. The EXIF orientation is applied. Of several images in a file the first
-    is read.
-
-    Parameters
-    ----------
-    path : str or Path
-        PNG, JPEG, BMP or TIFF.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode RGB, 8 bits a channel.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read as an image; the message names it.
-    """
-    return Image.fromarray(read_pixels(path))
-
-
-def read_pixels(path: str | Path) -> np.ndarray:
-    """Read an image as `read_image` does, into an array.
-
-    Returns
-    -------
-    ndarray, uint8, shape (height, width, 3)
-
-    Raises
-    ------
-    ValueError
-        As `read_image`.
-    """
-    try:
-        pixels = png.decode(Path(path).read_bytes())
-    except OSError:  # below, it is said with what is wrong
-        pixels = None
-    return np.array(_read(path, _to_rgb)) if pixels is None else pixels
-
-
-def read_mask(path: str | Path) -> np.ndarray:
-    """Read a ground-truth mask: every pixel that is not black is defective.
-
-    Any grey level or colour above 0 counts, so masks of 0 and 1, of 0 and 255, and with a level or colour for
-    each kind of defect all work. JPEG is a poor choice for masks: its noise around edges counts, too.
-
-    Parameters
-    ----------
-    path : str or Path
-        As for `read_image`.
-
-    Returns
-    -------
-    ndarray, bool, shape (height, width)
-        True where the surface is defective.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read as an image; the message names it.
-    """
-    return _read(path, _to_mask)
-
-
-def _read(path: str | Path, convert):
-    try:
-        # Given a path, Pillow maps grey TIFFs into memory and scrambles those that it has to turn.
-        with open(path, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
-            return convert(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError as error:
-        reason, cause = "not one of the formats below", error
-    except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
-        reason, cause = (str(error).splitlines() or [type(error).__name__])[0], error
-    raise ValueError(
-        f"image {path} cannot be read ({reason}): replace it by a PNG, JPEG, BMP or TIFF of 8 bits, or remove it"
-    ) from cause
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if _is_deep(image):
-        levels = np.asarray(image).astype(np.float64)
-        white = 1.0 if image.mode == "F" else 65535.0
-        if not (levels.min() >= 0 and levels.max() <= white):  # put so that NaN fails, too
-            raise ValueError(f"grey levels {levels.min():g} to {levels.max():g}, expected 0 to {white:g}")
-        image = Image.fromarray(np.rint(levels * (255 / white)).astype(np.uint8))
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")  # otherwise Pillow warns of palettes with transparency
-    return image.convert("RGB")
-
-
-def _to_mask(image: Image.Image) -> np.ndarray:
-    if _is_deep(image):
-        return np.asarray(image) > 0
-    return np.asarray(_to_rgb(image)).any(axis=2)
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """True where a pixel is one number of more than 8 bits."""
-    return image.mode in ("I", "F") or image.mode.startswith("I;16")

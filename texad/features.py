@@ -199,7 +199,8 @@ def extract(
     normalize : bool, default False
         Subtract the ImageNet mean and divide by its standard deviation first. Off in the published method.
     batch_size : int, default 2
-        Images in one forward pass. Each core works on a batch of its own, so small ones are as fast as large ones there, and keep fewer images in memory. A graphics processor wants 32 or more.
+        Images in one forward pass. Each core works on a batch of its own, so small ones are as fast as large ones there, and keep fewer
+        images in memory. A graphics processor wants 32 or more.
     progress : bool, default True
         Show a progress bar.
 

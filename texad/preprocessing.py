@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from texad.datasets import read_mask, read_pixels
+from texad.reading import read_mask, read_pixels
 
 IMAGE_SIZE = 224
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -47,9 +47,8 @@ def to_array(image: Image.Image | np.ndarray, image_size: int = IMAGE_SIZE) -> n
 
     Parameters
     ----------
-    image : PIL.Image.Image or ndarray, uint8, shape (H, W, 3)
-    image_size : int, default 224
-        Height and width of the result, in pixels.
+    image, image_size
+        As for `resize`.
 
     Returns
     -------

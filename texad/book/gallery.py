@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from texad import datasets, evaluation, plotting, preprocessing
+from texad import evaluation, plotting, preprocessing, reading
 from texad.artifacts import Run
 from texad.files import replacing
 
@@ -279,7 +279,7 @@ def _how_many(damaged: int, of: int) -> str:
 def _thumbnail(path: Path) -> np.ndarray:
     """A photograph in its own proportions, small enough for a page."""
     try:
-        image = datasets.read_image(path)
+        image = reading.read_image(path)
     except ValueError as error:
         raise PicturesGoneError(str(error)) from None
     scale = min(1.0, THUMBNAIL / max(image.size))
@@ -292,7 +292,7 @@ def _mask(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
     if path is None:
         return None
     try:
-        mask = Image.fromarray(datasets.read_mask(path).astype(np.float32))
+        mask = Image.fromarray(reading.read_mask(path).astype(np.float32))
     except ValueError as error:
         raise PicturesGoneError(str(error)) from None
     return np.asarray(mask.resize(shape[::-1], Image.Resampling.BOX)) > 0

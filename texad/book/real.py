@@ -24,7 +24,7 @@ photographs of real surfaces. The *published* detector is that of chapters 3 and
 ABOUT = {
     "mvtec": "MVTec AD shows industrial products under real light {cite:p}`bergmann2019mvtec`.",
     "magnetic_tile": "Magnetic tiles are the curved magnets of electric motors. Huang, Qiu and Yuan photographed them in grey, good ones and "
-    "damaged ones, in many sizes {cite:p}`huang2020magnetic`.",
+    "damaged ones, in many sizes {cite:p}`huang2020magnetic`. Their test results were in view while the extended detector was developed, so they flatter it.",
 }
 
 
