@@ -5,6 +5,7 @@
 # make student  the notebooks with the solutions cut out, in student/
 # make pdf    the book as one PDF, printed by Chromium
 # make sync   bring each notebook's .py and .ipynb together, the newer one wins; outputs are removed
+# make lock   write requirements.lock anew: the exact environment, with hashes; UPGRADE=--upgrade for the newest versions
 # make clean  remove what was made (not the data)
 
 PYTHON ?= python3
@@ -13,10 +14,12 @@ CATEGORY ?= all
 WEIGHTS ?= auto
 JOBS ?=
 SEED ?= 0
+LOCK ?= requirements.lock
+UPGRADE ?=
 
 BIN := .venv/bin
 
-.PHONY: book test bench lab student pdf sync clean help
+.PHONY: book test bench lab student pdf sync lock clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -32,7 +35,7 @@ book: .venv/installed
 	echo; echo "The book: $(CURDIR)/_build/html/index.html"; \
 	exit $$status
 
-test: .venv/installed-test
+test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
@@ -55,13 +58,27 @@ sync: .venv/installed
 clean:
 	rm -rf _build runs book/run texad.egg-info .pytest_cache .ruff_cache
 
-.venv/installed: requirements.txt pyproject.toml
+# The versions of requirements.lock and no others, each checked by its hash. A torch built for processors alone, if one is there already, stays,
+# and then the lock's packages of CUDA are left out. LOCK= (empty) takes what requirements.txt allows instead.
+.venv/installed: requirements.txt requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "texad needs Python 3.10 or newer: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "Python lacks venv; on Debian or Ubuntu: sudo apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -e .
+ifeq ($(LOCK),)
+	$(BIN)/pip install -e '.[test]'
+else
+	if $(BIN)/pip list --format=freeze | grep -q '^torch==.*+cpu'; then \
+		awk '/^[A-Za-z]/ { kept = !/^(nvidia|cuda|triton)/ } kept || /^#/' $(LOCK); \
+	else cat $(LOCK); fi > .venv/requirements.lock
+	$(BIN)/pip install --require-hashes -r .venv/requirements.lock
+	$(BIN)/pip install --no-deps --no-build-isolation --no-index -e .
+endif
 	@touch $@
 
-.venv/installed-test: .venv/installed
-	$(BIN)/pip install -e '.[test]'
-	@touch $@
+# uv knows how to write one lock for all systems and Pythons; it has a place of its own, out of the environment that it writes down.
+lock:
+	$(PYTHON) -m venv _build/uv
+	_build/uv/bin/pip install 'uv>=0.9,<1'
+	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | \
+	_build/uv/bin/uv pip compile --quiet --universal --python-version 3.10 --no-python-downloads --generate-hashes --no-annotate --no-emit-index-url \
+		--custom-compile-command "make lock" $(UPGRADE) --all-extras -o requirements.lock pyproject.toml -

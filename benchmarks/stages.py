@@ -49,7 +49,7 @@ def run_category(
 
 def read_data(run: Run, data: datasets.Category, image_size: int, calibration_fraction: float, seed: int) -> None:
     run.start(STAGES[0], seed=seed, image_size=image_size, calibration_fraction=calibration_fraction)
-    run.write_images(data, calibration_fraction, seed)
+    run.write_images(preprocessing.readable(data, progress=False), calibration_fraction, seed)
     run.finish()
 
 

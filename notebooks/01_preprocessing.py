@@ -34,16 +34,22 @@ runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # chooses the calibration images, and those shown below
 image_size = 224  # height and width in pixels that images are resized to
 calibration_fraction = 0.2  # of the good training images; kept out of the fit
+unreadable_limit = 0.05  # of the images of a folder; if more are damaged, stop
 
 # %%
 import numpy as np
-from IPython.display import Markdown
+import pandas as pd
+from IPython.display import Markdown, display
 
 from texad import datasets, evaluation, plotting, preprocessing, quiz, reading
 from texad.artifacts import Run
 
 run = Run(dataset, category, runs)
-options = dict(image_size=image_size, calibration_fraction=calibration_fraction)
+options = dict(
+    image_size=image_size,
+    calibration_fraction=calibration_fraction,
+    unreadable_limit=unreadable_limit,
+)
 run.start("01_preprocessing", weights=weights, seed=seed, **options)
 
 # %% [markdown]
@@ -62,12 +68,43 @@ run.start("01_preprocessing", weights=weights, seed=seed, **options)
 # by lot, the {term}`calibration images <calibration image>`, and keep them out of the training. In chapter 4 they tell how large an error may be on a good
 # surface. They are no part of the test either.
 #
-# The next cell lists the images, and writes the list into the run folder for the chapters that follow.
+# First we list the images, and look whether all of them can be read. A copy that was interrupted leaves half a file; a memory card on its last days leaves
+# files without any picture. One damaged image among many is left out, and named below. Many are another matter: if most photographs of scratches are lost, what
+# is left may be the harmless ones, and the result would flatter the detector. So the work stops if a folder would lose a larger part of its images than
+# `unreadable_limit`. A defective image is also left out if its mask is damaged, or of another size: nobody could say where the defect is.
 
 # %%
 data = datasets.load_category(dataset, category)
+data = preprocessing.readable(data, unreadable_limit)
+
+# %% tags=["remove-input"]
+left_out = len(data.unreadable)
+n_images = len(data.train) + len(data.test) + left_out
+Markdown(
+    f"Of **{n_images}** images, **{left_out}** could not be used. They are left out of everything that follows:"
+    if left_out
+    else f"All **{n_images}** images can be read."
+)
+
+# %% tags=["remove-input"]
+rows = [(each.sample.path.relative_to(data.root), each.reason) for each in data.unreadable]
+if rows:
+    table = pd.DataFrame(
+        [(reading.printable(path), reason) for path, reason in rows],
+        columns=["image", "what is wrong"],
+    )
+    with pd.option_context("display.max_colwidth", None):
+        display(table.set_index("image"))
+
+# %% [markdown]
+# The next cell writes the list of images into the run folder for the chapters that follow, and beside it those that were left out, with the reason.
+
+# %%
 images = run.write_images(data, calibration_fraction, seed)
 images.groupby(["split", "defect"], sort=False).size().rename("images").to_frame()
+
+# %% [markdown]
+# A row for each part and folder: this is what all later chapters work with.
 
 # %% tags=["remove-input"]
 n_train, n_calibration, n_test = (
@@ -170,6 +207,8 @@ run.finish()
 #   heart, the false alarms vanish, and they come back in the factory. Good images for the test must be *other* images, best of another day.
 # - **A defect in the training folder.** One overlooked scratch among the good images, and scratches are normal. Look through the training
 #   images once, in a grid as above.
+# - **Files that cannot be read.** A few are left out, as above. If the work stops because there are too many, do not raise the limit first. Ask why: a copy that
+#   ended early, a full disk, a kind of file that this book does not know. Half of a data set is not a smaller data set, it is another one.
 # - **The light tells it.** If defective parts were photographed under another lamp, the detector learns the lamp. The second exercise shows how to check.
 # :::
 #
@@ -274,6 +313,7 @@ quiz.Quiz(
 # ## Recap
 #
 # - Training images are all good; defects appear only in the test.
+# - A few damaged images are left out and listed. Many stop the work, since what is left may no longer stand for the whole.
 # - A few good images are kept out of the training, to set a threshold with.
 # - Preprocessing is: read as RGB, resize to a square, divide by 255. Nothing else.
 # - The list of images is in the run folder, so that every later chapter uses the same images in the same order.

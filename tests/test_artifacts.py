@@ -1,13 +1,17 @@
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
-from texad import artifacts, datasets
+from texad import artifacts, datasets, scoring
 from texad.artifacts import SPLITS, STAGES, STUDIES, Run, RunError
+from texad.files import HELD, LOCK, sha256
 from texad.weights import RANDOM_WARNING, Weights
 
 
@@ -149,7 +153,7 @@ def test_the_choice_of_calibration_images_depends_on_the_seed_only(run, surfaces
     [(96, 0.2, 19), (6, 0.2, 1), (6, 0, 0), (2, 0.01, 1), (2, 0.99, 1), (6, 0.99, 5), (1, 0.2, 0), (3, 0.5, 2)],
 )
 def test_how_many_images_are_kept_out(n, fraction, kept_out):
-    assert len(artifacts._calibration_images(n, fraction, 0)) == kept_out
+    assert len(scoring.calibration_images(n, fraction, 0)) == kept_out
 
 
 @pytest.mark.parametrize("fraction", [1, -0.1, 1.5, float("nan")])
@@ -198,6 +202,69 @@ def test_a_damaged_run_json_is_named(run):
         run.read()
 
 
+def test_the_files_of_a_stage_are_known_by_their_hashes(run):
+    finish(run, *STAGES[:3])
+    run.start(STAGES[3])
+    run.write_table("scores.csv", pd.DataFrame({"score": [1.0]}))
+    run.write_array("maps/test.npy", np.ones(3))
+    run.write_metrics({"a": 1})  # another stage's
+    run.finish()
+    assert run.read()["stages"][STAGES[3]]["files"] == {name: sha256(run.folder / name) for name in ("scores.csv", "maps/test.npy")}
+
+
+def in_use(run: Run) -> int:
+    """Hold the folder as another process would."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(run.folder / LOCK, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return lock
+
+
+def test_a_run_that_another_process_is_writing_cannot_be_started(run):
+    finish(run, *STAGES[:2])
+    lock, before = in_use(run), run.read()
+    for stage in STAGES[:2]:
+        with pytest.raises(RunError, match="is in use: a batch, or another notebook .* Wait until it is done, or shut its kernel down"):
+            run.start(stage)
+    assert run.read() == before
+    os.close(lock)
+    run.start(STAGES[0])
+    run.finish()
+
+
+def test_a_run_is_in_use_from_start_to_finish_and_can_be_started_again_meanwhile(run, surfaces, tmp_path):
+    run.start(STAGES[0])
+    with pytest.raises(BlockingIOError):
+        in_use(run)
+    again = Run(surfaces, "steel", tmp_path / "runs")  # the notebook's first cells once more
+    again.start(STAGES[0])
+    again.finish()
+    os.close(in_use(run))
+    with pytest.raises(RunError, match="01_preprocessing is finished already"):
+        run.finish()  # its last cell once more: another process may be writing now
+
+
+def test_a_stage_that_cannot_start_leaves_the_folder_free_or_absent(run):
+    with pytest.raises(RunError, match="run notebooks/01_preprocessing.ipynb"):
+        run.start(STAGES[1])
+    assert not run.folder.exists()
+    run.start(STAGES[0])
+    with pytest.raises(RunError, match="run notebooks/01_preprocessing.ipynb"):
+        run.start(STAGES[1])
+    with pytest.raises(BlockingIOError):
+        in_use(run)  # stage 1 is still running
+    run.finish()
+
+
+def test_the_kernel_of_a_batch_may_start_in_the_folder_that_its_batch_holds(run, monkeypatch):
+    lock = in_use(run)
+    monkeypatch.setenv(HELD, str(run.folder))
+    finish(run, STAGES[0])
+    with pytest.raises(BlockingIOError):
+        in_use(run)  # it has not let go of what is not its own
+    os.close(lock)
+
+
 def test_random_weights_cannot_be_overlooked(run):
     run.write_weights(Weights("random", "0" * 64, {}))
     assert RANDOM_WARNING in repr(run)
@@ -209,3 +276,57 @@ def test_random_weights_cannot_be_overlooked(run):
 def test_names_are_escaped_in_html(surfaces, tmp_path):
     shown = Run(surfaces, "brushed <b>& {ü}nusual", tmp_path)._repr_html_()
     assert "brushed &lt;b&gt;&amp; {ü}nusual" in shown
+
+
+def test_a_run_shows_its_facts_one_a_line(run, surfaces):
+    assert repr(run) == "data set: surfaces\ncategory: steel"
+    run.write_images(datasets.load_category(surfaces, "steel"))
+    run.write_weights(Weights("imagenet", "0123456789abcdef", {}))
+    assert repr(run).splitlines() == ["data set: surfaces", "category: steel", "images: 6 for training, 6 for testing", "weights: imagenet (sha256 0123456789ab…)"]
+    assert run._repr_html_().startswith("<p><b>data set</b> surfaces<br><b>category</b> steel<br><b>images</b> 6 for training")
+
+
+def test_run_json_says_of_what_and_by_what_it_was_made(run):
+    finish(run, STAGES[0])
+    record = run.read()
+    assert (record["dataset"], record["category"]) == ("surfaces", "steel")
+    assert set(record["versions"]) == {"texad", "torch", "torchvision", "numpy", "scikit-learn", "python"}
+
+
+def test_weights_that_are_no_file_are_named_before_the_stage_begins(run, tmp_path):
+    finish(run, STAGES[0])
+    with pytest.raises(RunError, match="nowhere.pth"):
+        run.start(STAGES[1], weights=str(tmp_path / "nowhere.pth"))
+
+
+def test_a_run_folder_without_a_record_says_what_to_run(run):
+    file = run.folder / "run.json"
+    for ask, missing in ((lambda: run.data_path("a.png"), "where the images are"), (lambda: run.parameter("seed"), "the seed of an earlier stage")):
+        with pytest.raises(RunError) as caught:
+            ask()
+        assert str(caught.value).startswith(f"{file} does not say {missing}: run ")
+
+
+def test_a_damaged_run_json_that_is_set_aside_stays_to_be_looked_at(run):
+    finish(run, STAGES[0])
+    (run.folder / "run.json").write_text("{")
+    assert run.set_aside() == run.folder / "run.damaged.json"
+    assert (run.folder / "run.damaged.json").read_text() == "{" and run.read() == {}
+
+
+def test_names_in_tables_that_look_like_numbers_stay_names(run):
+    table = pd.DataFrame({"path": ["007", "1e5"], "defect": ["1", "2"], "mask": ["3.0", "-0"], "label": [0, 1], "p_value": [1, 1]})
+    run.write_table("scores.csv", table)
+    read = run.read_table("scores.csv")
+    for name in ("path", "defect", "mask"):
+        assert read[name].tolist() == table[name].tolist()
+    assert read["p_value"].dtype == float and read["label"].tolist() == [0, 1]
+
+
+def test_figures_have_no_border_and_150_dots_an_inch(run):
+    figure = Figure(figsize=(4, 4))
+    figure.text(0.5, 0.5, "small")
+    run.write_figure("a.png", figure)
+    with Image.open(run.folder / "figures" / "a.png") as image:
+        assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
+        assert max(image.size) < 4 * 150 / 2

@@ -27,7 +27,7 @@ def test_a_batch_leaves_everything_that_it_should(finished):
         files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         studies = (*(f"notebooks/{study}.ipynb" for study in STUDIES), "comparison.csv", "ablations.csv", "extended.csv")
         assert files == {
-            "run.json", "images.csv", "backbone.safetensors", "features/train.npy", "features/calibration.npy", "features/test.npy",
+            ".lock", "run.json", "images.csv", "backbone.safetensors", "features/train.npy", "features/calibration.npy", "features/test.npy",
             "autoencoder.safetensors", "training.csv",
             "scores.csv", "maps/test.npy", "metrics.json", "figures/1_score_distribution.svg", "figures/2_heatmaps.png",
             "figures/3_roc_curve.svg", "figures/4_confusion_matrix.svg", "figures/5_scores_by_defect.svg",

@@ -51,6 +51,28 @@ def naive_delong(labels, scores, z=1.959963984540054):
     return right.mean() - z * variance**0.5, right.mean() + z * variance**0.5
 
 
+@pytest.mark.parametrize(
+    ("normal", "anomalous"),
+    [
+        ([1, 1], [1, 2]),  # only the anomalous images differ, by one half of a normal image each
+        ([2, 1], [2, 2]),  # only the normal ones
+        ([1, 2], [0, 3]),  # each normal image is below one of the two anomalous ones
+    ],
+)
+def test_auroc_interval_is_delongs_where_only_one_kind_of_image_varies(normal, anomalous):
+    labels, scores = np.array([0, 0, 1, 1]), np.array([*normal, *anomalous])
+    low, high = naive_delong(labels, scores)
+    assert evaluation.auroc_interval(labels, scores) == pytest.approx((max(low, 0), min(high, 1)), abs=1e-12)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 1], [1, 1, 1, 0]])
+def test_one_image_of_a_kind_has_no_variance_and_newcombes_interval(labels):
+    scores = [1, 2, 4, 3]  # the last is above two of the other three
+    estimate, n_anomalous = (2 / 3, 1) if labels[3] else (1 / 3, 3)
+    expected = naive_newcombe(estimate, n_anomalous, 4 - n_anomalous)
+    assert evaluation.auroc_interval(labels, scores) == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize(("n_normal", "n_anomalous", "seed"), [(35, 25, 0), (12, 40, 1), (40, 7, 2)])
 def test_auroc_interval_is_delongs(n_normal, n_anomalous, seed):
     labels, scores = tied(n_normal, n_anomalous, seed)
@@ -108,9 +130,10 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
 
 
 @pytest.mark.parametrize("function", [evaluation.auroc_interval, evaluation.bootstrap_auroc_interval])
-def test_a_confidence_of_95_is_refused(function):
-    with pytest.raises(ValueError, match="confidence must lie between 0 and 1"):
-        function([0, 1], [1, 2], confidence=95)
+@pytest.mark.parametrize("confidence", [95, 1, 0, -0.5, float("nan")])
+def test_a_confidence_that_is_none_is_refused(function, confidence):
+    with pytest.raises(ValueError, match=f"^confidence must lie between 0 and 1, for instance 0.95, not {confidence}$"):
+        function([0, 1], [1, 2], confidence=confidence)
 
 
 @pytest.mark.parametrize(("n_normal", "n_anomalous"), [(150, 100), (60, 90)])
@@ -126,7 +149,18 @@ def test_bootstrap_of_two_by_two_images_by_hand():
     labels, scores = [0, 0, 1, 1], [0, 2, 1, 3]
     low, high = evaluation.bootstrap_auroc_interval(labels, scores, confidence=0.9, n_resamples=20_000)
     assert (low, high) == (0.0, 1.0)  # 1/16 is more than the lower 1/20
-    assert evaluation.bootstrap_auroc_interval(labels, scores, confidence=0.8, n_resamples=20_000)[0] == 0.5  # and less than 1/10
+    for confidence in (0.8, 0.86):  # and less than the lower 1/10, or 7/100
+        assert evaluation.bootstrap_auroc_interval(labels, scores, confidence, n_resamples=20_000)[0] == 0.5
+
+
+def test_bootstrap_draws_as_many_resamples_as_it_says(monkeypatch):
+    drawn, quantile = [], np.quantile
+    monkeypatch.setattr(np, "quantile", lambda values, shares: (drawn.append(values.shape), quantile(values, shares))[1])
+    many = np.arange(2**19)  # so many images that two resamples are made at a time
+    evaluation.bootstrap_auroc_interval(many % 2, many, n_resamples=3)
+    one = evaluation.bootstrap_auroc_interval([0, 1, 0, 1], [1, 2, 3, 4], n_resamples=1)
+    evaluation.bootstrap_auroc_interval([0, 1], [1, 2])
+    assert drawn == [(3,), (1,), (2000,)] and one[0] == one[1]
 
 
 def test_bootstrap_takes_the_resamples_in_pieces():
@@ -136,7 +170,7 @@ def test_bootstrap_takes_the_resamples_in_pieces():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 80e6  # all at once: more than 96 MB
-    with pytest.raises(ValueError, match="n_resamples must be at least 1"):
+    with pytest.raises(ValueError, match="^n_resamples must be at least 1, not 0$"):
         evaluation.bootstrap_auroc_interval(labels, scores, n_resamples=0)
 
 
@@ -190,7 +224,8 @@ def test_auroc_by_severity_compares_each_third_with_all_good_images():
     severity = np.array([0.0, 9.0, 1.0, 3.0, 0.0, 2.0, 8.0, 4.0])
     assert evaluation.auroc_by_severity(labels, scores, severity) == {"mild": 0.0, "medium": 0.5, "severe": 1.0}
     assert evaluation.auroc_by_severity(labels, scores, severity, n_groups=1)["1 of 1"] == evaluation.image_auroc(labels, scores)
-    assert evaluation.auroc_by_severity(labels, scores, severity, n_groups=6)["1 of 6"] == 0.0
+    by_six = evaluation.auroc_by_severity(labels, scores, severity, n_groups=6)
+    assert by_six["1 of 6"] == 0.0 and list(by_six) == [f"{i} of 6" for i in (1, 2, 3, 4, 5, 6)]
 
 
 def test_equal_severities_stay_together_and_groups_may_be_empty():
@@ -224,6 +259,11 @@ def test_wilson_interval_by_hand():
     assert evaluation.wilson_interval(4, 4, confidence=0.9544997361036416) == (pytest.approx(0.5), 1.0)
 
 
+def test_wilson_interval_begins_at_0_and_ends_at_1_exactly_where_all_images_agree():
+    for total in range(1, 200):
+        assert evaluation.wilson_interval(0, total)[0] == 0.0 and evaluation.wilson_interval(total, total)[1] == 1.0
+
+
 @pytest.mark.parametrize(("successes", "total"), [(3, 40), (39, 40), (1, 1)])
 def test_wilson_interval_holds_the_shares_that_are_not_too_far_away(successes, total):
     shares = np.linspace(0, 1, 200_001)
@@ -251,16 +291,24 @@ def test_decision_metrics_by_hand():
     assert result["miss_interval"] == evaluation.wilson_interval(1, 4)
 
 
+@pytest.mark.filterwarnings("error")
 def test_decision_metrics_without_any_alarm_are_zero():
     result = evaluation.decision_metrics(np.array([0, 1]), np.array([0, 0]))
     assert result["precision"] == result["recall"] == result["f1"] == result["false_alarm_rate"] == 0.0
 
 
+@pytest.mark.filterwarnings("error")
 def test_confusion_matrix_has_four_counts_also_for_one_kind_of_image():
     result = evaluation.decision_metrics(np.zeros(3), np.zeros(3))
     assert result["confusion"] == {"tn": 3, "fp": 0, "fn": 0, "tp": 0}
     assert result["miss_rate"] is None and result["miss_interval"] is None and result["false_alarm_rate"] == 0.0
     assert evaluation.decision_metrics(np.ones(3), np.ones(3))["false_alarm_interval"] is None
+    assert result["precision"] == result["recall"] == result["f1"] == 0.0
+
+
+def test_rates_where_as_many_are_right_as_wrong():
+    result = evaluation.decision_metrics([0, 0, 1, 1], [0, 1, 0, 1])
+    assert result["false_alarm_rate"] == result["miss_rate"] == result["accuracy"] == 0.5
 
 
 # -- maps ------------------------------------------------------------------------------------------
@@ -274,6 +322,18 @@ def test_upsample_keeps_constants_and_the_place_of_the_peak():
     np.testing.assert_allclose(large[0], 0.5)
     row, column = np.argwhere(large[1] == large[1].max()).mean(axis=0)
     assert row >= 12 and column <= 3
+
+
+def test_upsample_is_bilinear_by_hand():
+    # the middles of four pixels lie at -1/4, 1/4, 3/4 and 5/4 of the way from the middle of the left place to that of the right one
+    row = [0.0, 0.25, 0.75, 1.0]
+    assert evaluation.upsample(np.array([[[0, 1]]], dtype=np.float32), (2, 4)).tolist() == [[row, row]]
+
+
+def test_upsample_each_has_one_batch_in_memory(monkeypatch):
+    seen, upsample = [], evaluation.upsample
+    monkeypatch.setattr(evaluation, "upsample", lambda maps, size: (seen.append(len(maps)), upsample(maps, size))[1])
+    assert len(list(evaluation.upsample_each(np.zeros((35, 2, 2), dtype=np.float32), 4))) == 35 and seen == [32, 3]
 
 
 def test_upsample_each_gives_what_upsample_gives():
@@ -379,8 +439,9 @@ def test_pixel_metrics_refuse_what_does_not_fit_and_name_the_image():
             evaluation.pixel_metrics([mask, mask], [good, np.full((8, 8), bad)])
     with pytest.raises(ValueError, match="ended after 1 images"):
         evaluation.pixel_metrics([mask, mask], [good])
-    with pytest.raises(ValueError, match="max_fpr"):
-        evaluation.pixel_metrics([mask], [good], max_fpr=30)
+    for max_fpr in (30, 1.5, 0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=f"^max_fpr must be above 0 and at most 1, not {max_fpr}$"):
+            evaluation.pixel_metrics([mask], [good], max_fpr=max_fpr)
 
 
 def test_ten_thousand_maps_need_no_more_memory_than_a_few():

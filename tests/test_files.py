@@ -1,10 +1,17 @@
+import fcntl
 import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from texad.files import release, replacing, sha256
+from texad import files
+from texad.files import HELD, LOCK, alone, digests, is_held, leave, release, remove_leftovers, replacing, sha256, take
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -54,3 +61,159 @@ def test_releasing_other_arrays_does_nothing(tmp_path):
     release(written)
     release(np.ones(3))
     assert (np.load(tmp_path / "a.npy") == 7).all()
+
+
+def test_digests_know_a_file_by_its_name_and_many_by_a_pattern(tmp_path):
+    for name in ("a.csv", "maps/1.jpg", "maps/2.jpg", "maps/.hidden.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    of = {name: hashlib.sha256(f"maps/{name}".encode()).hexdigest() for name in ("1.jpg", "2.jpg")}
+    both = hashlib.sha256(f"{of['1.jpg']}  1.jpg\n{of['2.jpg']}  2.jpg\n".encode()).hexdigest()
+    expected = {"a.csv": hashlib.sha256(b"a.csv").hexdigest(), "maps/*.jpg": both}
+    assert digests(tmp_path, ["a.csv", "maps/*.jpg", "b.csv", "maps/*.png"]) == expected
+    (tmp_path / "maps" / "2.jpg").rename(tmp_path / "maps" / "3.jpg")
+    assert digests(tmp_path, ["maps/*.jpg"]) != {"maps/*.jpg": both}
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np, pandas as pd, torch
+from matplotlib.figure import Figure
+from PIL import Image
+from safetensors.torch import save_file
+from texad.files import DiskFullError, replacing
+
+noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+def npy(file):
+    with file.open("wb") as stream:
+        np.save(stream, noise)
+writers = {
+    "a.npy": npy,
+    "a.json": lambda file: file.write_text("x" * 200_000),
+    "a.csv": lambda file: pd.DataFrame(noise[0]).iloc[[0] * 9999].to_csv(file),
+    "a.safetensors": lambda file: save_file({"a": torch.zeros(50_000)}, file),
+    "a.jpg": lambda file: Image.fromarray(noise).save(file, quality=100),
+    "a.png": lambda file: Figure(figsize=(20, 20)).figimage(noise).figure.savefig(file),
+}
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+for name, write in writers.items():
+    file = Path(sys.argv[1]) / name
+    file.write_text("old")
+    try:
+        with replacing(file) as temporary:
+            write(temporary)
+    except DiskFullError as error:
+        print(name, file.read_text(), f"no room to write {file}" in str(error), error._render_traceback_() == [f"DiskFullError: {error}"])
+print(sorted(file.name for file in Path(sys.argv[1]).iterdir()) == sorted(writers))
+try:
+    with replacing(Path(sys.argv[1]) / "a.npy"):
+        raise OSError(2, "something else")
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+def test_whoever_writes_where_no_room_is_left_gets_the_same_error_and_the_old_file_stays(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "script.py").write_text(FULL)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    result = subprocess.run([sys.executable, tmp_path / "script.py", tmp_path / "full"], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    written = [f"a.{kind} old True True" for kind in ("npy", "json", "csv", "safetensors", "jpg", "png")]
+    assert result.stdout.splitlines() == [*written, "True", "FileNotFoundError"]
+
+
+# -- locks -----------------------------------------------------------------------------------------
+
+
+def hold(folder: Path) -> int:
+    """Hold the lock as another process would."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def test_a_folder_is_taken_once_and_free_again_when_left(tmp_path):
+    folder = tmp_path / "run"
+    assert take(folder) and is_held(folder)
+    assert not take(folder)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(os.open(folder / LOCK, os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    leave(folder)
+    leave(folder)
+    assert not is_held(folder)
+    other = hold(folder)
+    assert not take(folder) and not is_held(folder)
+    os.close(other)
+    assert take(folder)
+    leave(folder)
+
+
+def test_a_killed_process_holds_nothing(tmp_path):
+    script = "import sys, time; from pathlib import Path; from texad.files import take; print(take(Path(sys.argv[1])), flush=True); time.sleep(99)"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout.readline() == "True\n"
+    assert not take(tmp_path)
+    process.kill()
+    process.wait()
+    assert take(tmp_path)
+    leave(tmp_path)
+
+
+def test_who_finds_a_folder_taken_says_so_once_and_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "WAIT_SECONDS", 0.02)
+    lock, said = hold(tmp_path), []
+    threading.Timer(0.3, os.close, [lock]).start()
+    began = time.monotonic()
+    with alone(tmp_path, lambda: said.append("waiting")):
+        assert is_held(tmp_path) and 0.25 < time.monotonic() - began < 10
+    assert said == ["waiting"] and not is_held(tmp_path)
+    with pytest.raises(ZeroDivisionError), alone(tmp_path, lambda: said.append("again")):
+        raise ZeroDivisionError
+    assert said == ["waiting"] and take(tmp_path)
+    leave(tmp_path)
+
+
+def test_the_kernels_of_a_batch_may_write_into_the_folder_that_it_holds_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setenv(HELD, str(tmp_path / "mine"))
+    assert is_held(tmp_path / "mine") and not is_held(tmp_path / "other")
+
+
+def test_where_the_file_system_knows_no_locks_the_work_goes_on(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert take(tmp_path) and is_held(tmp_path)
+    leave(tmp_path)
+    monkeypatch.setattr(files, "fcntl", None)  # as on Windows
+    assert take(tmp_path)
+    leave(tmp_path)
+
+
+def test_who_takes_a_folder_removes_what_killed_processes_left_half_written(tmp_path):
+    (tmp_path / "maps").mkdir()
+    kept = [tmp_path / name for name in (".hidden", "maps/a.npy", ".0123abcd", "maps/.0123abcX.a.npy")]
+    left = [tmp_path / name for name in (".0123abcd.run.json", "maps/.ffffffff.test.npy")]
+    for file in kept + left:
+        file.write_text("half")
+    lock = hold(tmp_path)
+    assert not take(tmp_path) and all(file.exists() for file in left)  # they are another's, who may be writing them
+    os.close(lock)
+    assert take(tmp_path)
+    leave(tmp_path)
+    assert all(file.exists() for file in kept) and not any(file.exists() for file in left)
+
+
+def test_where_others_may_be_writing_only_old_leftovers_are_removed(tmp_path):
+    old, new, below = (tmp_path / name for name in (".00000001.a", ".00000002.a", "b/.00000003.a"))
+    for file in (old, new, below):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("")
+    os.utime(old, (0, 0))
+    os.utime(below, (0, 0))
+    remove_leftovers(tmp_path, older_than=60)
+    assert not old.exists() and new.exists() and below.exists()

@@ -1,6 +1,7 @@
 import hashlib
 import http.server
 import io
+import lzma
 import socket
 import tarfile
 import threading
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from texad import datasets, mvtec
+from texad import datasets, downloads, mvtec
 
 CATEGORIES = ("carpet", "grid", "zipper")
 
@@ -52,8 +53,9 @@ def published():
 def root(tmp_path, monkeypatch):
     """The data root; an archive has to be installed with `publish` before anything can be had."""
     monkeypatch.setenv(datasets.ENVIRONMENT_VARIABLE, str(tmp_path))
-    monkeypatch.setattr(mvtec, "TIMEOUT_S", 5.0)
-    monkeypatch.setattr(mvtec, "BLOCK", 4096)
+    monkeypatch.setattr(downloads, "TIMEOUT_S", 5.0)
+    monkeypatch.setattr(downloads, "BLOCK", 4096)
+    monkeypatch.setattr(downloads, "SCHEMES", ("http",))  # the server of these tests has no certificate
     monkeypatch.setattr(mvtec, "URL", "http://127.0.0.1:9/unset.tar.xz")
     return tmp_path
 
@@ -254,14 +256,14 @@ def test_a_server_that_answers_with_an_error_is_named_as_such(root, server, monk
 
 
 def test_a_silent_server_is_given_up(root, server, monkeypatch):
-    monkeypatch.setattr(mvtec, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(downloads, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(Handler, "do_GET", lambda self: time.sleep(2))  # and then hangs up, which is another error
     with pytest.raises(ConnectionError, match="timed out"):
         datasets.prepare("mvtec", ["carpet"])
 
 
 def test_a_server_that_falls_silent_midway_keeps_what_came(root, server, publish, published, monkeypatch):
-    monkeypatch.setattr(mvtec, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(downloads, "TIMEOUT_S", 0.3)
     server.content = publish(published)
 
     class Stalling(Handler):
@@ -314,6 +316,7 @@ def special(name, kind, target=""):
         special("carpet/hard.png", tarfile.LNKTYPE, "carpet/train/good/000.png"),
         special("carpet/device", tarfile.CHRTYPE),
         special("carpet/pipe", tarfile.FIFOTYPE),
+        special("carpet/block", tarfile.BLKTYPE),
     ],
     ids=lambda member: member[0] if isinstance(member[0], str) else member[0].name,
 )
@@ -324,6 +327,72 @@ def test_an_unsafe_archive_leaves_nothing(root, publish, member):
     assert str(root / mvtec.ARCHIVE) in line(caught)
     assert names(root) == ["mvtec", mvtec.ARCHIVE] and names(root / "mvtec") == []
     assert not list(root.parent.rglob("evil.png"))
+
+
+def refused(root, publish, archive: bytes, match: str) -> None:
+    (root / mvtec.ARCHIVE).write_bytes(publish(archive))
+    with pytest.raises(ValueError, match=match) as caught:
+        datasets.prepare("mvtec", ["carpet"])
+    assert str(root / mvtec.ARCHIVE) in line(caught) and names(root / "mvtec") == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "match"),
+    [
+        ("MOST_MEMBERS", 3, "it has 4 members or more, at most 3 are expected"),
+        ("MOST_BYTES_OF_ONE", 5000, "member 'carpet/train/good/000.png' has 1.* bytes, at most 5000"),
+        ("MOST_BYTES", 20_000, "it unpacks to .* bytes or more, at most 20000"),
+    ],
+)
+def test_an_archive_that_unpacks_to_too_much_leaves_nothing(root, publish, monkeypatch, limit, most, match):
+    monkeypatch.setattr(mvtec, limit, most)
+    refused(root, publish, tar_xz(images("carpet")), match)
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(root, publish):
+    bomb = tarfile.TarInfo("carpet/train/good/bomb.png")
+    bomb.size = 10**12
+    archive = lzma.compress(bomb.tobuf() + bytes(10**6))  # that is all there is: who reads on finds the end of the file
+    refused(root, publish, archive, "unsafe: its member 'carpet/train/good/bomb.png' has 1000000000000 bytes")
+
+
+def test_a_long_name_is_not_read_into_memory(root, publish):
+    long = tarfile.TarInfo("carpet/train/good/000.png")
+    long.pax_headers = {"comment": "x" * (mvtec.MOST_BYTES_OF_ONE + 1)}
+    refused(root, publish, tar_xz([(long, b"")]), "unsafe: its member .* bytes")
+
+
+def test_a_file_with_holes_counts_as_large_as_it_would_become(root, publish):
+    info = tarfile.TarInfo("carpet/train/good/holes.png")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"77777777777\0"  # 8 GiB
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:]) + 8 * ord(" "))
+    refused(root, publish, lzma.compress(bytes(header) + bytes(1024)), "unsafe: its member .* has 8589934591 bytes")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("carpet/train", b"a file"), *images("carpet")],
+        [*images("carpet"), ("carpet/test", b"a file")],
+        [("carpet/" + "x" * 300 + ".png", b""), *images("carpet")],
+    ],
+    ids=["a file in place of a folder", "a folder in place of a file", "a name that is too long"],
+)
+def test_an_archive_that_no_disk_can_hold_is_named(root, publish, members):
+    refused(root, publish, tar_xz(members), "cannot be unpacked")
+
+
+def test_a_file_called_dot_is_passed_over(root, publish):
+    put_archive(root, publish, [(".", b"dot"), *images("carpet")])
+    assert len(datasets.load_category("mvtec", "carpet").train) == 1
+
+
+def test_the_published_archive_is_within_the_limits():
+    """4.9 GB, 5354 images and 1258 masks, of at most 1024 x 1024 pixels: see the paper."""
+    assert 2 * (5354 + 1258 + 15 * 30) < mvtec.MOST_MEMBERS
+    assert 1.5 * 4.9e9 < mvtec.MOST_BYTES and 2 * 1024 * 1024 * 4 < mvtec.MOST_BYTES_OF_ONE
 
 
 def test_an_archive_without_the_category_is_refused(root, publish):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import struct
 import zlib
 
@@ -235,3 +236,43 @@ def test_a_changed_byte_never_gives_a_crash_and_hardly_ever_pixels():
 def test_an_image_beyond_pillows_limit_is_left_to_pillow(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 37 * 51 - 1)
     assert reading.decode_png(PLAIN["rgb"]) is None
+
+
+# -- can it be read? -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", [*PLAIN, *OTHERS])
+def test_an_image_can_be_read_exactly_when_it_is_said_so(tmp_path, case):
+    file = tmp_path / "a.png"
+    file.write_bytes({**PLAIN, **OTHERS}[case])
+    try:
+        expected = reading.read_pixels(file).shape[:2]
+    except reading.ImageError as error:
+        with pytest.raises(reading.ImageError) as caught:
+            reading.check_image(file)
+        assert caught.value.reason == error.reason
+    else:
+        assert reading.check_image(file) == expected
+
+
+def test_plain_files_are_not_decoded_to_see_whether_they_are_whole(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(PLAIN["rgb"])
+    monkeypatch.setattr(reading, "read_pixels", None)
+    assert reading.check_image(tmp_path / "a.png") == (37, 51)
+    for damage in (PLAIN["rgb"][:-20], PLAIN["rgb"].replace(b"IDAT", b"IDAt"), PLAIN["rgb"][:100] + b"x" + PLAIN["rgb"][101:]):
+        (tmp_path / "a.png").write_bytes(damage)
+        with pytest.raises(TypeError):  # so it is read
+            reading.check_image(tmp_path / "a.png")
+
+
+def test_the_reason_survives_the_way_to_another_process(tmp_path):
+    with pytest.raises(reading.ImageError) as caught:
+        reading.read_image(tmp_path / "none.png")
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.reason) == (str(caught.value), "No such file or directory")
+    assert caught.value._render_traceback_() == [f"DataError: {copy}"]
+
+
+def test_names_are_shown_on_one_line_and_without_control_sequences():
+    assert reading.printable("Fläche 1/a b.png") == "Fläche 1/a b.png"
+    assert reading.printable("a\nb\x1b[31m\t\udce9\u202e.png") == "a\\nb\\x1b[31m\\t\\udce9\\u202e.png"

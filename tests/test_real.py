@@ -292,7 +292,7 @@ def test_real_runs_of_this_book_stand_before_the_record(tmp_path, content):
     page = real.page(runs, tmp_path / "book" / "run")
     assert "recorded" not in page and "0.850" not in page and "beside those that this copy of the book was made of" in page
     assert cells(page, "Image AUROC") == [["0.700"]] and cells(page, r"s\|cratch") == [["0.700"]]
-    assert r"## brushed \<b\>& \{ü\}nusual \| \`x\`" in page
+    assert r"## brushed \<b\>\& \{ü\}nusual \| \`x\`" in page
     assert f"```\n{record.collect([runs])['runs'][0]['command']}\n```" in page
     assert str(tmp_path) not in page and "somebody" not in page
 

@@ -85,10 +85,30 @@ def test_a_score_at_the_threshold_is_normal():
     assert scoring.predict(np.array([0.9, 1.0, 1.1]), 1.0).tolist() == [False, False, True]
 
 
-@pytest.mark.parametrize("scores", [[], [1.0, np.nan], [1.0, np.inf]])
-def test_threshold_refuses_scores_without_meaning(scores):
-    with pytest.raises(ValueError, match="scores must"):
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [([], "scores must hold at least one score"), ([1.0, np.nan], "scores must be finite, and 1 of 2 are not"), ([np.inf, 1.0, 2.0], "scores must be finite, and 1 of 3 are not")],
+)  # fmt: skip
+def test_threshold_refuses_scores_without_meaning(scores, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
         scoring.threshold(np.array(scores))
+
+
+@pytest.mark.parametrize("n_sigma", [float("nan"), float("inf"), float("-inf")])
+def test_threshold_refuses_an_n_sigma_without_meaning(n_sigma):
+    with pytest.raises(ValueError, match=f"^n_sigma must be a finite number, for instance 3, not {n_sigma}$"):
+        scoring.threshold(np.arange(3.0), n_sigma)
+
+
+def test_single_precision_scores_have_the_threshold_of_the_same_double_precision_ones():
+    scores = np.random.default_rng(3).random(50, dtype=np.float32)
+    assert scoring.threshold(scores) == scoring.threshold(scores.astype(np.float64))
+    assert scoring.p_values(scores, scores[:1]).dtype == np.float64
+
+
+def test_the_top_one_is_the_largest():
+    errors = scoring.error_map(F, F_HAT)
+    np.testing.assert_array_equal(scoring.image_score(errors, top_k=1), errors.max(axis=(1, 2, 3)))
 
 
 @pytest.mark.parametrize("top_k", [0, -1, 81])
@@ -114,6 +134,31 @@ def test_batches_give_the_same_scores_as_all_at_once():
     scores, maps = scoring.score_features(autoencoder, F, batch_size=2, progress=False)
     np.testing.assert_allclose(scores, scoring.image_score(errors), rtol=1e-5)
     np.testing.assert_allclose(maps, scoring.anomaly_map(errors), rtol=1e-5)
+
+
+def test_scores_and_maps_are_single_precision():
+    scores, maps = scoring.score_features(Autoencoder(channels=5, hidden=4, bottleneck=2).eval(), F, progress=False)
+    assert scores.dtype == maps.dtype == np.float32
+
+
+def test_a_bar_shows_the_batches_unless_it_is_unwanted(capsys):
+    autoencoder = Autoencoder(channels=5, hidden=4, bottleneck=2).eval()
+    scoring.score_features(autoencoder, F, batch_size=2)
+    shown = capsys.readouterr().err
+    assert "scoring:" in shown and "2/2" in shown and ("batch/s" in shown or "s/batch" in shown)
+    scoring.score_features(autoencoder, F, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("options", "sizes"), [({}, [32, 3]), ({"batch_size": 10}, [10, 10, 10, 5])])
+def test_one_batch_is_in_memory_at_a_time_and_what_was_read_is_given_back(options, sizes, monkeypatch):
+    many = np.repeat(F[:1], 35, axis=0)
+    seen, given_back = [], []
+    prepare = scoring.prepare
+    monkeypatch.setattr(scoring, "prepare", lambda autoencoder, batch: (seen.append(len(batch)), prepare(autoencoder, batch))[1])
+    monkeypatch.setattr(scoring, "release", given_back.append)
+    scoring.score_features(Autoencoder(channels=5, hidden=4, bottleneck=2).eval(), many, progress=False, **options)
+    assert seen == sizes and [array is many for array in given_back] == [True] * len(sizes)
 
 
 # -- p-values and the conformal threshold ----------------------------------------------------------
@@ -155,9 +200,18 @@ def test_images_needed_by_hand(alpha, needed):
     assert scoring.images_needed(alpha) == needed
 
 
+@pytest.mark.parametrize("alpha", [1e-12, 8.460617862160206e-22, 2.8e-291, 5e-324])
+def test_an_alpha_however_small_needs_a_number_of_images(alpha):
+    needed = scoring.images_needed(alpha)
+    assert needed * Fraction(alpha) == pytest.approx(1, rel=1e-9)
+    with pytest.raises(ValueError, match=f"alpha = {alpha} needs at least {needed} "):
+        scoring.conformal_threshold(np.arange(99.0), alpha)
+
+
 def test_too_few_images_names_alpha_and_both_numbers():
-    with pytest.raises(ValueError, match=r"alpha = 0\.05 needs at least 19 calibration images, and there are 18"):
-        scoring.conformal_threshold(np.ones(18), 0.05)
+    way_out = r"keep more out of the fit \(calibration_fraction\), or choose a larger alpha$"
+    with pytest.raises(ValueError, match=rf"^alpha = 0\.05 needs at least 19 calibration images, and there are 18: {way_out}"):
+        scoring.conformal_threshold(np.ones(18))
     with pytest.raises(ValueError, match="there are 0"):
         scoring.conformal_threshold(np.array([]), 0.05)
 
@@ -177,6 +231,7 @@ def test_scores_that_are_not_finite_are_refused_by_name():
         (lambda: scoring.p_values(broken, F.ravel()), "calibration_scores"),
         (lambda: scoring.p_values(F.ravel(), broken), "scores"),
         (lambda: scoring.cross_conformal_p_values(broken, [0, 0], [[1.0]]), "held_out_scores"),
+        (lambda: scoring.cross_conformal_p_values([1.0, 2.0], [0, 0], broken[None]), "test_scores"),
     ):
         with pytest.raises(ValueError, match=f"^{name} must be finite, and 1 of 2 are not"):
             call()
@@ -204,6 +259,9 @@ def test_the_three_rules_side_by_side():
     assert tuple(result) == scoring.RULES
     assert scoring.thresholds(train, calibration[:18])["conformal"] is None
     assert scoring.thresholds(train, calibration[:1])["held_out"] is None
+    assert scoring.thresholds(train, calibration[:2])["held_out"] == 0.5 + 3 * 0.5
+    assert scoring.thresholds(train, calibration, alpha=0.1)["conformal"] == 17.0
+    assert scoring.default_rule("extended", 19) == "conformal" and scoring.default_rule("extended", 18) == "held_out"
     assert scoring.thresholds(train, calibration[:0]) == {"sigma": 5.0, "held_out": None, "conformal": None}
 
 
@@ -251,7 +309,12 @@ def test_one_fold_for_all_is_split_conformal():
 
 @pytest.mark.parametrize(
     ("folds", "test", "message"),
-    [([0], [[1.0]], "shape"), ([0, 1], [1.0], "shape"), ([0, 1], [[1.0]], "from 0 to 0"), ([0, 0.5], [[1.0], [1.0]], "whole numbers")],
+    [
+        ([0], [[1.0]], r"^held_out_scores and folds must have shape \(n,\), and test_scores \(K, M\), not \(2,\), \(1,\) and \(1, 1\)$"),
+        ([0, 1], [1.0], "shape"),
+        ([0, 1], [[1.0]], "from 0 to 0"),
+        ([0, 0.5], [[1.0], [1.0]], "whole numbers"),
+    ],
 )
 def test_folds_that_do_not_fit_are_refused(folds, test, message):
     with pytest.raises(ValueError, match=message):

@@ -13,13 +13,12 @@
       figures/                    the five figures
       pictures/NNNN.jpg           each test image beside its heatmap, for the threshold explorer
 
-Each file is written once, whole, by the stage that owns it. Everything here can be made again, so a run folder may be deleted at
-any time.
+Each file is written once, whole, by the stage that owns it, and run.json keeps its hash. One process at a time writes: who does holds the
+lock `.lock`. Everything here can be made again, so a run folder may be deleted whenever nobody is writing.
 """
 
 import csv
 import html
-import json
 import os
 import platform
 import time
@@ -33,7 +32,12 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from texad import datasets
-from texad.files import replacing
+from texad.files import digests, is_held, leave, replacing, take
+from texad.names import for_spreadsheet, from_spreadsheet
+from texad.reading import printable
+from texad.records import RunError, read_record, write_json
+from texad.records import read_json as read_json  # for those who read what a run has left
+from texad.scoring import calibration_images
 from texad.weights import RANDOM_WARNING, Weights, check
 
 STAGES = (
@@ -45,13 +49,16 @@ STAGES = (
 )
 STUDIES = ("06_comparison", "07_ablations", "08_extended_detector")  # they look at a finished run, and change nothing in it
 SPLITS = ("train", "calibration", "test")
-
-
-class RunError(ValueError):
-    """Something is missing or wrong in a way that the user can mend; notebooks show it as one line."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"RunError: {self}"]
+FILES = {  # that a stage leaves, by name or pattern; run.json keeps their hashes
+    "01_preprocessing": ("images.csv",),
+    "02_feature_extraction": ("backbone.safetensors", *(f"features/{split}.npy" for split in SPLITS)),
+    "03_autoencoder_training": ("autoencoder.safetensors", "training.csv"),
+    "04_scoring": ("scores.csv", "maps/test.npy"),
+    "05_evaluation": ("metrics.json", "figures/*.svg", "figures/*.png", "pictures/*.jpg"),
+    "06_comparison": ("comparison.csv",),
+    "07_ablations": ("ablations.csv",),
+    "08_extended_detector": ("extended.csv",),
+}
 
 
 def runs_root() -> Path:
@@ -66,29 +73,6 @@ def lead(categories: Iterable[str]) -> str:
     """The category that the chapters show: leather where it is there, else the first."""
     categories = list(categories)
     return "leather" if "leather" in categories else categories[0]
-
-
-def read_json(file: Path) -> dict:
-    """Read a JSON file; a missing one reads as empty.
-
-    Raises
-    ------
-    RunError
-        If the file is not JSON.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except json.JSONDecodeError as error:
-        raise RunError(f"{file} is damaged ({error}); delete it and run the stage again") from None
-
-
-def write_json(file: Path, content: dict) -> None:
-    """Write a JSON file whole or not at all; NaN is refused, since JSON has no word for it."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(file) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 class Run:
@@ -127,8 +111,8 @@ class Run:
     # -- run.json ----------------------------------------------------------------------------------
 
     def read(self) -> dict:
-        """The content of run.json."""
-        return read_json(self.folder / "run.json")
+        """The content of run.json; see `texad.records.read_record`."""
+        return read_record(self.folder / "run.json")
 
     def write(self, **entries) -> None:
         """Set entries of run.json, keeping the others."""
@@ -157,23 +141,25 @@ class Run:
         Raises
         ------
         RunError
-            If the stage before is not finished, or its features were made with other weights.
+            If the stage before is not finished, its features were made with other weights, or another process is writing into the run
+            folder. Until `finish`, or until this process ends, no other one may.
         """
         try:
             weights = check(weights)
         except (ValueError, OSError) as error:
             raise RunError(str(error)) from None
-        record = self.read()
-        before, position = record.get("stages", {}), (STAGES + STUDIES).index(stage)
-        for needed in STAGES[:position]:
-            if needed not in before:
-                raise RunError(f"{self.folder} lacks the results of {needed}: run notebooks/{needed}.ipynb for it first")
-        used = record.get("weights", {}).get("name")
-        if position > 1 and weights != "auto" and used not in (weights, Path(weights).name):
+        self._check_ready(stage, weights)  # before a folder is made
+        if not (is_held(self.folder) or take(self.folder)):
             raise RunError(
-                f"the features in {self.folder} were made with weights {used}, not {weights}: "
-                f"run notebooks/{STAGES[1]}.ipynb with these weights first"
+                f"{self.folder} is in use: a batch, or another notebook that has not come to its end, is writing into it. "
+                "Wait until it is done, or shut its kernel down; another folder can be chosen with the parameter runs"
             )
+        try:
+            self._check_ready(stage, weights)  # as the last one to write has left it
+        except RunError:
+            leave(self.folder)
+            raise
+        before, position = self.read().get("stages", {}), (STAGES + STUDIES).index(stage)
         kept = STAGES[:position] + (STUDIES if stage in STUDIES else ())
         self.write(
             dataset=self.dataset,
@@ -187,20 +173,43 @@ class Run:
         self._stage, self._parameters, self._started = stage, parameters, time.perf_counter()
         return self
 
+    def _check_ready(self, stage: str, weights: str) -> None:
+        """Raise a RunError if what the stage builds on is missing or other than wanted."""
+        record = self.read()
+        before, position = record.get("stages", {}), (STAGES + STUDIES).index(stage)
+        for needed in STAGES[:position]:
+            if needed not in before:
+                raise RunError(f"{self.folder} lacks the results of {needed}: run notebooks/{needed}.ipynb for it first")
+        used = record.get("weights", {}).get("name")
+        if position > 1 and weights != "auto" and used not in (weights, Path(weights).name):
+            raise RunError(
+                f"the features in {self.folder} were made with weights {used}, not {weights}: "
+                f"run notebooks/{STAGES[1]}.ipynb with these weights first"
+            )
+
     def finish(self) -> None:
-        """Record that the stage which was started has left all it should."""
+        """Record that the stage which was started has left all it should, and the hashes of its files."""
+        if not is_held(self.folder):
+            raise RunError(f"{self._stage or 'this stage'} is finished already, or was never started: run its notebook from the first cell on")
+        files = digests(self.folder, FILES[self._stage])
         seconds = round(time.perf_counter() - self._started, 2)
-        entry = {"parameters": self._parameters, "seconds": seconds, "peak_mb": _peak_mb()}
+        entry = {"parameters": self._parameters, "seconds": seconds, "peak_mb": _peak_mb(), "files": files}
         self.write(stages=self.read()["stages"] | {self._stage: entry})
+        leave(self.folder)
+
+    def set_aside(self) -> Path:
+        """Rename a damaged run.json, so that the run can be made again; returns where it is now."""
+        return (self.folder / "run.json").replace(self.folder / "run.damaged.json")
 
     # -- what the stages leave ---------------------------------------------------------------------
 
     def write_images(self, category: datasets.Category, calibration_fraction: float = 0.0, seed: int = 0) -> pd.DataFrame:
-        """Write images.csv, and the data's fingerprint and counts into run.json.
+        """Write images.csv, and into run.json the data's fingerprint, counts, and which images were left out and why.
 
         Parameters
         ----------
         category : Category
+            As `preprocessing.readable` returns it, if some of its images cannot be read.
         calibration_fraction : float, default 0.0
             Part of the good training images kept out of the fit, to set a threshold with: rounded to whole images, at least one of two,
             and never all. Their `split` is "calibration".
@@ -215,9 +224,14 @@ class Run:
         Raises
         ------
         RunError
-            If `calibration_fraction` is not at least 0 and below 1.
+            If `calibration_fraction` is not at least 0 and below 1, or `seed` is negative.
         """
-        kept_out = _calibration_images(len(category.train), calibration_fraction, seed)
+        if seed < 0:
+            raise RunError(f"seed must be at least 0, not {seed}")
+        try:
+            kept_out = calibration_images(len(category.train), calibration_fraction, seed)
+        except ValueError as error:
+            raise RunError(str(error)) from None
         train = [sample for i, sample in enumerate(category.train) if i not in kept_out]
         calibration = [sample for i, sample in enumerate(category.train) if i in kept_out]
         samples = [*train, *calibration, *category.test]
@@ -238,6 +252,10 @@ class Run:
                 "n_train": len(train),
                 "n_calibration": len(calibration),
                 "n_test": len(category.test),
+                "unreadable": [
+                    {"path": printable(left_out.sample.path.relative_to(category.root).as_posix()), "reason": left_out.reason}
+                    for left_out in category.unreadable
+                ],
             }
         )
         return images
@@ -261,29 +279,38 @@ class Run:
 
     def data_path(self, relative: str) -> Path | None:
         """The file of an image or mask named in a table; None for an empty name."""
-        return Path(self.read()["data"]["folder"]) / relative if relative else None
+        return self._data_folder() / relative if relative else None
 
     def data_paths(self, relatives: Iterable[str]) -> list[Path]:
         """The files of images named in a table."""
-        folder = Path(self.read()["data"]["folder"])
+        folder = self._data_folder()
         return [folder / relative for relative in relatives]
+
+    def _data_folder(self) -> Path:
+        if folder := self.read().get("data", {}).get("folder"):
+            return Path(folder)
+        raise RunError(f"{self.folder / 'run.json'} does not say where the images are: run notebooks/{STAGES[0]}.ipynb for it first")
 
     def parameter(self, name: str) -> object:
         """The value of a parameter of an earlier stage."""
-        return next(stage["parameters"][name] for stage in self.read()["stages"].values() if name in stage["parameters"])
+        for stage in self.read().get("stages", {}).values():
+            if name in stage.get("parameters", {}):
+                return stage["parameters"][name]
+        raise RunError(f"{self.folder / 'run.json'} does not say the {name} of an earlier stage: run the notebooks for it again")
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         with replacing(self.folder / name) as temporary:
-            table.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
+            for_spreadsheet(table).to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
 
     def read_table(self, name: str) -> pd.DataFrame:
         """Read a table that `write_table` wrote: an image may be called NA; only an empty p-value is missing."""
-        return pd.read_csv(
+        table = pd.read_csv(
             self.folder / name,
             keep_default_na=False,
             na_values={"p_value": [""]},
             dtype={"path": str, "defect": str, "mask": str, "p_value": float},
         )
+        return from_spreadsheet(table)
 
     def write_array(self, name: str, array: np.ndarray) -> None:
         with replacing(self.folder / name) as temporary, temporary.open("wb") as file:
@@ -323,7 +350,8 @@ class Run:
         if "data" in record:
             data = record["data"]
             kept_out = f"{data['n_calibration']} for calibration, " if data.get("n_calibration") else ""
-            facts["images"] = f"{data['n_train']} for training, {kept_out}{data['n_test']} for testing"
+            left_out = f", {len(data['unreadable'])} left out, since they cannot be read" if data.get("unreadable") else ""
+            facts["images"] = f"{data['n_train']} for training, {kept_out}{data['n_test']} for testing{left_out}"
         if "weights" in record:
             facts["weights"] = f"{record['weights']['name']} (sha256 {record['weights']['sha256'][:12]}…)"
         return facts
@@ -337,14 +365,6 @@ def _peak_mb() -> float | None:
         return None
     kibibytes = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
     return None if kibibytes is None else round(kibibytes * 1024 / 1e6, 1)
-
-
-def _calibration_images(n: int, fraction: float, seed: int) -> set[int]:
-    """Which of `n` good images are kept out of the fit; whole images, since the places of one image resemble each other."""
-    if not 0 <= fraction < 1:
-        raise RunError(f"calibration_fraction must be at least 0 and below 1, not {fraction}")
-    n_kept_out = min(max(1, round(fraction * n)), n - 1) if fraction > 0 else 0
-    return set(np.random.default_rng(seed).permutation(n)[:n_kept_out].tolist())
 
 
 def weights_banner() -> str:

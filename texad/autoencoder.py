@@ -160,6 +160,8 @@ def fit(
                 for block in blocks(validation):
                     validation_loss += loss_of(block).item() * len(block) / (len(validation) * places)
             if not np.isfinite(validation_loss):
+                if not all(torch.isfinite(block).all() for block in blocks(np.arange(n_images))):
+                    raise ValueError("features must be finite, and some are not: make them again")
                 raise ValueError(f"the training diverged in epoch {epoch}; use a smaller learning_rate than {learning_rate}")
             history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss})
             bar.set_postfix(train=f"{train_loss:.4g}", validation=f"{validation_loss:.4g}")
@@ -193,16 +195,20 @@ def load(file: Path) -> nn.Module:
     ValueError
         If the file is no such autoencoder.
     """
-    from texad.extended import QuantizedAutoencoder  # here, since it builds on this module
-
     try:
         with safe_open(file, framework="pt") as stored:
             widths = {name: int(width) for name, width in stored.metadata().items()}
-            kind = QuantizedAutoencoder if "words" in widths else Autoencoder
-            autoencoder = kind(**widths)
-            autoencoder.load_state_dict({name: stored.get_tensor(name) for name in stored.keys()})
+            return build({name: stored.get_tensor(name) for name in stored.keys()}, widths)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{file} is no autoencoder of texad ({error}); train it again") from error
+
+
+def build(tensors: dict[str, torch.Tensor], widths: dict[str, int]) -> nn.Module:
+    """An autoencoder, published or extended, from its tensors and widths, in eval mode; TypeError or RuntimeError if they do not fit."""
+    from texad.extended import QuantizedAutoencoder  # here, since it builds on this module
+
+    autoencoder = QuantizedAutoencoder(**widths) if "words" in widths else Autoencoder(**widths)
+    autoencoder.load_state_dict(tensors)
     return autoencoder.eval().requires_grad_(False)
 
 

@@ -14,9 +14,11 @@ import pandas as pd
 
 from texad import datasets, pools, weights
 from texad.artifacts import STAGES, STUDIES, Run, lead, write_json
-from texad.files import replacing
+from texad.files import remove_leftovers, replacing
 from texad.jobs import COLUMNS, MEASURES, Job, cores
+from texad.names import for_spreadsheet
 from texad.parameters import parse_parameters
+from texad.records import RunError
 
 
 @dataclass(frozen=True)
@@ -172,11 +174,19 @@ def _pool(scheduler: str | None, jobs: int) -> AbstractContextManager[pools.Pool
 
 def _sum_up(dataset: str, setting: Setting, rows: list[dict], folder: Path) -> None:
     """Write the summary of a setting."""
-    runs = (Run(dataset, row["category"], folder).read() for row in rows)
-    used = next((run["weights"] for run in runs if "weights" in run), None)  # name and hash, as the first run that has any recorded them
+    used = next((used for row in rows if (used := _weights_used(dataset, row["category"], folder))), None)
+    remove_leftovers(folder, older_than=60)  # of a batch that was killed here; another one may be here right now
     write_json(folder / "summary.json", {"dataset": datasets.name(dataset), "weights": used, "seed": setting.seed, "categories": rows})
     with replacing(folder / "summary.csv") as temporary:
-        pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(temporary, index=False)
+        for_spreadsheet(pd.DataFrame(rows, columns=list(COLUMNS))).to_csv(temporary, index=False)
+
+
+def _weights_used(dataset: str, category: str, folder: Path) -> dict | None:
+    """Name and hash of a run's weights, if it has got so far."""
+    try:
+        return Run(dataset, category, folder).read().get("weights")
+    except (RunError, OSError):  # its row says what is wrong with it
+        return None
 
 
 def _say_if_random(resolved: str) -> None:

@@ -10,6 +10,7 @@ kind of defect::
 
 A data set is a folder of categories. Two are known by name: "synthetic" is drawn on the spot, "mvtec" is
 downloaded once. What comes after this module sees paths and labels; `reading` makes RGB images of them, whatever the files are like.
+Nothing is opened here: which files can be read at all, `preprocessing.readable` finds out.
 
 MVTec AD, a comprehensive real-world dataset for unsupervised anomaly detection, Bergmann et al., CVPR 2019.
 """
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from texad import mvtec, synthetic
 from texad.files import sha256
+from texad.reading import DataError
 
 ENVIRONMENT_VARIABLE = "TEXAD_DATA"
 EMBEDDED = ("synthetic", "mvtec")
@@ -56,6 +58,21 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """An image that was left out.
+
+    Attributes
+    ----------
+    sample : Sample
+    reason : str
+        What is wrong with the image or its mask, in a few words.
+    """
+
+    sample: Sample
+    reason: str
+
+
+@dataclass(frozen=True)
 class Category:
     """The images of one kind of surface, in natural order (2 before 10), the test images by defect first.
 
@@ -68,6 +85,8 @@ class Category:
     root : Path
         Absolute; holds train and test.
     train, test : tuple of Sample
+    unreadable : tuple of Unreadable
+        What `preprocessing.readable` left out of them; until then, empty.
     """
 
     dataset: str
@@ -75,6 +94,7 @@ class Category:
     root: Path
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 # -- which data sets and categories there are ----------------------------------------------------------
@@ -112,8 +132,8 @@ def categories(dataset: str | Path) -> list[str]:
 
     Raises
     ------
-    ValueError
-        If the folder holds no category, or is one itself.
+    DataError
+        A ValueError: the folder holds no category, or is one itself.
     FileNotFoundError
         If there is no such data set.
     """
@@ -125,12 +145,12 @@ def categories(dataset: str | Path) -> list[str]:
     folders = [sub for sub in folder.iterdir() if _train(sub).is_dir() and not sub.name.startswith(".")]
     names = sorted(sub.name for sub in folders)
     if not names and _train(folder).is_dir():
-        raise ValueError(
+        raise DataError(
             f"{folder} is itself a category: pass its parent {folder.parent} as the data set and "
             f"{folder.name!r} as the category"
         )
     if not names:
-        raise ValueError(f"{folder} holds no category: put defect-free images into {_train(folder / 'NAME')}")
+        raise DataError(f"{folder} holds no category: put defect-free images into {_train(folder / 'NAME')}")
     return names
 
 
@@ -152,8 +172,8 @@ def select(dataset: str | Path, category: str) -> list[str]:
 
     Raises
     ------
-    ValueError
-        If a category is unknown: one line that lists those there are, and the nearest name.
+    DataError
+        A ValueError: a category is unknown; one line that lists those there are, and the nearest name.
     FileNotFoundError
         If there is no such data set.
     """
@@ -169,7 +189,7 @@ def select(dataset: str | Path, category: str) -> list[str]:
         hint = f" (did you mean {as_written[near[0]]!r}?)" if near else ""
         if not is_embedded(dataset) and unknown in os.listdir(_folder(dataset)):
             hint = f" (there is no folder {_train(_folder(dataset) / unknown)})"
-        raise ValueError(f"{name(dataset)} has no category {unknown!r}{hint}: choose from {', '.join(known)}")
+        raise DataError(f"{name(dataset)} has no category {unknown!r}{hint}: choose from {', '.join(known)}")
     return list(dict.fromkeys(names))
 
 
@@ -230,8 +250,9 @@ def load_category(dataset: str | Path, category: str) -> Category:
 
     Raises
     ------
-    ValueError
-        If there is no such category, or its `train/good` or `test` has no images.
+    DataError
+        A ValueError: there is no such category, its `train/good` or `test` has no images, a folder of good test images is not called
+        `good`, or a folder may not be listed.
     FileNotFoundError
         If there is no such data set.
     ConnectionError
@@ -239,17 +260,22 @@ def load_category(dataset: str | Path, category: str) -> Category:
     """
     names = select(dataset, category)
     if len(names) > 1:
-        raise ValueError(f"only one category can be loaded, not {category!r}: choose from {', '.join(names)}")
+        raise DataError(f"only one category can be loaded, not {category!r}: choose from {', '.join(names)}")
     prepare(dataset, names)
     root = _folder(dataset) / names[0]
-    train = _samples(root, "train", "good")
+    try:
+        train = _samples(root, "train", "good")
+        folder = root / "test"
+        defects = [sub.name for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith(".")] if folder.is_dir() else []
+        test = [sample for defect in sorted(defects, key=_natural) for sample in _samples(root, "test", defect)]
+    except PermissionError as error:
+        raise DataError(f"{error.filename} may not be read ({error.strerror}): ask its owner, or copy the data") from None
     if not train:
-        raise ValueError(f"{_train(root)} has no images: put defect-free ones there ({', '.join(SUFFIXES)})")
-    folder = root / "test"
-    defects = [sub.name for sub in folder.iterdir() if sub.is_dir()] if folder.is_dir() else []
-    test = [sample for defect in sorted(defects, key=_natural) for sample in _samples(root, "test", defect)]
+        raise DataError(f"{_train(root)} has no images: put defect-free ones there ({', '.join(SUFFIXES)})")
+    if wrong := [defect for defect in defects if defect != "good" and defect.strip().lower() == "good"]:
+        raise DataError(f"{folder / wrong[0]} would count as a kind of defect: rename it to good, or give the defect another name")
     if not test:
-        raise ValueError(
+        raise DataError(
             f"{folder} has no images in sub-folders: put defect-free ones into {folder / 'good'}, defective "
             f"ones into a folder for each kind of defect ({', '.join(SUFFIXES)})"
         )
@@ -259,12 +285,21 @@ def load_category(dataset: str | Path, category: str) -> Category:
 def fingerprint(category: Category) -> str:
     """SHA-256 over names and contents of all images and masks, in hexadecimal.
 
-    Names are relative to the category's folder, so a copy elsewhere has the same fingerprint.
+    Names are relative to the category's folder, so a copy elsewhere has the same fingerprint. What was left out as unreadable counts, too: if
+    it is mended, the data are others.
     """
-    samples = category.train + category.test
+    samples = category.train + category.test + tuple(left_out.sample for left_out in category.unreadable)
     files = {sample.path for sample in samples} | {sample.mask for sample in samples if sample.mask}
-    lines = sorted(f"{file.relative_to(category.root).as_posix()}\0{sha256(file)}\n" for file in files)
+    lines = sorted(f"{file.relative_to(category.root).as_posix()}\0{_content(file)}\n" for file in files)
     return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
+
+
+def _content(file: Path) -> str:
+    """SHA-256 of a file; of one that cannot be opened, or is a pipe or a device, that it is unreadable."""
+    try:
+        return sha256(file) if file.is_file() else "unreadable"
+    except OSError:
+        return "unreadable"
 
 
 def _samples(root: Path, split: str, defect: str) -> list[Sample]:

@@ -24,6 +24,7 @@ from scipy import ndimage
 from texad import evaluation, preprocessing
 from texad.files import replacing
 from texad.plotting import HEAT
+from texad.reading import printable
 
 PICTURE_SIZE = 160  # pixels; a picture is an image and its heatmap side by side
 SCRIPT = Path(__file__).with_name("explorer.js")
@@ -116,7 +117,7 @@ def records(scores: pd.DataFrame) -> list[dict]:
     if test.empty or not np.isfinite(test["score"]).all():
         raise ValueError("the explorer needs at least one test image, and finite scores")
     return [
-        {"name": str(path).removeprefix("test/"), "label": int(label), "score": float(score)}
+        {"name": printable(path).removeprefix("test/"), "label": int(label), "score": float(score)}
         for path, label, score in zip(test["path"], test["label"], test["score"], strict=True)
     ]
 

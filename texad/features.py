@@ -7,9 +7,11 @@ features of an image are computed once and kept on disk.
 Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
 """
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -87,11 +89,16 @@ def calibrate_batchnorm(
         layer.momentum = None  # a plain average over all batches
     backbone.train()
     backbone.to(device())
-    with torch.inference_mode(), tqdm(total=len(paths), desc="calibration", unit="image", disable=not progress) as bar:
-        for images in preprocessing.image_batches(paths, image_size, batch_size):
-            images = images.to(device())
-            backbone(preprocessing.normalize(images) if normalize else images)
-            bar.update(len(images))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would add up a mean in parts, one each: another number of threads, other last digits in all that follows
+    try:
+        with torch.inference_mode(), tqdm(total=len(paths), desc="calibration", unit="image", disable=not progress) as bar:
+            for images in preprocessing.image_batches(paths, image_size, batch_size):
+                images = images.to(device())
+                backbone(preprocessing.normalize(images) if normalize else images)
+                bar.update(len(images))
+    finally:
+        torch.set_num_threads(threads)
     backbone.eval()
 
 
@@ -139,10 +146,9 @@ def save_backbone(backbone: nn.Sequential, file: Path) -> None:
     """
     if any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
         raise ValueError("backbone still has BatchNorm layers: fold them with fold_batchnorm before saving it")
-    stride_in_1x1 = backbone.layer2[0].conv1.stride == (2, 2)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in backbone.state_dict().items()}
     with replacing(file) as temporary:
-        save_file(tensors, temporary, {"stride_in_1x1": str(stride_in_1x1).lower()})
+        save_file(tensors, temporary, {"stride_in_1x1": str(stride_in_1x1(backbone)).lower()})
 
 
 def load_backbone(file: Path) -> nn.Sequential:
@@ -164,14 +170,23 @@ def load_backbone(file: Path) -> nn.Sequential:
     """
     try:
         with safe_open(file, framework="pt") as stored:
-            stride_in_1x1 = stored.metadata()["stride_in_1x1"] == "true"
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}
-        backbone = fold_batchnorm(_resnet50_to_layer3(stride_in_1x1).eval())  # its random weights are overwritten
-        backbone.load_state_dict(tensors)
+            return folded_backbone(tensors, stored.metadata()["stride_in_1x1"] == "true")
     except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{file} is no backbone of texad ({reason}); run the feature extraction again") from error
+
+
+def folded_backbone(tensors: dict[str, torch.Tensor], stride_in_1x1: bool) -> nn.Sequential:
+    """A backbone from the tensors of one that was folded; RuntimeError if they are not such."""
+    backbone = fold_batchnorm(_resnet50_to_layer3(stride_in_1x1).eval())  # its random weights are overwritten
+    backbone.load_state_dict(tensors)
     return backbone
+
+
+def stride_in_1x1(backbone: nn.Sequential) -> bool:
+    """Is it the original network of He et al.? See `weights.Weights`."""
+    return backbone.layer2[0].conv1.stride == (2, 2)
 
 
 def extract(
@@ -237,23 +252,36 @@ def extract(
     return load(file)
 
 
-def in_order(function: Callable, items: Sequence) -> Iterator:
+def in_order(function: Callable, items: Iterable) -> Iterator:
     """`function` of each item, in their order, computed by a thread for each core.
 
     Each thread computes on one core. This is faster than all cores on one item, since nobody waits: while one reads an image, another convolves.
-    Few results are ever in memory, however slowly they are taken.
+    Few results are ever in memory, however slowly they are taken. The items may come slowly, too: a result is given as soon as it is there, and
+    does not wait for the next item.
     """
     cores = torch.get_num_threads()
     pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
-    pending = deque()
+    futures, stopped = queue.Queue(2 * cores + 2), threading.Event()
+
+    def feed() -> None:
+        try:
+            for item in items:
+                if stopped.is_set():
+                    return
+                futures.put(pool.submit(function, item))
+        except BaseException as error:  # the items' own: to be raised where the results are taken
+            futures.put(failed := Future())
+            failed.set_exception(error)
+        futures.put(None)
+
+    threading.Thread(target=feed, daemon=True).start()  # daemon: it may wait for an item that never comes
     try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > 2 * cores:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        while (future := futures.get()) is not None:
+            yield future.result()
     finally:
+        stopped.set()
+        while not futures.empty():  # the feeder may wait for room
+            futures.get_nowait()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(cores)  # for the threads that others will start
 

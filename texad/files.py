@@ -1,14 +1,40 @@
-"""Files that are whole or not there: atomic writes, hashes to know a file by, and arrays on disk that take no memory."""
+"""Files that are whole or not there, and folders that one process fills at a time.
 
+Atomic writes, hashes to know a file by, locks, and arrays on disk that take no memory.
+"""
+
+import errno
 import hashlib
 import mmap
 import os
+import re
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: there, nothing keeps two processes out of one folder
+    fcntl = None
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's part of it, or the largest file allowed
+TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")  # as `replacing` names them
+LOCK = ".lock"
+HELD = "TEXAD_HELD"  # in the environment of a batch's kernel: the folder that its batch holds for it
+WAIT_SECONDS = 0.5
+
+_descriptors: dict[Path, int] = {}  # of the locks that this process holds
+
+
+class DiskFullError(OSError):
+    """No room for a file; notebooks show it as one line."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"DiskFullError: {self}"]
 
 
 @contextmanager
@@ -26,14 +52,34 @@ def replacing(file: Path) -> Iterator[Path]:
     ------
     Path
         In the same folder, with the same suffix, hidden.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room for the file. The old one is as it was.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{uuid.uuid4().hex[:8]}.{file.name}")  # of no other process, on this machine or another
     try:
-        yield temporary
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{uuid.uuid4().hex[:8]}.{file.name}")  # of no other process, on this machine or another
+        try:
+            yield temporary
+            os.replace(temporary, file)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except Exception as error:
+        if not _is_full(error):
+            raise
+        raise DiskFullError(
+            f"no room to write {file}: the disk is full, or a quota or limit on the size of files is reached. "
+            "What was there before is as it was: make room, and run the same again"
+        ) from error
+
+
+def _is_full(error: BaseException) -> bool:
+    """Was there no room? NumPy and safetensors say it in words of their own, without the error's number."""
+    if isinstance(error, OSError):
+        return error.errno in FULL or bool(re.search(r"\d+ requested and \d+ written", str(error)))
+    return type(error).__name__ == "SafetensorError" and any(f"os error {number}" in str(error) for number in FULL)
 
 
 def sha256(file: Path) -> str:
@@ -43,6 +89,132 @@ def sha256(file: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def digests(folder: Path, patterns: Iterable[str]) -> dict[str, str]:
+    """Hashes to tell by whether files are still the same.
+
+    Parameters
+    ----------
+    folder : Path
+    patterns : iterable of str
+        Names of files, relative to `folder`, or patterns such as `pictures/*.jpg` that stand for many.
+
+    Returns
+    -------
+    dict of str to str
+        For the name of a file, its SHA-256; for a pattern, one SHA-256 over the names and hashes of all files that match. What matches no
+        file is left out.
+    """
+    found = {}
+    for pattern in patterns:
+        if "*" not in pattern:
+            if (folder / pattern).is_file():
+                found[pattern] = sha256(folder / pattern)
+        elif files := sorted(file for file in folder.glob(pattern) if file.is_file()):
+            found[pattern] = hashlib.sha256("".join(f"{sha256(file)}  {file.name}\n" for file in files).encode("utf-8", "surrogateescape")).hexdigest()
+    return found
+
+
+# -- one process at a time -------------------------------------------------------------------------
+
+
+def take(folder: Path) -> bool:
+    """Become the one process that writes into a folder, unless another one is.
+
+    The system ends a lock with the process that holds it, and with the kernels that share it (see `descriptor`), however they end. What
+    killed processes left half-written in the folder is removed now, since nobody else is writing there.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if need be. The lock is the empty file `.lock` in it, which stays.
+
+    Returns
+    -------
+    bool
+        False if the folder is taken already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
+            os.close(lock)
+            return False  # else the file system knows no locks: better without than not at all
+    if not os.fstat(lock).st_nlink:  # the folder was deleted meanwhile
+        os.close(lock)
+        return False
+    _descriptors[folder] = lock
+    remove_leftovers(folder, "**/.*")
+    return True
+
+
+def leave(folder: Path) -> None:
+    """End what `take` began; nothing if this process does not hold the folder."""
+    if (lock := _descriptors.pop(folder, None)) is None:
+        return
+    if fcntl is not None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # for the kernels that share it, too
+        except OSError:
+            pass
+    os.close(lock)
+
+
+def is_held(folder: Path) -> bool:
+    """Does this process hold the folder, or the batch that started it?"""
+    return folder in _descriptors or os.environ.get(HELD) == str(folder)
+
+
+def descriptor(folder: Path) -> int | None:
+    """The open file behind the lock, to be handed to a kernel: the lock then lasts until both have ended. So a kernel that outlives its batch by
+    a moment is still the only one to write.
+    """
+    return _descriptors.get(folder)
+
+
+@contextmanager
+def alone(folder: Path, say: Callable[[], None]) -> Iterator[None]:
+    """Hold a folder while the block runs, after waiting until nobody else does.
+
+    Parameters
+    ----------
+    folder : Path
+    say : callable
+        Called once if it has to wait.
+    """
+    waiting = False
+    while not take(folder):
+        if not waiting:
+            say()
+        waiting = True
+        time.sleep(WAIT_SECONDS)
+    try:
+        yield
+    finally:
+        leave(folder)
+
+
+def remove_leftovers(folder: Path, pattern: str = ".*", older_than: float = 0) -> None:
+    """Remove the temporary files of `replacing` whose process was killed.
+
+    Parameters
+    ----------
+    folder : Path
+    pattern : str, default ".*"
+        Where to look; "**/.*" also in the folders below.
+    older_than : float, default 0
+        In seconds: where others may be writing, what is new stays.
+    """
+    for file in folder.glob(pattern):
+        try:
+            if TEMPORARY.fullmatch(file.name) and (not older_than or file.stat().st_mtime < time.time() - older_than):
+                file.unlink()
+        except OSError:  # another one was faster, or it is no file
+            pass
 
 
 def release(array: np.ndarray) -> None:

@@ -1,12 +1,13 @@
 """One category: execute its notebooks by papermill, those that are not up to date.
 
 A stage is run again only if something it depends on has changed: its parameters, the data, the weights, the code, or a stage
-before it. What was done stands in run.json; nothing else is remembered. So a category that was interrupted, in whatever process and
-on whatever machine, goes on anywhere that sees its run folder.
+before it; or if what it left is no longer as it left it. What was done stands in run.json; nothing else is remembered. So a category that
+was interrupted, in whatever process and on whatever machine, goes on anywhere that sees its run folder.
 """
 
 import hashlib
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,15 +22,20 @@ from papermill.engines import NBClientEngine, papermill_engines
 from traitlets.config import Config
 
 from texad import datasets
-from texad.artifacts import STAGES, STUDIES, Run, read_json
-from texad.files import replacing, sha256
+from texad.artifacts import FILES, STAGES, STUDIES, Run
+from texad.files import alone, digests, replacing, sha256
 from texad.kernels import ForkedKernelManager
 from texad.parameters import defaults, notebooks_folder
+from texad.records import DamagedError, read_json
 
 MEASURES = ("image_auroc", "precision", "recall", "f1")
 COLUMNS = ("category", "images", *MEASURES, "seconds", "error")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 STARTERS = ("__main__.py", "batch.py", "book", "cluster.py", "jobs.py", "kernels.py", "parameters.py", "pools.py", "sweeps.py")  # no notebook imports them
+
+
+class KernelDiedError(RuntimeError):
+    """A notebook's process ended before the notebook did; says in which cell."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Job:
 
 
 def run_category(job: Job, report: Callable[[str, int], None], on_kernel: Callable[[AsyncKernelManager], None] = lambda kernel: None) -> dict:
-    """Execute those notebooks of a category that are not up to date.
+    """Execute those notebooks of a category that are not up to date. If another process is writing into the run folder, wait for it.
 
     Parameters
     ----------
@@ -82,19 +88,38 @@ def run_category(job: Job, report: Callable[[str, int], None], on_kernel: Callab
         run = Run(job.dataset, job.category, job.runs)
         data = datasets.load_category(job.dataset, job.category)
         fingerprint = datasets.fingerprint(data)
-        for stage in job.stages:
-            given = {name: value for name, value in (asdict(job) | job.parameters).items() if name in defaults(stage)}
-            if not is_current(run, stage, given, data, fingerprint):
-                _execute(run, stage, given, lambda cells, stage=stage, before=done: report(stage, before + cells), on_kernel)
-            done += n_cells(stage)
-            report(stage, done)
+
+        def waits() -> None:
+            _say(f"{run.folder} is in use by another batch or an open notebook; waiting until it is done")
+            report("waiting", 0)  # to the bar: the worker may be on another machine
+
+        with alone(run.folder, waits):
+            _set_aside_if_damaged(run)
+            for stage in job.stages:
+                given = {name: value for name, value in (asdict(job) | job.parameters).items() if name in defaults(stage)}
+                if not is_current(run, stage, given, data, fingerprint):
+                    _execute(run, stage, given, lambda cells, stage=stage, before=done: report(stage, before + cells), on_kernel)
+                done += n_cells(stage)
+                report(stage, done)
+            metrics, stages = read_json(run.folder / "metrics.json"), run.read()["stages"]
     except Exception as error:  # whatever went wrong here, the other categories go on
         return row | {"error": _explain(error, stage)}
-    metrics = read_json(run.folder / "metrics.json")
-    seconds = sum(entry["seconds"] for stage, entry in run.read()["stages"].items() if stage in STAGES)
+    seconds = sum(entry["seconds"] for stage, entry in stages.items() if stage in STAGES)
     row |= {name: metrics[name] for name in MEASURES}
     images = sum(metrics[name] for name in ("n_train", "n_calibration", "n_test"))
     return row | {"images": images, "seconds": round(seconds, 1)}
+
+
+def _set_aside_if_damaged(run: Run) -> None:
+    """Nothing can go on from a damaged run.json; what it says is lost, so the run is made again."""
+    try:
+        run.read()
+    except DamagedError as error:
+        _say(f"{str(error).split(';')[0]}; it is now {run.set_aside().name}, and the run is made again")
+
+
+def _say(line: str) -> None:
+    print(f"\ntexad: {line}", file=sys.stderr, flush=True)  # a line of its own, below the bars
 
 
 def empty_row(job: Job, error: str | None = None) -> dict:
@@ -108,7 +133,7 @@ def cores() -> int:
 
 
 def is_current(run: Run, stage: str, given: dict[str, object], data: datasets.Category, fingerprint: str) -> bool:
-    """Would running this stage again give what is there already?
+    """Would running this stage again give what is there already, and is that whole? Every file is read for it: about a second for each gigabyte.
 
     Parameters
     ----------
@@ -126,13 +151,16 @@ def is_current(run: Run, stage: str, given: dict[str, object], data: datasets.Ca
         return False
     if stage in STUDIES and entry.get("runs") != _runs_fingerprint(run):
         return False
-    if (record["data"]["folder"], record["data"]["fingerprint"]) != (str(data.root), fingerprint):
+    known = record.get("data", {})
+    if (known.get("folder"), known.get("fingerprint")) != (str(data.root), fingerprint):
         return False
-    used = entry["parameters"]
+    used = entry.get("parameters", {})
     if used != {name: value for name, value in (defaults(stage) | given).items() if name in used}:
         return False
     file = Path(str(used.get("weights", "")))
-    return not file.is_file() or sha256(file) == record["weights"]["sha256"]
+    if file.is_file() and sha256(file) != record.get("weights", {}).get("sha256"):
+        return False
+    return entry.get("files") == digests(run.folder, (*FILES[stage], _executed(stage)))
 
 
 def code_fingerprint(stage: str) -> str:
@@ -162,12 +190,16 @@ def n_cells(stage: str) -> int:
     return len(_notebook(stage).cells) + 1
 
 
+def _executed(stage: str) -> str:
+    return f"notebooks/{stage}.ipynb"
+
+
 def _notebook(stage: str) -> nbformat.NotebookNode:
     return nbformat.read(notebooks_folder() / f"{stage}.ipynb", as_version=4)
 
 
 def _execute(run: Run, stage: str, given: dict[str, object], on_cells: Callable[[int], None], on_kernel: Callable) -> None:
-    target = run.folder / "notebooks" / f"{stage}.ipynb"
+    target = run.folder / _executed(stage)
     failed = target.with_name(f"{stage}.failed.ipynb")
     code, started = code_fingerprint(stage), time.perf_counter()
     with replacing(target) as temporary:
@@ -178,6 +210,7 @@ def _execute(run: Run, stage: str, given: dict[str, object], on_cells: Callable[
                 given,
                 engine_name="texad",
                 progress_bar=False,
+                folder=run.folder,
                 on_cells=on_cells,
                 on_kernel=on_kernel,
             )
@@ -189,6 +222,7 @@ def _execute(run: Run, stage: str, given: dict[str, object], on_cells: Callable[
     threads = int(os.environ.get(THREADS[0]) or cores())
     cost = {"notebook_seconds": round(time.perf_counter() - started, 2), "threads": threads, "cores": cores()}  # with the kernel's start
     entry = stages[stage] | {"code": code} | cost | ({"runs": _runs_fingerprint(run)} if stage in STUDIES else {})
+    entry["files"] |= digests(run.folder, [_executed(stage)])
     run.write(stages=stages | {stage: entry})
 
 
@@ -201,17 +235,24 @@ def _explain(error: Exception, stage: str) -> str:
     """One line that says where and what."""
     if isinstance(error, papermill.PapermillExecutionError):
         return f"{stage}.ipynb, cell [{error.exec_count}]: {error.ename}: {error.evalue}"
-    if isinstance(error, DeadKernelError):
-        return f"{stage}.ipynb: the kernel died, perhaps for lack of memory"
+    if isinstance(error, KernelDiedError):
+        return f"{stage}.ipynb, {error}"
     return f"{stage}: {type(error).__name__}: {error}"
 
 
 class _Engine(NBClientEngine):
-    """papermill's own engine, telling of the kernel and of each finished cell."""
+    """papermill's own engine, telling of the kernel, of each finished cell, and of the cell in which the kernel died."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, on_cells, on_kernel, **kwargs):
-        complete, finished = nb_man.cell_complete, 0
+    def execute_managed_notebook(cls, nb_man, kernel_name, *, folder, on_cells, on_kernel, **kwargs):
+        start, complete, finished, where = nb_man.cell_start, nb_man.cell_complete, 0, "before its first cell"
+
+        def cell_start(cell, cell_index=None, **options):
+            nonlocal where
+            start(cell, cell_index, **options)
+            if cell.cell_type == "code":
+                number = sum(each.cell_type == "code" and bool(each.source.strip()) for each in nb_man.nb.cells[: cell_index + 1])
+                where = f"cell [{number}], which begins with {_first_line(cell.source)!r}"
 
         def cell_complete(*args, **options):
             nonlocal finished
@@ -220,16 +261,27 @@ class _Engine(NBClientEngine):
             on_cells(finished)
 
         class Kernel(ForkedKernelManager):
+            held = folder
+
             def __init__(self, *args, **options):
                 super().__init__(*args, **options)
                 on_kernel(self)
 
-        nb_man.cell_complete = cell_complete
+        nb_man.cell_start, nb_man.cell_complete = cell_start, cell_complete
         kwargs["kernel_manager_class"] = Kernel
         with tempfile.TemporaryDirectory(prefix="texad-") as sockets:
             if os.name == "posix":  # no other user can reach them, and kernels that start together do not race for ports
                 kwargs["config"] = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
-            return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+            try:
+                return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+            except RuntimeError as error:
+                if isinstance(error, DeadKernelError) or "kernel died" in str(error).lower():  # jupyter_client's word for it, while it starts
+                    raise KernelDiedError(f"{where}: the kernel died, perhaps for lack of memory") from error
+                raise
+
+
+def _first_line(source: str) -> str:
+    return next((line for line in source.splitlines() if line.strip()), "")
 
 
 papermill_engines.register("texad", _Engine)

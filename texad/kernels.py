@@ -3,6 +3,8 @@
 Each notebook of a batch runs in a kernel of its own, so that none can leave anything to the next. To start one takes seconds, nearly all of them to
 import torch and its like, and a batch starts five for each category. Here a server imports them once, and every kernel begins as a copy of it:
 the libraries are there, and nothing else is. Only Linux copies a process safely, and a worker of Dask may start none; there, kernels start as usual.
+
+A kernel shares the lock of the run folder with the process that started it, so that the folder is not free before both have ended.
 """
 
 import multiprocessing
@@ -11,9 +13,13 @@ import signal
 import sys
 import threading
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.reduction import DupFd
+from pathlib import Path
 
 from jupyter_client import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
+
+from texad.files import HELD, descriptor
 
 # What the notebooks import and what takes long. Not pyplot and seaborn, which look for IPython when they are imported.
 PRELOADED = ["torch", "torchvision.models", "pandas", "scipy.stats", "sklearn.metrics", "matplotlib.figure", "ipykernel.kernelapp"]
@@ -23,7 +29,13 @@ BACKEND = "module://matplotlib_inline.backend_inline"  # what a kernel chooses, 
 class ForkedKernelManager(AsyncKernelManager):
     """Starts a notebook's kernel as a copy of the server; for papermill, which takes any manager."""
 
+    held: Path | None = None  # a run folder that this process holds, and the kernel may write into
+
     async def _async_pre_start_kernel(self, **options):
+        if self.held is not None:
+            options["env"] = {**(options.get("env") or os.environ), HELD: str(self.held)}
+            if (lock := descriptor(self.held)) is not None and os.name == "posix":
+                options["pass_fds"] = (lock,)
         if self.provisioner is None and sys.platform == "linux" and not multiprocessing.current_process().daemon:
             self.provisioner = ForkProvisioner(parent=self, kernel_id=self.kernel_id, kernel_spec=self.kernel_spec)
         return await super()._async_pre_start_kernel(**options)
@@ -39,7 +51,8 @@ class ForkProvisioner(LocalProvisioner):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
-        self.process = _Process(context.Process(target=_be_kernel, args=(arguments, options.get("cwd"), dict(options["env"]))))
+        shared = [_Shared(lock) for lock in options.get("pass_fds", ())]
+        self.process = _Process(context.Process(target=_be_kernel, args=(arguments, options.get("cwd"), dict(options["env"]), shared)))
         self.pid = self.pgid = self.process.pid
         return self.connection_info
 
@@ -72,7 +85,21 @@ class _Process:
         self.send_signal(signal.SIGKILL)
 
 
-def _be_kernel(arguments: list[str], folder: str | None, environment: dict[str, str]) -> None:
+class _Shared:
+    """An open file that stays open in the kernel: what arrives there is its number."""
+
+    def __init__(self, number: int):
+        self._number = number
+
+    def __reduce__(self):
+        return _received, (DupFd(self._number),)
+
+
+def _received(duplicate) -> int:
+    return duplicate.detach()
+
+
+def _be_kernel(arguments: list[str], folder: str | None, environment: dict[str, str], shared: list[int]) -> None:
     import torch
     from ipykernel.kernelapp import IPKernelApp
     from threadpoolctl import threadpool_limits

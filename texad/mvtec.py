@@ -6,19 +6,15 @@ for are unpacked. The archive is kept, so that another category needs no second 
 MVTec AD, a comprehensive real-world dataset for unsupervised anomaly detection, Bergmann et al., CVPR 2019.
 """
 
-import hashlib
-import http.client
+import errno
 import os
 import shutil
 import tarfile
 import tempfile
-import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-from tqdm import tqdm
+from texad import downloads
 
 URL = (
     "https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/download/420938113-1629960298/"
@@ -36,9 +32,13 @@ OBJECTS = (
     "pill", "screw", "toothbrush", "transistor", "zipper",
 )  # fmt: skip
 CATEGORIES = tuple(sorted(TEXTURES + OBJECTS))
-TIMEOUT_S = 10.0  # for connecting, and for the silence of a server
-BLOCK = 1 << 20  # bytes read at a time
-UNITS = {"unit": "B", "unit_scale": True, "unit_divisor": 1000}  # of the progress bars
+# What an archive may unpack to. The paper, sec. 3, counts 5354 images of 700 to 1024 pixels a side, and there is a mask for each of the 1258
+# defective ones: some 7000 files. Without any compression the largest of them would have 3.1 MB; PNG files in an archive hardly get smaller,
+# so all together are about as large as the archive, 4.9 GB.
+MOST_MEMBERS = 20_000
+MOST_BYTES = 10_000_000_000
+MOST_BYTES_OF_ONE = 20_000_000
+NAMES_REFUSED = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # by the file system
 
 
 def prepare(folder: Path, categories: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ def prepare(folder: Path, categories: Sequence[str]) -> None:
     if not archive.exists():
         print(LICENCE)
         _download(archive, folder / missing[0])
-    elif _sha256(archive) != SHA256:
+    elif downloads.hash_with_bar(archive, "MVTec AD") != SHA256:
         raise ValueError(
             f"{archive} is not the archive that MVTec published (its SHA-256 is wrong): delete it to have it "
             "downloaded"
@@ -80,99 +80,15 @@ def prepare(folder: Path, categories: Sequence[str]) -> None:
 
 
 def _download(archive: Path, example: Path) -> None:
-    """Download to a `.part` file, which becomes `archive` when it is whole and checked."""
-    part = archive.with_name(f"{archive.name}.part")
     try:
-        while not _fetch(part):
-            pass  # cut off, but not before something came: go on from there
+        downloads.download(URL, archive, SHA256, "MVTec AD")
     except ConnectionError as error:
-        kept = f"; {_size(part) / 1e9:.2f} GB are kept in {part}" if _size(part) else ""
         raise ConnectionError(
-            f"MVTec AD could not be downloaded ({error}{kept}): run this again with a network, or put {URL} "
+            f"MVTec AD could not be downloaded ({error}): run this again with a network, or put {URL} "
             f"at {archive}, or the unpacked categories at {example} and so on"
         ) from error
-    if _sha256(part) != SHA256:
-        part.unlink()
-        raise ValueError(
-            f"what {URL} sent is not the archive that MVTec published (its SHA-256 is wrong) and was "
-            f"deleted: run this again, or put the archive at {archive}"
-        )
-    os.replace(part, archive)
-
-
-def _fetch(part: Path) -> bool:
-    """Ask once for what `part` still lacks.
-
-    Returns
-    -------
-    bool
-        True when there is no more to come, False when the connection was cut after it brought something.
-
-    Raises
-    ------
-    ConnectionError
-        If it brought nothing.
-    """
-    before = _size(part)
-    headers = {"User-Agent": "texad"} | ({"Range": f"bytes={before}-"} if before else {})
-    try:
-        with _network_errors():
-            response = urllib.request.urlopen(urllib.request.Request(URL, headers=headers), timeout=TIMEOUT_S)
-    except ConnectionError as error:
-        if getattr(error.__cause__, "code", None) == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return True  # nothing comes after the last byte: `part` is whole, or its hash will tell
-        raise
-    resumed = response.status == http.client.PARTIAL_CONTENT
-    start = before if resumed else 0  # a server that knows no ranges sends the file from its start
-    length = response.headers.get("Content-Length")
-    total = start + int(length) if length else None
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with response, part.open("ab" if resumed else "wb") as file:
-        try:
-            with tqdm(desc="MVTec AD, downloading", total=total, initial=start, **UNITS) as bar:
-                while block := _next_block(response):
-                    file.write(block)
-                    bar.update(len(block))
-        except ConnectionError:
-            if file.tell() <= before:
-                raise
-            return False
-        is_whole = total is None or file.tell() >= total
-        if not is_whole and file.tell() <= before:
-            raise ConnectionError(f"the server stopped after {file.tell()} of {total} bytes")
-        return is_whole
-
-
-def _next_block(response: http.client.HTTPResponse) -> bytes:
-    with _network_errors():
-        return response.read1(BLOCK)
-
-
-@contextmanager
-def _network_errors() -> Iterator[None]:
-    """Give whatever goes wrong on the way one name, and so tell it from a full disk."""
-    try:
-        yield
-    except (OSError, http.client.HTTPException) as error:
-        raise ConnectionError(str(error) or type(error).__name__) from error
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
-
-
-def _sha256(file: Path) -> str:
-    """As `texad.files.sha256`, with a progress bar: 4.9 GB take a while."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream, _reading_with_bar(stream, "checking") as reader:
-        while block := reader.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _reading_with_bar(stream: BinaryIO, what: str):
-    total = os.fstat(stream.fileno()).st_size
-    return tqdm.wrapattr(stream, "read", desc=f"MVTec AD, {what}", total=total, **UNITS)
+    except ValueError as error:
+        raise ValueError(f"{error}: run this again, or put the archive that MVTec published at {archive}") from None
 
 
 # -- unpack --------------------------------------------------------------------------------------------
@@ -183,19 +99,47 @@ def _unpack(archive: Path, folder: Path, categories: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder)).resolve()
     try:
-        with archive.open("rb") as stream, _reading_with_bar(stream, "unpacking") as reader:
-            with tarfile.open(fileobj=reader, mode="r|xz") as tar:
+        with archive.open("rb") as stream, downloads.reading_with_bar(stream, "MVTec AD, unpacking") as reader:
+            with tarfile.open(fileobj=reader, mode="r|xz", tarinfo=_Member) as tar:
+                n_members = n_bytes = 0
                 for member in tar:
+                    n_members, n_bytes = n_members + 1, n_bytes + member.size
+                    _check_size(member, n_members, n_bytes)
                     _unpack_member(tar, member, temporary, categories)
         for category in categories:
             if not (temporary / category / "train" / "good").is_dir():
                 raise ValueError(f"it holds no {category}/train/good")
         for category in categories:
             os.replace(temporary / category, folder / category)
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise ValueError(f"{archive} cannot be unpacked ({error}): delete it, and run this again") from error
+    except OSError as error:
+        if error.errno not in NAMES_REFUSED:
+            raise  # a full disk is not the archive's fault
+        raise ValueError(f"{archive} cannot be unpacked ({error.strerror}: one of its names): delete it, and run this again") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _Member(tarfile.TarInfo):
+    """A member of the archive whose size is looked at before anything of it is read; tarfile reads a long name into memory at once."""
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        member = super().frombuf(buf, encoding, errors)
+        _check_size(member)
+        return member
+
+
+def _check_size(member: tarfile.TarInfo, n_members: int = 1, n_bytes: int = 0) -> None:
+    """Refuse a member that MVTec AD cannot have, being the `n_members`-th, with `n_bytes` in all members up to it."""
+    for what, size, most in (
+        (f"its member {member.name!r} has {member.size} bytes", member.size, MOST_BYTES_OF_ONE),
+        (f"it has {n_members} members or more", n_members, MOST_MEMBERS),
+        (f"it unpacks to {n_bytes} bytes or more", n_bytes, MOST_BYTES),
+    ):
+        if not 0 <= size <= most:
+            raise ValueError(f"unsafe: {what}, at most {most} are expected")
 
 
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, wanted: Sequence[str]) -> None:
@@ -209,7 +153,7 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, 
         raise ValueError(f"unsafe: its member {member.name!r} leads out of the folder")
     if not (member.isfile() or member.isdir()):
         raise ValueError(f"unsafe: its member {member.name!r} is a link or a device")
-    if member.isfile() and target.relative_to(folder).parts[0] in wanted:
+    if member.isfile() and target.relative_to(folder).parts[:1] in {(category,) for category in wanted}:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tar.extractfile(member) as content, target.open("wb") as file:
             shutil.copyfileobj(content, file)

@@ -1,18 +1,32 @@
 """The notebooks' parameters: which there are, and what a command line says about them.
 
-The cell tagged `parameters` at the top of each notebook is the one place where parameters and their default values stand.
+The cell tagged `parameters` at the top of each notebook is the one place where parameters and their default values stand. Which values make
+sense, the stages check themselves; here it is checked once more, since a batch should not find out after an hour.
 """
 
 import ast
 import difflib
+import math
 from functools import cache
 from pathlib import Path
 
 import nbformat
 
 from texad.artifacts import STAGES, STUDIES
+from texad.autoencoder import DETECTORS
+from texad.scoring import REDUCTIONS, RULES
 
 COMMON = ("dataset", "category", "weights", "runs", "seed")  # parameters that the batch itself fills in
+CHOICES = {"detector": DETECTORS, "reduction": ("auto", *REDUCTIONS), "rule": ("auto", *RULES)}
+RANGES = {  # every other number counts something, and is at least 1
+    "image_size": (lambda value: value >= 16 and value % 16 == 0, "a positive multiple of 16"),
+    "calibration_fraction": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    "unreadable_limit": (lambda value: 0 <= value <= 1, "between 0 and 1"),
+    "learning_rate": (lambda value: 0 < value < math.inf, "a positive number"),
+    "validation_fraction": (lambda value: 0 < value < 1, "above 0 and below 1"),
+    "n_sigma": (math.isfinite, "a finite number"),
+    "alpha": (lambda value: 0 < value < 1, "above 0 and below 1"),
+}
 
 
 def notebooks_folder() -> Path:
@@ -52,7 +66,7 @@ def parse_parameters(typed: dict[str, str]) -> dict[str, object]:
     Raises
     ------
     ValueError
-        If no notebook has such a parameter, or the value is of another type than the default.
+        If no notebook has such a parameter, or the value is of another type than the default, or out of range.
     """
     known = {name: value for stage in STAGES + STUDIES for name, value in defaults(stage).items() if name not in COMMON}
     return {name: _typed(name, text, known) for name, text in typed.items()}
@@ -89,8 +103,20 @@ def _typed(name: str, text: str, known: dict[str, object]) -> object:
         raise ValueError(f"no notebook has a parameter {name}: {hint}there are {', '.join(sorted(known))}")
     kind = type(known[name])
     try:
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        return kind(text)
+        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
         raise ValueError(f"parameter {name} must be of type {kind.__name__} (default {known[name]}), not {text!r}") from None
+    _check(name, value, known[name])
+    return value
+
+
+def _check(name: str, value: object, default: object) -> None:
+    if name in CHOICES:
+        near = difflib.get_close_matches(value, CHOICES[name], n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        is_in_range, words = value in CHOICES[name], f"one of {', '.join(CHOICES[name])}"
+    else:
+        in_range, words = RANGES.get(name, (lambda value: isinstance(value, (bool, str)) or value >= 1, "at least 1"))
+        is_in_range, hint = in_range(value), ""
+    if not is_in_range:
+        raise ValueError(f"parameter {name} must be {words} (default {default}), not {value!r}{hint}")

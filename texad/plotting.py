@@ -13,6 +13,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from texad.names import for_picture
+
 NORMAL, ANOMALOUS, THRESHOLD = "#0072B2", "#D55E00", "#000000"
 HEAT = "inferno"
 
@@ -75,7 +77,7 @@ def image_grid(
     for i, axis in enumerate(axes):
         axis.imshow(images[i])
         _outline(axis, masks[i] if masks is not None else None)
-        axis.set_title(titles[i] if titles is not None else "", fontsize=10)
+        axis.set_title(for_picture(titles[i]) if titles is not None else "", fontsize=10)
     return _finished(figure)
 
 
@@ -94,7 +96,7 @@ def map_grid(maps: Sequence[np.ndarray], titles: Sequence[str], columns: int = 6
     low, high = (min(m.min() for m in maps), max(m.max() for m in maps)) if shared_scale else (None, None)
     for axis, values, title in zip(axes, maps, titles, strict=True):
         drawn = axis.imshow(values, cmap=HEAT, vmin=low, vmax=high)
-        axis.set_title(title, fontsize=9)
+        axis.set_title(for_picture(title), fontsize=9)
     if shared_scale:
         figure.colorbar(drawn, ax=axes, shrink=0.8)
     return _finished(figure)
@@ -176,7 +178,7 @@ def score_rows(
     values = np.concatenate([*groups.values(), list(lines.values())])
     if len(values) and values.min() > 0:
         _logarithmic(axis, values)
-    axis.set(xlabel="anomaly score", yticks=range(len(groups)), yticklabels=list(groups), ylim=(len(groups) - 0.5, -0.5))
+    axis.set(xlabel="anomaly score", yticks=range(len(groups)), yticklabels=list(map(for_picture, groups)), ylim=(len(groups) - 0.5, -0.5))
     if lines:
         axis.legend(title="threshold", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return _finished(figure)
@@ -265,7 +267,7 @@ def heatmaps(
         for axis in (top, bottom):
             _outline(axis, masks[column])
             axis.set_axis_off()
-        top.set_title(titles[column], fontsize=9)
+        top.set_title(for_picture(titles[column]), fontsize=9)
     figure.colorbar(drawn, ax=axes[1, :], shrink=0.85, label="anomaly map")
     return _finished(figure)
 
@@ -345,7 +347,7 @@ def scores_by_defect(scores: np.ndarray, defects: np.ndarray, threshold: float) 
     )
     axis.axvline(threshold, color=THRESHOLD, linestyle="--", linewidth=1.5)
     axis.text(threshold, 1.01, "threshold", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=9)
-    axis.set(xlabel="anomaly score", ylabel="")
+    axis.set(xlabel="anomaly score", ylabel="", yticks=range(len(order)), yticklabels=list(map(for_picture, order)))
     return _finished(figure)
 
 
@@ -385,7 +387,7 @@ def category_comparison(table: pd.DataFrame) -> Figure:
         Columns `category` and `image_auroc`.
     """
     figure, axis = plt.subplots(figsize=(7, 0.45 * len(table) + 1.2), layout="constrained")
-    bars = axis.barh(table["category"], table["image_auroc"].fillna(0), color=NORMAL)
+    bars = axis.barh(range(len(table)), table["image_auroc"].fillna(0), color=NORMAL, tick_label=list(map(for_picture, table["category"])))
     axis.bar_label(bars, fmt="%.3f", padding=3)
     axis.axvline(0.5, color="#777777", linestyle=":")
     axis.text(0.5, 1.01, "guessing", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=9)

@@ -7,13 +7,15 @@ processes of this machine, `texad.cluster.connect` one of machines elsewhere; `r
 import multiprocessing
 import os
 import queue
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from tqdm import tqdm
@@ -21,6 +23,7 @@ from tqdm import tqdm
 from texad import jobs
 from texad.jobs import THREADS, Job
 from texad.kernels import end_with_parent
+from texad.reading import printable
 
 MOST_BARS = 40  # more would leave the screen: then one bar stands for all
 
@@ -66,7 +69,12 @@ def run_all(todo: list[Job], pool: Pool, progress: bool) -> list[dict]:
     Returns
     -------
     list of dict
-        A row of the summary for each job, in their order. An interruption from the keyboard ends the process, with status 130.
+        A row of the summary for each job, in their order.
+
+    Raises
+    ------
+    SystemExit
+        With status 130, if it is interrupted from the keyboard. All workers have ended then.
     """
     if not todo:
         return []
@@ -85,7 +93,7 @@ def run_all(todo: list[Job], pool: Pool, progress: bool) -> list[dict]:
     except KeyboardInterrupt:
         pool.abandon()
         print("\ninterrupted; the same command goes on where this run stopped", file=sys.stderr)
-        os._exit(130)  # the workers notice and end, and so do their kernels
+        raise SystemExit(130) from None
     finally:
         for bar in bars:
             bar.close()
@@ -101,11 +109,48 @@ def local(n_jobs: int) -> Iterator[Pool]:
     n_jobs : int
         Jobs at a time.
     """
+    _start_quiet_tracker()
     context = multiprocessing.get_context("spawn")
-    events = context.Queue()
+    events, others = context.Queue(), set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(n_jobs, context, initializer=_start_worker, initargs=(events,))
-    with executor:  # a worker starts with the first job, not here
-        yield Pool(partial(executor.submit, _work), events, lambda: executor.shutdown(wait=False, cancel_futures=True))
+
+    def submit(number: int, job: Job) -> Future:
+        with _deaf_to_interrupts():  # a worker starts with a job, not before; it inherits this
+            return executor.submit(_work, number, job)
+
+    def abandon() -> None:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.kill()  # and its kernel ends with it
+
+    with executor:
+        yield Pool(submit, events, abandon)
+
+
+def _start_quiet_tracker() -> None:
+    """Start the process that removes the semaphores which killed processes have left. It warns of each, but here they are killed on purpose."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning" + (f",{before}" if before else "")
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C in a terminal reaches all processes at once. Only the first of them may act on it: it ends, and so do the others, without a word."""
+    if threading.current_thread() is not threading.main_thread():  # it hears none anyway
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # -- in a worker of this machine -------------------------------------------------------------------
@@ -132,8 +177,9 @@ def _bars(todo: list[Job], total: int, live: bool, progress: bool) -> list[tqdm]
     options = {"unit": "cell", "mininterval": 0.1 if live else 20, "disable": not progress}  # in a log, a line now and then
     if len(todo) > MOST_BARS:
         return [tqdm(total=total * len(todo), desc=f"{len(todo)} categories", **options)]
-    width = max(len(job.label) for job in todo)
-    return [tqdm(total=total, desc=job.label.ljust(width), position=i if live else 0, **options) for i, job in enumerate(todo)]
+    labels = [printable(job.label) for job in todo]
+    width = max(map(len, labels))
+    return [tqdm(total=total, desc=label.ljust(width), position=i if live else 0, **options) for i, label in enumerate(labels)]
 
 
 def _drain(events, positions: dict[int, int], bars: list[tqdm], done: list[int], live: bool) -> None:
@@ -160,5 +206,7 @@ def _result(job: Job, future: Future) -> dict:
         return future.result()
     except CancelledError:
         return jobs.empty_row(job, "given up, since the scheduler is gone or the task was cancelled; the same command goes on where it stopped")
-    except Exception as error:  # the worker itself died
+    except BrokenExecutor:
+        return jobs.empty_row(job, "a worker process died, perhaps for lack of memory; the same command goes on where it stopped")
+    except Exception as error:  # what no job should raise
         return jobs.empty_row(job, f"worker: {type(error).__name__}: {error}")

@@ -16,6 +16,7 @@ Lei, Romano, Sesia, "Testing for outliers with conformal p-values", Annals of St
 """
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -109,8 +110,10 @@ def threshold(scores: np.ndarray, n_sigma: float = 3.0) -> float:
     Raises
     ------
     ValueError
-        If there is no score, or one of them is not finite.
+        If there is no score, or one of them or `n_sigma` is not finite.
     """
+    if not math.isfinite(n_sigma):
+        raise ValueError(f"n_sigma must be a finite number, for instance 3, not {n_sigma}")
     scores = _finite(scores, "scores")
     if scores.size == 0:
         raise ValueError("scores must hold at least one score")
@@ -155,9 +158,29 @@ def images_needed(alpha: float) -> int:
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha, the false-alarm rate, must lie between 0 and 1, not {alpha}")
-    near = math.ceil(1 / alpha)
-    # 1/α is rounded and may be off by one; 1/m, rounded as the p-values are, decides
-    return next(m for m in (near - 1, near, near + 1) if 1 / m <= alpha) - 1
+    near = math.ceil(1 / Fraction(float(alpha)))  # exact, where 1 / alpha would be rounded, or too large for a float
+    return near - 1 - (1 / (near - 1) <= alpha)  # 1/m rounded, as p-values are, decides: as a float, 1/3 is less than a third
+
+
+def calibration_images(n: int, fraction: float, seed: int = 0) -> set[int]:
+    """Which of `n` good images are kept out of the fit; whole images, since the places of one image resemble each other.
+
+    Parameters
+    ----------
+    n : int
+    fraction : float
+        Rounded to whole images; if it is above 0, at least one of two, and never all.
+    seed : int, default 0
+
+    Raises
+    ------
+    ValueError
+        If `fraction` is not at least 0 and below 1.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"calibration_fraction must be at least 0 and below 1, not {fraction}")
+    n_kept_out = min(max(1, round(fraction * n)), n - 1) if fraction > 0 else 0
+    return set(np.random.default_rng(seed).permutation(n)[:n_kept_out].tolist())
 
 
 def conformal_threshold(calibration_scores: np.ndarray, alpha: float = 0.05) -> float:

@@ -17,6 +17,7 @@ from texad import batch
 from texad.batch import Setting
 from texad.files import replacing
 from texad.jobs import COLUMNS, MEASURES
+from texad.names import for_spreadsheet
 
 
 def settings(seeds: Sequence[int], values: dict[str, list[object]]) -> list[Setting]:
@@ -83,7 +84,7 @@ def run(
         rows += [head | row for row in own]
         failed_studies += [head | row for row in failed]
     with replacing(Path(out).expanduser().resolve() / "sweep.csv") as temporary:
-        pd.DataFrame(rows, columns=[*swept, *COLUMNS]).to_csv(temporary, index=False)
+        for_spreadsheet(pd.DataFrame(rows, columns=[*swept, *COLUMNS])).to_csv(temporary, index=False)
     return rows + failed_studies
 
 

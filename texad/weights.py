@@ -10,22 +10,21 @@ Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
 import difflib
 import hashlib
 import os
-import socket
-import urllib.request
 import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
+from texad.downloads import download, open_url
 from texad.files import sha256
 
 ENVIRONMENT_VARIABLE = "TEXAD_WEIGHTS"
 NAMES = ("auto", "imagenet", "random")
 SUFFIXES = (".safetensors", ".pth", ".pt")
-TIMEOUT_S = 5.0
+TIMEOUT_S = 5.0  # for an answer from the server of the ImageNet weights
+IMAGENET_SHA256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"  # torchvision names its files by the first 8 digits
 
 RANDOM_WARNING = (
     "RANDOM WEIGHTS: these numbers come from a backbone that has learnt nothing (its BatchNorm statistics were calibrated on the "
@@ -140,7 +139,7 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
     Raises
     ------
     ValueError
-        If a file holds no ResNet-50 state dict.
+        If a file holds no ResNet-50 state dict, or holds code, which is not run; or if what is cached as "imagenet" is something else.
     ConnectionError
         If "imagenet" is asked for, not cached, and cannot be downloaded.
     """
@@ -153,15 +152,18 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
 
 
 def _load_imagenet() -> Weights:
-    try:
-        with _socket_timeout(TIMEOUT_S * 6):
-            state_dict = _imagenet().get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:  # OSError: no network; RuntimeError: the file's hash is wrong
-        raise ConnectionError(
-            f"the ImageNet weights could not be downloaded ({error}); put {_imagenet().url} at "
-            f"{_imagenet_file()}, or set {ENVIRONMENT_VARIABLE} to a file, or choose weights random"
-        ) from error
-    return Weights("imagenet", sha256(_imagenet_file()), _up_to_layer3(state_dict, _imagenet_file()))
+    """Not by torch.hub, which follows any redirection, trusts eight digits of a hash, and those only of what it has just downloaded."""
+    file, url = _imagenet_file(), _imagenet().url
+    elsewhere = f"set {ENVIRONMENT_VARIABLE} to a file, or choose weights random"
+    if not file.exists():
+        try:
+            download(url, file, IMAGENET_SHA256, "ResNet-50 weights")
+        except (OSError, ValueError) as error:
+            raise ConnectionError(f"the ImageNet weights could not be downloaded ({error}); put {url} at {file}, or {elsewhere}") from error
+    elif sha256(file) != IMAGENET_SHA256:
+        raise ValueError(f"weights file {file} is not the one of {url} (its SHA-256 is wrong): delete it to have it downloaded, or {elsewhere}")
+    state_dict = torch.load(file, map_location="cpu", weights_only=True)
+    return Weights("imagenet", IMAGENET_SHA256, _up_to_layer3(state_dict, file))
 
 
 def _load_file(path: Path) -> Weights:
@@ -197,6 +199,8 @@ def _up_to_layer3(state_dict: object, path: Path) -> dict[str, torch.Tensor]:
             f"weights file {path} holds no ResNet-50 up to layer3: tensors named as in torchvision's resnet50 state dict "
             "(conv1.weight, …, layer3.5.conv3.weight) are expected"
         )
+    if not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state_dict.items()):
+        raise ValueError(f"weights file {path} is no plain state dict: all its values must be tensors, and have names")
     stages = ("conv1", "bn1", "layer1", "layer2", "layer3")
     return {name: tensor for name, tensor in state_dict.items() if name.split(".")[0] in stages}
 
@@ -216,20 +220,8 @@ def _imagenet_file() -> Path:
 
 
 def _answers(url: str) -> bool:
-    request = urllib.request.Request(url, method="HEAD")
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S):
+        with open_url(url, method="HEAD", timeout=TIMEOUT_S):
             return True
-    except (OSError, ValueError):
+    except OSError:
         return False
-
-
-@contextmanager
-def _socket_timeout(seconds: float):
-    """A server that goes silent must not hold the run for ever; torch's downloader sets no limit of its own."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -4,6 +4,8 @@
 theme's icons small, `repository` links pages to their source. The look is in book/static/texad.css.
 """
 
+import html
+import json
 import sys
 from pathlib import Path
 
@@ -32,7 +34,9 @@ def setup(app: Sphinx) -> dict:
     app.connect("config-inited", _number_no_figures, priority=900)  # after the extension that switches numbers on
     app.connect("html-page-context", _leave_out_thebe)
     app.connect("html-page-context", _help_screen_readers)
+    app.connect("html-page-context", _escape_page_title, priority=900)  # after the theme has set it
     app.connect("build-finished", _copy_pictures)
+    app.connect("build-finished", _escape_titles, priority=900)  # after the search's index is written
     return {"version": __version__, "parallel_read_safe": True}
 
 
@@ -53,6 +57,22 @@ def _help_screen_readers(app: Sphinx, page: str, template: str, context: dict, d
         context["body"] = context.get("body", "").replace(old, new)
 
 
+def _escape_page_title(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
+    """The theme prints the title above a page on paper as markup, and a category may be named like some."""
+    if "pagetitle" in context:
+        context["pagetitle"] = html.escape(context["pagetitle"])
+
+
 def _copy_pictures(app: Sphinx, exception: Exception | None) -> None:
     if exception is None and app.builder.name == "html":
         copy_pictures(Path(app.srcdir) / "book" / "run", Path(app.outdir) / "book" / "run")
+
+
+def _escape_titles(app: Sphinx, exception: Exception | None) -> None:
+    """Sphinx's search puts the titles of sections that it found into its page as they stand in the index, as markup: a category may be named like some."""
+    file = Path(app.outdir) / "searchindex.js"
+    if exception is None and app.builder.name == "html":
+        start, end = "Search.setIndex(", ")"
+        index = json.loads(file.read_text(encoding="utf-8").removeprefix(start).removesuffix(end))
+        index["alltitles"] = {html.escape(html.unescape(title)): places for title, places in index["alltitles"].items()}
+        file.write_text(f"{start}{json.dumps(index, separators=(',', ':'), sort_keys=True)}{end}", encoding="utf-8")

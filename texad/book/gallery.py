@@ -85,7 +85,7 @@ def data(run: FinishedRun, file: Path) -> Picture:
     rows = pd.concat([train.head(1), defective], ignore_index=True)
     images = [_thumbnail(path) for path in run.data_paths(rows["path"])]
     masks = [_mask(run.data_path(mask), image.shape[:2]) for mask, image in zip(rows["mask"], images, strict=True)]
-    figure = plotting.image_grid(images, [_title(name) for name in rows["defect"]], masks, columns=3)
+    figure = plotting.image_grid(images, list(rows["defect"]), masks, columns=3)
     _save(figure, file, MOST_BYTES)
     kinds = [f"{name}, {_extent(mask)}" for name, mask in zip(rows["defect"][1:], masks[1:], strict=True)]
     outlined = "; the line is the border of the damage" if any(mask is not None for mask in masks) else ""
@@ -165,7 +165,7 @@ def hits_and_misses(run: FinishedRun, folder: Path, stem: str, most_bytes: int) 
         rows = list(cases.values())
         own_places = places[[shown.index(row) for row in rows]]
         photographs, masks = _squares(run, test.loc[rows], size)
-        titles = [_title(f"{case}\n{test['defect'][row]}\nscore {test['score'][row]:.4g}") for case, row in cases.items()]
+        titles = [f"{case}\n{test['defect'][row]}\nscore {test['score'][row]:.4g}" for case, row in cases.items()]
         figure = plotting.heatmaps(photographs, evaluation.upsample(own_places, size), masks, titles)
         _share_scale(figure, low, high)
         file = folder / f"{stem}-{number}.jpg"
@@ -229,12 +229,12 @@ def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
     n_right, n_damaged = int((rows["label"] == rows["prediction"]).sum()), int(rows["label"].sum())
 
     detector = plotting.heatmaps(
-        photographs, evaluation.upsample(places, size), masks, [_title(verdict.replace(", ", "\n")) for verdict in verdicts]
+        photographs, evaluation.upsample(places, size), masks, [verdict.replace(", ", "\n") for verdict in verdicts]
     )
     figures = {
         "good": plotting.image_grid(good, columns=4),
         "question": plotting.image_grid(images, letters, columns=2),
-        "answer": plotting.image_grid(images, [_title(name) for name in truth], outlines, columns=2),
+        "answer": plotting.image_grid(images, truth, outlines, columns=2),
         "detector": detector,
     }
     for name, figure in figures.items():
@@ -324,10 +324,6 @@ def _save(figure: Figure, file: Path, most_bytes: int) -> None:
 
 
 # -- words -----------------------------------------------------------------------------------------
-
-
-def _title(text: str) -> str:
-    return text.replace("$", r"\$")  # else matplotlib would read it as mathematics
 
 
 def _extent(mask: np.ndarray | None) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from texad.book.gallery import Picture
 from texad.files import replacing
+from texad.reading import printable
 from texad.weights import RANDOM_WARNING
 
 
@@ -54,7 +55,13 @@ def number(value: float | None) -> str:
 
 def text(name: str) -> str:
     """A name from a folder, made harmless for Markdown."""
-    return re.sub(r"([\\`*_{}\[\]()#+.!|<>$~^@:-])", r"\\\1", " ".join(name.split()))
+    return re.sub(r"([\\`*_{}\[\]()#+.!|<>$~^@:&%-])", r"\\\1", printable(" ".join(name.split())))
+
+
+def code(name: str) -> str:
+    """A name in the type of code, between more backticks than it has in a row."""
+    ticks = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
+    return f"{ticks} {printable(name)} {ticks}" if "`" in name else f"`{printable(name)}`"
 
 
 def write(file: Path, text: str) -> None:

@@ -200,7 +200,7 @@ def _explorer(run: FinishedRun, pictures: str, page: str) -> str:
 
 def _results_page(run: FinishedRun, stem: str, summary: dict) -> str:
     category, metrics = run.category, read_json(run.folder / "metrics.json")
-    confusion = metrics["confusion"]
+    confusion, left_out = metrics["confusion"], run.read()["data"].get("unreadable", [])
     rows = [
         ("Image AUROC", markdown.number(metrics["image_auroc"])),
         ("Pixel AUROC", markdown.number(metrics["pixel_auroc"])),
@@ -210,6 +210,7 @@ def _results_page(run: FinishedRun, stem: str, summary: dict) -> str:
         ("F1", markdown.number(metrics["f1"])),
         ("Threshold", f"{metrics['threshold']:.4g}"),
         ("Images for training, for calibration, for testing", ", ".join(str(len(run.images(split))) for split in SPLITS)),
+        ("Images left out, since they cannot be read", str(len(left_out))),
         ("Good images rejected", f"{confusion['fp']} of {confusion['tn'] + confusion['fp']}"),
         ("Defective images missed", f"{confusion['fn']} of {confusion['tp'] + confusion['fn']}"),
     ]
@@ -222,6 +223,9 @@ def _results_page(run: FinishedRun, stem: str, summary: dict) -> str:
         parts += ["## Move the threshold", "What would another {term}`threshold` have done? Try it.", markdown.raw(fragment)]
     if by_defect:
         parts += ["## AUROC of each kind of defect", markdown.table(("Kind of defect", "AUROC against the good images"), by_defect)]
+    if left_out:
+        listed = [(markdown.code(image["path"]).replace("|", r"\|"), markdown.text(image["reason"])) for image in left_out]
+        parts += ["## Images that were left out", markdown.table(("File", "What is wrong with it"), listed)]
     parts.append(f"Download: {{download}}`scores.csv <{stem}/scores.csv>`, {{download}}`metrics.json <{stem}/metrics.json>`.")
     return markdown.page(parts)
 
@@ -333,7 +337,7 @@ def _time(run: FinishedRun) -> str:
 def _provenance(summary: dict) -> str:
     weights = summary["weights"]
     return (
-        f"Data set `{summary['dataset']}`, weights `{weights['name']}` (sha256 `{weights['sha256'][:12]}…`), "
+        f"Data set {markdown.code(summary['dataset'])}, weights {markdown.code(weights['name'])} (sha256 `{weights['sha256'][:12]}…`), "
         f"seed {summary['seed']}, texad {__version__}."
     )
 
