@@ -137,15 +137,14 @@ def test_fit_leaves_a_detector_and_a_page_and_says_what_it_promises(steel, tmp_p
     assert len(loaded.origin_["images"]["train"]) == 31 and len(loaded.origin_["images"]["calibration"]) == 29
 
 
-@pytest.mark.parametrize("n, wanted", [(2, 198), (3, 198), (10, 198)])
-@pytest.mark.parametrize("kind", ["published", "extended"])
-def test_of_few_images_the_detector_works_and_says_that_it_promises_nothing(tmp_path, capsys, n, wanted, kind):
+@pytest.mark.parametrize("n, kind", [(2, "published"), (3, "published"), (3, "extended"), (10, "published")])
+def test_of_few_images_the_detector_works_and_says_that_it_promises_nothing(tmp_path, capsys, n, kind):
     for i in range(n):
         noise(tmp_path / "few" / f"{i}.png", i)
     file = tmp_path / "few.safetensors"
     assert main(["fit", str(tmp_path / "few"), "--out", str(file), "--detector", kind, *QUICK]) == 0
     text = said(capsys)
-    assert "NO false-alarm rate is promised. For 1% at least 99 images must be kept out" in text and f"fit with {wanted} good images or more" in text
+    assert "NO false-alarm rate is promised. For 1% at least 99 images must be kept out" in text and "fit with 198 good images or more" in text
     assert "too few to know how a good surface varies" in text and "Expect false alarms" in text
     assert main(["predict", str(file), str(tmp_path / "few"), "--quiet"]) == 0
 
@@ -297,7 +296,9 @@ def test_a_name_that_is_no_utf_8_keeps_its_bytes(detector, tmp_path):
 
 def start(*arguments, **options) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "texad", *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=environment, **options)
+    command = [sys.executable, "-m", "texad", *map(str, arguments)]
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a shell lets what it runs in the background ignore it
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=listen, **options)
 
 
 def test_results_come_as_the_paths_come_and_ctrl_c_keeps_them(detector, steel, tmp_path):
@@ -375,7 +376,7 @@ def test_another_light_is_drift_and_a_reason_to_fit_again(detector, brighter, tm
 def test_too_few_new_images_are_said_to_be(detector, steel, tmp_path, capsys):
     shutil.copytree(steel / "test" / "good", tmp_path / "one", ignore=lambda _, names: sorted(names)[1:])
     assert main(["check", str(detector), str(tmp_path / "one"), "--quiet"]) == 0
-    assert "Too few images to see anything: at least 3 are needed" in said(capsys)
+    assert "Too few images to see anything: at least 2 are needed" in said(capsys)
 
 
 def test_images_that_the_detector_knows_are_left_out_or_refused(detector, steel, tmp_path, capsys):

@@ -307,6 +307,7 @@ class Run:
         table = pd.read_csv(
             self.folder / name,
             keep_default_na=False,
+            lineterminator="\n",  # a name may have another kind of line end in it
             na_values={"p_value": [""]},
             dtype={"path": str, "defect": str, "mask": str, "p_value": float},
         )

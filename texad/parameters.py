@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 
 from texad.artifacts import STAGES, STUDIES
+from texad.reading import DataError
 from texad.autoencoder import DETECTORS
 from texad.scoring import REDUCTIONS, RULES
 
@@ -96,16 +97,16 @@ def parse_values(typed: dict[str, str]) -> dict[str, list[object]]:
 
 def _typed(name: str, text: str, known: dict[str, object]) -> object:
     if name in COMMON:
-        raise ValueError(f"parameter {name} has an option of its own: see python -m texad run --help")
+        raise DataError(f"parameter {name} has an option of its own: see python -m texad run --help")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"no notebook has a parameter {name}: {hint}there are {', '.join(sorted(known))}")
+        raise DataError(f"no notebook has a parameter {name}: {hint}there are {', '.join(sorted(known))}")
     kind = type(known[name])
     try:
         value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
-        raise ValueError(f"parameter {name} must be of type {kind.__name__} (default {known[name]}), not {text!r}") from None
+        raise DataError(f"parameter {name} must be of type {kind.__name__} (default {known[name]}), not {text!r}") from None
     _check(name, value, known[name])
     return value
 
@@ -119,4 +120,4 @@ def _check(name: str, value: object, default: object) -> None:
         in_range, words = RANGES.get(name, (lambda value: isinstance(value, (bool, str)) or value >= 1, "at least 1"))
         is_in_range, hint = in_range(value), ""
     if not is_in_range:
-        raise ValueError(f"parameter {name} must be {words} (default {default}), not {value!r}{hint}")
+        raise DataError(f"parameter {name} must be {words} (default {default}), not {value!r}{hint}")

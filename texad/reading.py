@@ -156,7 +156,7 @@ def decode_png(data: bytes) -> np.ndarray | None:
     ndarray, uint8, shape (H, W, 3), or None
         None for any other file, a damaged or a suspiciously large one included: let Pillow read it, or say what is wrong with it.
     """
-    if not (size := _plain_size(data)):
+    if not (size := _plain_size(data)) or not _is_whole(data):  # imagecodecs loses a reference with each damaged one
         return None
     try:
         pixels = png_decode(data)

@@ -39,6 +39,7 @@ def read_json(file: Path) -> dict:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+        json.dumps(content, ensure_ascii=False).encode()  # half a character, which JSON can name and no file can hold, is a ValueError
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError, IsADirectoryError) as error:
