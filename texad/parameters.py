@@ -13,8 +13,8 @@ from pathlib import Path
 import nbformat
 
 from texad.artifacts import STAGES, STUDIES
-from texad.reading import DataError
 from texad.autoencoder import DETECTORS
+from texad.reading import DataError
 from texad.scoring import REDUCTIONS, RULES
 
 COMMON = ("dataset", "category", "weights", "runs", "seed")  # parameters that the batch itself fills in
