@@ -69,7 +69,7 @@ def seeds() -> dict[str, bytes]:
         "palette": rgb.quantize(8),
         "rgba": rgb.convert("RGBA"),
         "cmyk": rgb.convert("CMYK"),
-        "lab": rgb.convert("YCbCr"),
+        "ycbcr": rgb.convert("YCbCr"),
         "deep": Image.fromarray(pixels[..., 0].astype(np.uint16) * 257),
         "whole": Image.fromarray(pixels[..., 0].astype(np.int32) * 257),
         "float": Image.fromarray(pixels[..., 0].astype(np.float32) / 255),

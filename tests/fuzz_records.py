@@ -36,7 +36,7 @@ SUMMARY = {"dataset": "surfaces", "weights": {"name": "random", "sha256": "0" * 
 
 def good_run() -> dict:
     """run.json as a finished batch leaves it."""
-    RUN.write_images(DATA)
+    RUN.write_table("scores.csv", RUN.write_images(DATA))
     for stage in STAGES + STUDIES:
         RUN.start(stage, seed=0).finish()
     RUN.write(weights=SUMMARY["weights"], threshold=0.5, rule="sigma", alpha=0.05)

@@ -337,10 +337,11 @@ def test_a_reader_that_has_read_enough_is_no_error(detector, steel):
     process.stderr.close()
 
 
-def test_no_paths_on_the_standard_input_are_nothing_judged(detector):
-    process = start("predict", detector, "-", stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 2 and "no image was given: nothing is judged" in error
+def test_no_paths_on_the_standard_input_are_nothing_judged(detector, monkeypatch, capsys):
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        assert main(["predict", str(detector), "-"]) == 2
+    assert "no image was given: nothing is judged" in said(capsys)
 
 
 # -- check and calibrate ---------------------------------------------------------------------------

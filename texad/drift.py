@@ -194,10 +194,10 @@ def words(drift: Drift) -> list[str]:
     """What was found, in sentences: the verdict with its advice first."""
     n, m = drift.n_calibration, drift.n_new
     low, high = drift.interval
-    promise = "no rate was promised" if drift.promised is None else f"promised is at most {drift.promised:.3g}"
+    promise = "no rate was promised" if drift.promised is None else f"promised is at most {100 * drift.promised:.3g}%"
     above = (
-        f"{drift.n_above} of {m} new good images are above the threshold, {drift.rate:.3g} of them; the true part lies between {low:.3g} and "
-        f"{high:.3g} (95% confidence), and {promise}."
+        f"{drift.n_above} of {m} new good images ({drift.rate:.1%}) are above the threshold; the true part lies between {low:.1%} and {high:.1%} "
+        f"(95% confidence), and {promise}."
     )
     if drift.promised is not None and drift.rate > drift.promised:
         above += (

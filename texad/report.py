@@ -43,7 +43,7 @@ p, li { max-width: 44rem; overflow-wrap: anywhere; }
 table { border-collapse: collapse; }
 th, td { text-align: left; vertical-align: top; padding: 0.25rem 0.8rem 0.25rem 0; border-bottom: 1px solid var(--line); font-weight: normal; overflow-wrap: anywhere; }
 th { color: var(--soft); min-width: 9rem; }
-svg { display: block; width: 100%; max-width: 40rem; height: auto; font: 11px system-ui, sans-serif; fill: var(--text); }
+svg { display: block; width: 100%; max-width: 40rem; height: auto; font: 12px system-ui, sans-serif; fill: var(--text); }
 figure { margin: 1rem 0; }
 figcaption { color: var(--soft); max-width: 44rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1.2rem; }
