@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from texad import artifacts, datasets, scoring
+from texad import artifacts, datasets
 from texad.artifacts import SPLITS, STAGES, STUDIES, Run, RunError
 from texad.files import HELD, LOCK, sha256
 from texad.weights import RANDOM_WARNING, Weights
@@ -153,7 +153,7 @@ def test_the_choice_of_calibration_images_depends_on_the_seed_only(run, surfaces
     [(96, 0.2, 19), (6, 0.2, 1), (6, 0, 0), (2, 0.01, 1), (2, 0.99, 1), (6, 0.99, 5), (1, 0.2, 0), (3, 0.5, 2)],
 )
 def test_how_many_images_are_kept_out(n, fraction, kept_out):
-    assert len(scoring.calibration_images(n, fraction, 0)) == kept_out
+    assert len(datasets.calibration_images(n, fraction, 0)) == kept_out
 
 
 @pytest.mark.parametrize("fraction", [1, -0.1, 1.5, float("nan")])

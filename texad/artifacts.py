@@ -37,7 +37,6 @@ from texad.names import for_spreadsheet, from_spreadsheet
 from texad.reading import printable
 from texad.records import RunError, read_record, write_json
 from texad.records import read_json as read_json  # for those who read what a run has left
-from texad.scoring import calibration_images
 from texad.weights import RANDOM_WARNING, Weights, check
 
 STAGES = (
@@ -229,7 +228,7 @@ class Run:
         if seed < 0:
             raise RunError(f"seed must be at least 0, not {seed}")
         try:
-            kept_out = calibration_images(len(category.train), calibration_fraction, seed)
+            kept_out = datasets.calibration_images(len(category.train), calibration_fraction, seed)
         except ValueError as error:
             raise RunError(str(error)) from None
         train = [sample for i, sample in enumerate(category.train) if i not in kept_out]

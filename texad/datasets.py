@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from texad import mvtec, synthetic
 from texad.files import sha256
 from texad.reading import DataError
@@ -267,7 +269,7 @@ def load_category(dataset: str | Path, category: str) -> Category:
         train = _samples(root, "train", "good")
         folder = root / "test"
         defects = [sub.name for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith(".")] if folder.is_dir() else []
-        test = [sample for defect in sorted(defects, key=_natural) for sample in _samples(root, "test", defect)]
+        test = [sample for defect in sorted(defects, key=natural) for sample in _samples(root, "test", defect)]
     except PermissionError as error:
         raise DataError(f"{error.filename} may not be read ({error.strerror}): ask its owner, or copy the data") from None
     if not train:
@@ -280,6 +282,27 @@ def load_category(dataset: str | Path, category: str) -> Category:
             f"ones into a folder for each kind of defect ({', '.join(SUFFIXES)})"
         )
     return Category(name(dataset), names[0], root, tuple(train), tuple(test))
+
+
+def calibration_images(n: int, fraction: float, seed: int = 0) -> set[int]:
+    """Which of `n` good images are kept out of the fit; whole images, since the places of one image resemble each other.
+
+    Parameters
+    ----------
+    n : int
+    fraction : float
+        Rounded to whole images; if it is above 0, at least one of two, and never all.
+    seed : int, default 0
+
+    Raises
+    ------
+    ValueError
+        If `fraction` is not at least 0 and below 1.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"calibration_fraction must be at least 0 and below 1, not {fraction}")
+    n_kept_out = min(max(1, round(fraction * n)), n - 1) if fraction > 0 else 0
+    return set(np.random.default_rng(seed).permutation(n)[:n_kept_out].tolist())
 
 
 def fingerprint(category: Category) -> str:
@@ -317,9 +340,9 @@ def _images(folder: Path) -> list[Path]:
     files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
     # Not is_file(): a broken link is to fail when it is read, not to go missing.
     files = [file for file in files if not file.name.startswith(".") and not file.is_dir()]
-    return sorted(files, key=lambda file: _natural(file.name))
+    return sorted(files, key=lambda file: natural(file.name))
 
 
-def _natural(text: str) -> tuple:
+def natural(text: str) -> tuple:
     """A sort key that puts 2 before 10."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))], text

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from texad import autoencoder, extended, features, preprocessing, scoring, weights
+from texad import autoencoder, datasets, extended, features, preprocessing, scoring, weights
 from texad.files import replacing
 
 FORMAT = 1  # of the file; a later one that cannot be read by this code has another number
@@ -190,7 +190,7 @@ class AnomalyDetector(BaseEstimator):
     def _kept_out(self, n: int) -> set[int]:
         """Which of `n` good images are kept out of the fit: as many as the promise needs, but no more than half."""
         needed = scoring.images_needed(self.false_alarms) / n
-        return scoring.calibration_images(n, max(self.calibration_fraction, min(needed, 0.5)), self.seed)
+        return datasets.calibration_images(n, max(self.calibration_fraction, min(needed, 0.5)), self.seed)
 
     # -- judge -------------------------------------------------------------------------------------
 

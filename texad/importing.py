@@ -258,7 +258,7 @@ def _merged(marks: Sequence[Mark]) -> list[_Entry]:
     entries: list[_Entry] = []
     taken: set[tuple[str, str]] = set()
     found = [(os.path.relpath(said[0].path, common) if common else str(said[0].path), said) for said in of_image.values()]
-    for relative, said in sorted(found, key=lambda pair: datasets._natural(pair[0])):
+    for relative, said in sorted(found, key=lambda pair: datasets.natural(pair[0])):
         kinds = {mark.defect: mark for mark in reversed(said)}
         if len(kinds) > 1 and "good" in kinds:
             other = next(mark for defect, mark in kinds.items() if defect != "good")

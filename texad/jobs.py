@@ -31,7 +31,10 @@ from texad.records import DamagedError, read_json
 MEASURES = ("image_auroc", "precision", "recall", "f1")
 COLUMNS = ("category", "images", *MEASURES, "seconds", "error")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-STARTERS = ("__main__.py", "batch.py", "book", "cluster.py", "jobs.py", "kernels.py", "parameters.py", "pools.py", "sweeps.py")  # no notebook imports them
+STARTERS = (  # no notebook imports them
+    "__main__.py", "annotations.py", "batch.py", "book", "cluster.py", "commands.py", "drawings.py", "drift.py", "export.py", "importing.py", "jobs.py",
+    "kernels.py", "labels.py", "outlines.py", "parameters.py", "pools.py", "report.py", "rows.py", "sources.py", "sweeps.py",
+)  # fmt: skip
 
 
 class KernelDiedError(RuntimeError):

@@ -130,8 +130,8 @@ def images(folder: Path, labels: Labels) -> list[Path]:
     found: list[Path] = []
     others: Counter[str] = Counter()
     for root, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=datasets._natural)
-        for name in sorted((name for name in names if not name.startswith(".")), key=datasets._natural):
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=datasets.natural)
+        for name in sorted((name for name in names if not name.startswith(".")), key=datasets.natural):
             if (suffix := Path(name).suffix.lower()) in SUFFIXES:
                 found.append(Path(root, name))
             elif suffix in (".webp", ".gif", ".heic", ".avif", ".jp2", ".raw", ".dng", ".pgm", ".ppm", ".npy"):

@@ -43,7 +43,12 @@ def for_spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         A new one. `from_spreadsheet` takes the apostrophes away again.
     """
-    return _of_texts(table, lambda text: f"'{text}" if FORMULA.match(text) else text)
+    return _of_texts(table, cell)
+
+
+def cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula, see `for_spreadsheet`."""
+    return f"'{text}" if FORMULA.match(text) else text
 
 
 def from_spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
@@ -53,4 +58,4 @@ def from_spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
 
 def _of_texts(table: pd.DataFrame, change) -> pd.DataFrame:
     texts = table.select_dtypes(exclude=["number", "bool"]).columns
-    return table.assign(**{name: table[name].map(lambda cell: change(cell) if isinstance(cell, str) else cell) for name in texts})
+    return table.assign(**{name: table[name].map(lambda value: change(value) if isinstance(value, str) else value) for name in texts})

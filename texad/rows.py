@@ -15,10 +15,9 @@ from typing import TextIO
 
 import numpy as np
 
-from texad import report
+from texad import names, report
 from texad.detector import Prediction
 from texad.files import replacing
-from texad.names import FORMULA
 from texad.reading import ImageError, printable
 
 COLUMNS = ("path", "score", "p_value", "decision", "seconds", "error")
@@ -87,8 +86,7 @@ def _csv(stream: TextIO, columns: Sequence[str]) -> Write:
     def cell(value: object) -> object:
         if not isinstance(value, str):
             return value
-        value = printable(value) if is_terminal else value
-        return f"'{value}" if FORMULA.match(value) else value  # as names.for_spreadsheet does it for whole tables
+        return names.cell(printable(value) if is_terminal else value)
 
     def write(row: Mapping[str, object]) -> None:
         table.writerow({name: cell(value) for name, value in row.items()})

@@ -162,27 +162,6 @@ def images_needed(alpha: float) -> int:
     return near - 1 - (1 / (near - 1) <= alpha)  # 1/m rounded, as p-values are, decides: as a float, 1/3 is less than a third
 
 
-def calibration_images(n: int, fraction: float, seed: int = 0) -> set[int]:
-    """Which of `n` good images are kept out of the fit; whole images, since the places of one image resemble each other.
-
-    Parameters
-    ----------
-    n : int
-    fraction : float
-        Rounded to whole images; if it is above 0, at least one of two, and never all.
-    seed : int, default 0
-
-    Raises
-    ------
-    ValueError
-        If `fraction` is not at least 0 and below 1.
-    """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"calibration_fraction must be at least 0 and below 1, not {fraction}")
-    n_kept_out = min(max(1, round(fraction * n)), n - 1) if fraction > 0 else 0
-    return set(np.random.default_rng(seed).permutation(n)[:n_kept_out].tolist())
-
-
 def conformal_threshold(calibration_scores: np.ndarray, alpha: float = 0.05) -> float:
     """Threshold = the ⌈(n + 1)(1 − α)⌉-th smallest calibration score; a good image lies above it with a probability of at most α.
 

@@ -127,9 +127,9 @@ def _listed(root: Path) -> tuple[list[Path], list[Path]]:
     """Images in natural order, and other files; DataError if there is a sign that not all of them are good."""
     images, others = [], []
     for folder, below, names in os.walk(root, onerror=_refuse):
-        below[:] = sorted((name for name in below if not name.startswith(".")), key=datasets._natural)
+        below[:] = sorted((name for name in below if not name.startswith(".")), key=datasets.natural)
         _check_names(Path(folder), below)
-        for name in sorted((name for name in names if not name.startswith(".")), key=datasets._natural):
+        for name in sorted((name for name in names if not name.startswith(".")), key=datasets.natural):
             (images if is_image(name) else others).append(Path(folder, name))
     return images, others
 
