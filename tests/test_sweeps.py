@@ -101,4 +101,4 @@ def test_only_what_has_several_values_is_in_the_name():
 def test_a_seed_is_a_whole_number(surfaces, tmp_path, capsys, seeds):
     with pytest.raises(SystemExit) as caught:
         main(list(map(str, run_arguments(surfaces, tmp_path / "runs", "--seed", seeds))))
-    assert caught.value.code == 2 and "a whole number, or several with commas between" in capsys.readouterr().err
+    assert caught.value.code == 2 and "a whole number from 0 to 4294967295, or several with commas between" in capsys.readouterr().err
