@@ -1,0 +1,182 @@
+"""Drawn textures, lessons, and a training that can be interrupted."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from texad.pretrain import lessons, rehearsal, textures, training
+from texad.pretrain.__main__ import main
+from texad.pretrain.training import Settings, contrast
+
+QUICK = Settings(steps=4, surfaces=4, sizes=((32, 0.5), (48, 1.0)), rehearse_every=2)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def no_rehearsal(monkeypatch):
+    monkeypatch.setattr(training, "rehearse", lambda trunk: {"all": 0.5})
+
+
+# -- textures --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pattern", range(len(textures.PATTERNS)), ids=textures.PATTERNS)
+def test_every_pattern_draws_pictures_with_something_in_them(pattern):
+    recipes = textures.draw_recipes(24, seeded(pattern))
+    images = textures.draw(dataclasses.replace(recipes, pattern=torch.full_like(recipes.pattern, pattern)), 40, seeded())
+    assert images.shape == (24, 3, 40, 40) and images.dtype == torch.float32
+    assert 0 <= images.min() and images.max() <= 1 and images.isfinite().all()
+    assert (images.std((1, 2, 3)) > 0.005).all()
+
+
+def test_textures_depend_on_the_generator_alone():
+    first, again, other = (textures.draw(textures.draw_recipes(6, seeded(s)), 32, seeded(s)) for s in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.allclose(first, other)
+
+
+def test_two_drawings_show_one_surface_and_not_one_place():
+    """Their pixels differ, but their colours and spectra resemble each other more than those of other surfaces do."""
+    recipes, generator = textures.draw_recipes(24, seeded(3)), seeded(4)
+    drawings = [textures.draw(recipes, 64, generator) for _ in range(2)]
+    assert not torch.allclose(*drawings, atol=0.05)
+
+    def described(images):
+        spectrum = torch.fft.rfft2(images.mean(1)).abs()[:, 1:, 1:].log1p()
+        rings = torch.nn.functional.adaptive_avg_pool2d(spectrum[:, None], 6).flatten(1)
+        return torch.cat([10 * images.mean((2, 3)), rings], 1)
+
+    distances = torch.cdist(*map(described, drawings))
+    assert (distances.argmin(1) == torch.arange(24)).float().mean() > 0.6  # by chance: 1 in 24
+
+
+def test_relatives_differ_in_one_thing():
+    recipes = textures.draw_recipes(40, seeded(5))
+    relatives = textures.vary(recipes, 0.5, seeded(6))
+    things = ("period", "angle", "shape", "palette", "light")
+    changed = torch.stack([(getattr(recipes, name) != getattr(relatives, name)).flatten(1).any(1) for name in things])
+    assert (changed.sum(0) == 1).all() and (changed.sum(1) > 0).all()
+    assert torch.equal(recipes.weight, relatives.weight) and torch.equal(recipes.pattern, relatives.pattern)
+
+
+def test_hashes_are_even_and_the_same_each_time():
+    i, j = torch.meshgrid(torch.arange(-100, 100), torch.arange(-100, 100), indexing="ij")
+    values = textures._hash(torch.tensor(7), i, j, 3)
+    assert torch.equal(values, textures._hash(torch.tensor(7), i, j, 3)) and not torch.equal(values, textures._hash(torch.tensor(8), i, j, 3))
+    counts = torch.histc(values, 10, 0, 1) / values.numel()
+    assert (counts - 0.1).abs().max() < 0.01
+    assert np.abs(np.corrcoef(values[:-1].flatten(), values[1:].flatten())[0, 1]) < 0.02  # neighbours have nothing in common
+
+
+# -- lessons ---------------------------------------------------------------------------------------
+
+
+def test_a_lesson_labels_what_it_shows():
+    asked = lessons.lesson(8, 48, seeded(7))
+    assert asked.images.shape == (16, 3, 48, 48) and asked.masks.shape == (16, 48, 48)
+    assert asked.surface.tolist() == [*range(8)] * 2
+    assert (asked.intruder != asked.surface).all()
+    own = asked.intruder[asked.intruder >= 16]
+    assert len(set(own.tolist())) == len(own)  # a stain is like nothing else
+
+
+def test_a_picture_is_spoilt_in_its_mask_and_nowhere_else():
+    n = 4 * len(lessons.DEFECTS)
+    images, relatives, strangers = (textures.draw(textures.draw_recipes(n, seeded(s)), 48, seeded(s)) for s in (1, 2, 3))
+    masks, kind = lessons.draw_masks(n, 48, seeded(4)), torch.arange(n) % len(lessons.DEFECTS)
+    spoilt = lessons.spoil(images, relatives, strangers, masks, kind, seeded(5))
+    change = (spoilt - images).abs().amax(1)
+    assert change[masks == 0].max() == 0
+    inside = torch.stack([change[i][masks[i] > 0.5].mean() for i in range(n)])
+    assert (inside > 0.002).all()
+    assert torch.allclose(spoilt[0, :, masks[0] == 1], relatives[0, :, masks[0] == 1], atol=1e-6)
+
+
+def test_masks_cover_a_small_part():
+    part = lessons.draw_masks(200, 64, seeded(8)).mean((1, 2))
+    assert (part > 0).all() and part.max() < 0.35 and 0.01 < part.mean() < 0.12
+
+
+# -- the loss --------------------------------------------------------------------------------------
+
+
+def test_the_loss_by_hand():
+    z = torch.nn.functional.normalize(torch.randn(4, 5, 1, 1, generator=seeded()), dim=1)
+    surface = torch.tensor([0, 1, 0, 1])
+    asked = lessons.Lesson(torch.zeros(4, 3, 16, 16), torch.zeros(4, 16, 16), surface, surface + 10)
+    v, expected = z.flatten(1), []
+    for i in range(4):
+        others = [j for j in range(4) if j != i]
+        below = sum(torch.exp(v[i] @ v[j] / training.TEMPERATURE) for j in others)
+        (p,) = [j for j in others if surface[j] == surface[i]]
+        expected.append(-torch.log(torch.exp(v[i] @ v[p] / training.TEMPERATURE) / below))
+    assert contrast(z, asked, seeded()).item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
+
+
+def test_the_loss_is_small_where_surfaces_and_what_was_put_in_are_told_apart():
+    masks = torch.zeros(4, 32, 32)
+    masks[:, :16, :16] = 1  # the first of 2 × 2 places
+    asked = lessons.Lesson(torch.zeros(4, 3, 32, 32), masks, torch.tensor([0, 1, 0, 1]), torch.tensor([2, 3, 2, 3]))
+    directions = torch.eye(4)
+    right = torch.stack([torch.stack([directions[odd], *[directions[own]] * 3], 1).view(4, 2, 2) for own, odd in ((0, 2), (1, 3)) * 2])
+    blind = torch.stack([torch.stack([directions[own]] * 4, 1).view(4, 2, 2) for own in (0, 1) * 2])  # overlooks what was put in
+    assert contrast(right, asked, seeded()) < contrast(blind, asked, seeded()) - 0.5
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_curve_and_an_interruption_changes_nothing(tmp_path, no_rehearsal):
+    whole = training.train(tmp_path / "whole", QUICK)
+    training.train(tmp_path / "parts", QUICK, until=2)
+    parts = training.train(tmp_path / "parts", QUICK)
+    assert whole["loss"].tolist() == parts["loss"].tolist() and len(whole) == 4
+    names = [f"weights_{step:06d}.safetensors" for step in (2, 4)]
+    for name in names:
+        first, second = (load_file(tmp_path / folder / name) for folder in ("whole", "parts"))
+        assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    assert not all(torch.equal(a, b) for a, b in zip(*(load_file(tmp_path / "whole" / name).values() for name in names), strict=True))
+    log = pd.read_csv(tmp_path / "parts" / training.LOG)
+    assert log["step"].tolist() == [1, 2, 3, 4] and log["all"].notna().tolist() == [False, True, False, True]
+
+
+def test_a_lesson_that_is_repeated_is_learnt(no_rehearsal, tmp_path, monkeypatch):
+    """A few steps are too few to learn textures that are new each time."""
+    fixed = lessons.lesson(4, 48, seeded())
+    monkeypatch.setattr(training, "lesson", lambda *_: fixed)
+    log = training.train(tmp_path, dataclasses.replace(QUICK, steps=30, rehearse_every=30))
+    assert log["loss"].tail(5).mean() < 0.8 * log["loss"].head(5).mean()
+
+
+def test_another_training_in_the_folder_is_not_overwritten(tmp_path, no_rehearsal, capsys):
+    training.train(tmp_path, QUICK, until=2)
+    before = (tmp_path / training.CHECKPOINT).read_bytes()
+    assert main([str(tmp_path), "--steps", "5"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "other settings" in line and str(tmp_path) in line
+    assert (tmp_path / training.CHECKPOINT).read_bytes() == before
+
+
+def test_the_learning_rate_rises_and_falls_and_sizes_grow():
+    settings = Settings(steps=1000)
+    rates = [settings.rate_at(step) for step in range(1000)]
+    assert np.argmax(rates) in (training.WARM_UP - 1, training.WARM_UP) and max(rates) == pytest.approx(settings.learning_rate)
+    assert rates[-1] < 0.02 * max(rates) and (np.diff(rates[training.WARM_UP :]) < 0).all()
+    assert [settings.size_at(step) for step in (0, 499, 500, 999)] == [64, 64, 96, 96]
+
+
+def test_the_rehearsal_tells_seeing_from_blindness():
+    """Mean colours of small places see stains; a trunk that returns a constant sees nothing."""
+    colours = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 8, 8), torch.nn.ReLU())
+    torch.nn.init.normal_(colours[0].weight, generator=seeded())
+    small = dict(n_surfaces=6, n_train=4, n_test=12, size=48)
+    seen = rehearsal.rehearse(colours, **small)
+    assert set(seen) == {"all", *lessons.DEFECTS} and seen["stranger"] > 0.7
+    torch.nn.init.zeros_(colours[0].weight)
+    assert rehearsal.rehearse(colours, **small)["all"] == pytest.approx(0.5, abs=0.05)

@@ -1,0 +1,38 @@
+"""`python -m texad.pretrain FOLDER`: train weights on drawn textures alone, or go on with a training."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from texad.pretrain.training import Settings, train
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    usual = Settings()
+    top = argparse.ArgumentParser("python -m texad.pretrain", description=__doc__, allow_abbrev=False)
+    top.add_argument("folder", type=Path, metavar="FOLDER", help="for the checkpoint, the log and the weights; a training in it goes on")
+    top.add_argument("--steps", type=int, default=usual.steps, metavar="N", help=f"of the whole training (default: {usual.steps})")
+    top.add_argument("--until", type=int, default=None, metavar="N", help="stop after this step; the same command goes on")
+    top.add_argument("--surfaces", type=int, default=usual.surfaces, metavar="N", help=f"new textures in a step (default: {usual.surfaces})")
+    sizes = ",".join(f"{size}:{until:g}" for size, until in usual.sizes)
+    top.add_argument("--sizes", default=sizes, metavar="S:P,…", help=f"pixels, and up to which part of the training (default: {sizes})")
+    top.add_argument("--learning-rate", type=float, default=usual.learning_rate, metavar="R", help=f"(default: {usual.learning_rate})")
+    top.add_argument("--rehearse-every", type=int, default=usual.rehearse_every, metavar="N", help=f"steps (default: {usual.rehearse_every})")
+    top.add_argument("--seed", type=int, default=usual.seed, metavar="S", help=f"(default: {usual.seed})")
+    given = vars(top.parse_args(arguments))
+    folder, until = given.pop("folder"), given.pop("until")
+    try:
+        pairs = tuple((int(size), float(part)) for size, part in (pair.split(":") for pair in given.pop("sizes").split(",")))
+        train(folder, Settings(**given, sizes=pairs), until)
+    except (ValueError, OSError) as error:
+        print(f"texad.pretrain: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("texad.pretrain: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

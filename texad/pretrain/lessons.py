@@ -1,0 +1,142 @@
+"""What the network is asked: drawings of textures, most of them with a place where something else is; and for each place, which surface it is.
+
+Two drawings of a texture show different pieces of it. Their places should look alike to the network, and places of other textures different: so it learns
+what makes a surface. In most drawings a place is spoilt. That place should look different from its own surroundings: so it must not learn to overlook what is there
+only once, which is what a defect is.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from texad.pretrain import textures
+
+DEFECTS = ("relative", "stranger", "stain", "blur", "bend", "scratch")
+CLEAN = 0.15  # part of the drawings that stay as they are
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One step's images and the answers.
+
+    Attributes
+    ----------
+    images : Tensor, float32, shape (N, 3, S, S)
+        In [0, 1].
+    masks : Tensor, float32, shape (N, S, S)
+        1 where something else is.
+    surface, intruder : LongTensor, shape (N,)
+        Labels of an image's surface, and of what is in its mask.
+    """
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    surface: torch.Tensor
+    intruder: torch.Tensor
+
+
+def lesson(n_surfaces: int, size: int, generator: torch.Generator, views: int = 2, amount: float = 0.5) -> Lesson:
+    """Draw textures that nobody has seen before.
+
+    Parameters
+    ----------
+    n_surfaces : int, at least 3
+    size : int
+        Height and width of the images, in pixels.
+    generator : torch.Generator
+    views : int, default 2
+        Drawings of each texture.
+    amount : float, default 0.5
+        See `textures.vary`.
+
+    Returns
+    -------
+    Lesson
+        With N = views · n_surfaces. A patch of a relative or of a stranger has the label of that surface, wherever else it occurs; any other defect
+        has a label of its own.
+    """
+    recipes = textures.draw_recipes(n_surfaces, generator)
+    relatives = textures.vary(recipes, amount, generator)
+    images = textures.draw(textures.cat([recipes] * views), size, generator)
+    others = textures.draw(textures.cat([relatives] * views), size, generator)
+    n, device = len(images), generator.device
+    masks = draw_masks(n, size, generator)
+    kind = torch.randint(len(DEFECTS), (n,), generator=generator, device=device)
+    spoilt = spoil(images, others, images.roll(2, 0), masks, kind, generator)
+    surface = torch.arange(n_surfaces, device=device).repeat(views)
+    own = 2 * n_surfaces + torch.arange(n, device=device)
+    intruder = torch.where(kind == 0, n_surfaces + surface, torch.where(kind == 1, surface.roll(2, 0), own))
+    clean = torch.rand(n, generator=generator, device=device) < CLEAN
+    masks = masks * ~clean[:, None, None]
+    images = torch.where(clean[:, None, None, None], images, spoilt)
+    return Lesson(_exposed(images, generator), masks, surface, intruder)
+
+
+def draw_masks(n: int, size: int, generator: torch.Generator) -> torch.Tensor:
+    """Blobs, boxes and strokes, hard or soft: (N, size, size), float32, from 0 to 1."""
+    device = generator.device
+
+    def uniform(low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+        return low + (high - low) * torch.rand(n, 1, 1, generator=generator, device=device)
+
+    axis = torch.arange(size, device=device, dtype=torch.float32)
+    x, y = axis[None, None, :] - uniform(0.15, 0.85) * size, axis[None, :, None] - uniform(0.15, 0.85) * size
+    angle = uniform(0, 2 * math.pi)
+    u, v = torch.cos(angle) * x + torch.sin(angle) * y, torch.cos(angle) * y - torch.sin(angle) * x
+    radius, aspect = size * uniform(0.08, 0.25), uniform(1, 2.5)
+    rough = textures.smooth_noise(n, size, torch.full((n,), size / 8, device=device), generator, 1)[:, 0]
+    blob = (u**2 + (aspect * v) ** 2).sqrt() / radius + 0.25 * rough < 1
+    box = torch.maximum(u.abs(), aspect * v.abs()) < 0.8 * radius
+    curve = v + uniform(-0.6, 0.6) * u.abs() + 0.06 * size * rough * uniform(0, 0.5)
+    stroke = (curve.abs() < size * uniform(0.012, 0.035)) & (u.abs() < size * uniform(0.15, 0.4))
+    kind = torch.randint(3, (n, 1, 1), generator=generator, device=device)
+    mask = torch.where(kind == 0, blob, torch.where(kind == 1, box, stroke)).float()
+    soft = functional.avg_pool2d(mask[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
+    return torch.where(uniform() < 0.5, soft, mask)
+
+
+def spoil(
+    images: torch.Tensor, relatives: torch.Tensor, strangers: torch.Tensor, masks: torch.Tensor, kind: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Put something into each image where its mask is.
+
+    Parameters
+    ----------
+    images, relatives, strangers : Tensor, shape (N, 3, S, S)
+        Patches are taken from the last two.
+    masks : Tensor, shape (N, S, S)
+    kind : LongTensor, shape (N,)
+        Index into `DEFECTS`.
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor, shape (N, 3, S, S)
+    """
+    n, _, size, _ = images.shape
+    device = images.device
+
+    def uniform(low: float = 0.0, high: float = 1.0, channels: int = 1) -> torch.Tensor:
+        return low + (high - low) * torch.rand(n, channels, 1, 1, generator=generator, device=device)
+
+    sign = torch.where(uniform() < 0.5, -1.0, 1.0)
+    stain = images + sign * uniform(0.06, 0.45) * uniform(0.8, 1.2, channels=3)
+    blur = functional.avg_pool2d(images, 7, 1, 3, count_include_pad=False)
+    axis = torch.linspace(-1, 1, size, device=device)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    move = textures.smooth_noise(n, size, torch.full((n,), size / 10, device=device), generator, 2) * (10 / size)  # of about 5 pixels
+    grid = torch.stack([x + move[:, 0], y + move[:, 1]], -1)
+    bend = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=True)
+    scratch = 0.25 * images + 0.75 * uniform(channels=3)
+    inside = torch.stack([relatives, strangers, stain, blur, bend, scratch])[kind, torch.arange(n, device=device)]
+    return (images + masks[:, None] * (inside - images)).clamp(0, 1)
+
+
+def _exposed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Each photograph with an exposure and a white balance that are a little its own."""
+    n, device = len(images), images.device
+    exposure = 0.9 + 0.2 * torch.rand(n, 1, 1, 1, generator=generator, device=device)
+    balance = 0.97 + 0.06 * torch.rand(n, 3, 1, 1, generator=generator, device=device)
+    return (images * exposure * balance).clamp(0, 1)
