@@ -535,4 +535,4 @@ quiz.Quiz(
 # **Further reading.** Vector quantization in autoencoders {cite:p}`oord2017vqvae`; a memory of normal codes {cite:p}`gong2019memae`; pretend defects {cite:p}`li2021cutpaste,zavrtanik2021draem`;
 # averages of neighbours and nearest neighbours {cite:p}`roth2022patchcore`.
 #
-# That is the end of the chapters. The results pages show the method on every texture of this run, and on real surfaces.
+# Next: a folder of good images of your own, without a test and without labels.

@@ -25,7 +25,8 @@ def test_a_batch_leaves_everything_that_it_should(finished):
     for category in ("steel", LEAD):
         folder = out / "surfaces" / category
         files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        studies = (*(f"notebooks/{study}.ipynb" for study in STUDIES), "comparison.csv", "ablations.csv", "extended.csv")
+        studies = (*(f"notebooks/{study}.ipynb" for study in STUDIES), "comparison.csv", "ablations.csv", "extended.csv",
+                   "detector/my.safetensors", "detector/my.html", "detector/line/predictions.csv", "detector/line/predictions.jsonl")  # fmt: skip
         assert files == {
             ".lock", "run.json", "images.csv", "backbone.safetensors", "features/train.npy", "features/calibration.npy", "features/test.npy",
             "autoencoder.safetensors", "training.csv",
@@ -101,15 +102,15 @@ def current(run: Run, surfaces, stages) -> list[bool]:
 def test_studies_are_out_of_date_when_the_scores_of_any_category_have_changed(finished, surfaces):
     out, _ = finished
     run = Run(surfaces, LEAD, out)
-    assert current(run, surfaces, STAGES + STUDIES) == [True] * 8
+    assert current(run, surfaces, STAGES + STUDIES) == [True] * 9
     other = out / "surfaces" / "steel" / "scores.csv"
     saved = other.read_bytes()
     try:
         other.write_bytes(saved.replace(b"0", b"1", 1))
-        assert current(run, surfaces, STAGES + STUDIES) == [True] * 5 + [False] * 3
+        assert current(run, surfaces, STAGES + STUDIES) == [True] * 5 + [False] * 4
     finally:
         other.write_bytes(saved)
-    assert current(run, surfaces, STUDIES) == [True] * 3
+    assert current(run, surfaces, STUDIES) == [True] * 4
 
 
 def test_a_study_that_fails_is_one_line_and_leaves_the_results_of_the_categories(finished, surfaces, tmp_path):

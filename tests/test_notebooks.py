@@ -7,10 +7,12 @@ import sys
 import jupytext
 import nbclient
 import nbformat
+import pandas as pd
 import pytest
 from conftest import LEAD, ROOT
 
 from texad.artifacts import STAGES, STUDIES
+from texad.detector import AnomalyDetector
 
 NOTEBOOKS = ROOT / "notebooks"
 CHAPTERS = STAGES + STUDIES
@@ -93,6 +95,22 @@ def test_every_solution_runs(finished, stage):
     solutions = [cell for cell in notebook.cells if cell.cell_type == "code" and "solution" in cell.metadata.get("tags", [])]
     assert len(solutions) >= 2
     assert all(cell.execution_count and not any(o.output_type == "error" for o in cell.outputs) for cell in solutions)
+
+
+def test_the_commands_of_chapter_9_do_what_it_says(finished):
+    """It types them into a process of their own, as its reader would, and shows what they print."""
+    out, _ = finished
+    folder = out / "surfaces" / LEAD
+    notebook = nbformat.read(folder / "notebooks" / "09_your_own_textures.ipynb", as_version=4)
+    printed = "".join(output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.get("name") == "stdout")
+    typed = dict(re.findall(r"^\$ texad (\w+) (.*?)(?=^\$ texad|\Z)", printed, flags=re.MULTILINE | re.DOTALL))
+    assert list(typed) == ["fit", "predict", "check", "calibrate"] and printed.count("$ texad check") == 2
+    assert "texad: " not in printed.replace("Next: texad predict", "").replace("texad: 6 ", "") and "Traceback" not in printed
+    assert "Fit to 4 images, and 2 kept out" in typed["fit"] and "Detector: my.safetensors" in typed["fit"]
+    assert "Calibrated with 3 images" in typed["calibrate"] and "Detector: darker.safetensors" in typed["calibrate"]
+    table = pd.read_csv(folder / "detector" / "line" / "predictions.csv")
+    assert len(table) == 6 and set(table["decision"]) <= {"normal", "anomalous"}
+    assert AnomalyDetector.load(folder / "detector" / "my.safetensors").origin_["n_train"] == 4
 
 
 @pytest.mark.parametrize("stage", CHAPTERS)

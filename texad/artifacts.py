@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,7 @@ STAGES = (
     "04_scoring",
     "05_evaluation",
 )
-STUDIES = ("06_comparison", "07_ablations", "08_extended_detector")  # they look at a finished run, and change nothing in it
+STUDIES = ("06_comparison", "07_ablations", "08_extended_detector", "09_your_own_textures")  # they look at a finished run, and change nothing in it
 SPLITS = ("train", "calibration", "test")
 FILES = {  # that a stage leaves, by name or pattern; run.json keeps their hashes
     "01_preprocessing": ("images.csv",),
@@ -57,6 +58,7 @@ FILES = {  # that a stage leaves, by name or pattern; run.json keeps their hashe
     "06_comparison": ("comparison.csv",),
     "07_ablations": ("ablations.csv",),
     "08_extended_detector": ("extended.csv",),
+    "09_your_own_textures": ("detector/my.safetensors", "detector/my.html", "detector/line/predictions.csv"),
 }
 
 
@@ -100,7 +102,8 @@ class Run:
         except (ValueError, OSError) as error:
             raise RunError(str(error)) from None
         self.folder = (Path(runs).expanduser().resolve() if str(runs) else runs_root()) / self.dataset / self.category
-        self._stage, self._parameters, self._started = "", {}, 0.0
+        self._stage, self._started = "", 0.0
+        self._parameters: dict[str, object] = {}
 
     def finished(self) -> list["Run"]:
         """The runs of the same data set, this one included, whose five stages are finished."""
@@ -113,14 +116,14 @@ class Run:
         """The content of run.json; see `texad.records.read_record`."""
         return read_record(self.folder / "run.json")
 
-    def write(self, **entries) -> None:
+    def write(self, **entries: object) -> None:
         """Set entries of run.json, keeping the others."""
         write_json(self.folder / "run.json", self.read() | entries)
 
     def is_finished(self, stage: str) -> bool:
         return stage in self.read().get("stages", {})
 
-    def start(self, stage: str, *, weights: str = "auto", **parameters) -> "Run":
+    def start(self, stage: str, *, weights: str = "auto", **parameters: object) -> "Run":
         """Begin a stage or a study. What this stage and the later ones left before no longer counts.
 
         Parameters
@@ -182,7 +185,7 @@ class Run:
         used = record.get("weights", {}).get("name")
         if position > 1 and weights != "auto" and used not in (weights, Path(weights).name):
             raise RunError(
-                f"the features in {self.folder} were made with weights {used}, not {weights}: "
+                f"the features in {self.folder} were made with weights {printable(used)}, not {printable(weights)}: "
                 f"run notebooks/{STAGES[1]}.ipynb with these weights first"
             )
 
@@ -290,7 +293,7 @@ class Run:
             return Path(folder)
         raise RunError(f"{self.folder / 'run.json'} does not say where the images are: run notebooks/{STAGES[0]}.ipynb for it first")
 
-    def parameter(self, name: str) -> object:
+    def parameter(self, name: str) -> Any:
         """The value of a parameter of an earlier stage."""
         for stage in self.read().get("stages", {}).values():
             if name in stage.get("parameters", {}):

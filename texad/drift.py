@@ -173,7 +173,7 @@ ADVICE = {
     "too few": "Too few images to see anything: at least {needed} are needed, and {wanted} or more are better.",
     "lower": (
         "DRIFT: good images have lower scores than before. There are no more false alarms for it, but defects may have lower scores, too, and be "
-        "missed: a lens out of focus does that. Look at the camera first. If the change is meant to stay, calibrate again (texad calibrate)."
+        "missed: less light or a lens out of focus can do that. Look at them first. If the change is meant to stay, calibrate again (texad calibrate)."
     ),
     "higher": (
         "DRIFT: good images have higher scores than before, and there will be more false alarms than promised. Look at light and camera first. "

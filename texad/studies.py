@@ -1,4 +1,4 @@
-"""Pictures of the studies, chapters 6 to 8: many results side by side, each with its interval.
+"""Pictures of the studies, chapters 6 to 9: many results side by side, each with its interval.
 
 As in `plotting`, every function draws what it is given, computes nothing, and returns a matplotlib figure. Groups differ in colour
 and in marker: the colours stay apart for colour-blind readers (Okabe and Ito, "Color universal design", 2008), the markers in print.
