@@ -1,4 +1,4 @@
-# make book   everything: environment, data, all categories, the studies (chapters 6 to 8), the book
+# make book   everything: environment, data, all categories, the studies (chapters 6 to 9), the book
 # make test   the tests
 # make bench  how fast it is, beside the bars; the values go to benchmarks/results.json
 # make lab    JupyterLab on the notebooks
@@ -37,7 +37,8 @@ book: .venv/installed
 
 test: .venv/installed
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/mypy
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks --json benchmarks/results.json
@@ -56,11 +57,11 @@ sync: .venv/installed
 	$(BIN)/jupyter nbconvert --clear-output --inplace notebooks/*.ipynb
 
 clean:
-	rm -rf _build runs book/run texad.egg-info .pytest_cache .ruff_cache
+	rm -rf _build runs book/run texad.egg-info dist .pytest_cache .ruff_cache .mypy_cache
 
 # The versions of requirements.lock and no others, each checked by its hash. A torch built for processors alone, if one is there already, stays,
-# and then the lock's packages of CUDA are left out. LOCK= (empty) takes what requirements.txt allows instead.
-.venv/installed: requirements.txt requirements.lock pyproject.toml
+# and then the lock's packages of CUDA are left out. LOCK= (empty) takes what pyproject.toml allows instead.
+.venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "texad needs Python 3.10 or newer: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "Python lacks venv; on Debian or Ubuntu: sudo apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv

@@ -4,10 +4,10 @@ Not a test that pytest collects, since it never ends by itself. Half of the time
 choose parts of a good record, and JSON values to put there instead. It wants Linux:
 
     .venv/bin/pip install atheris
-    .venv/bin/python tests/fuzz_records.py -max_total_time=600 corpus/
+    .venv/bin/python tests/fuzz_records.py -max_total_time=600 -len_control=0 corpus/
 
-`corpus/` is an empty folder of your own. What fails is written to `crash-…` in the current folder: give it as the argument to see it
-again, and make it a case of `test_properties.py`.
+`corpus/` is an empty folder of your own. Without `-len_control=0` the first minutes go to inputs too short to change much. What fails
+is written to `crash-…` in the current folder: give it as the argument to see it again, and make it a case of `test_properties.py`.
 """
 
 import copy

@@ -30,13 +30,22 @@ def test_the_folder_is_named_after_data_set_and_category(run, tmp_path):
     assert run.folder == tmp_path / "runs" / "surfaces" / "steel"
 
 
-def test_the_default_folder_does_not_depend_on_the_working_directory(tmp_path, monkeypatch):
+def test_the_default_folder_does_not_depend_on_the_working_directory(surfaces, tmp_path, monkeypatch):
     monkeypatch.delenv("TEXAD_RUNS", raising=False)
     before = artifacts.runs_root()
+    assert before == Path(artifacts.__file__).parent.parent / "runs"
     monkeypatch.chdir(tmp_path)
     assert artifacts.runs_root() == before
     monkeypatch.setenv("TEXAD_RUNS", str(tmp_path / "elsewhere"))
     assert artifacts.runs_root() == tmp_path / "elsewhere"
+    assert Run(surfaces, "steel").folder == tmp_path / "elsewhere" / "surfaces" / "steel"
+
+
+def test_the_default_folder_of_a_package_without_a_checkout_is_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.delenv("TEXAD_RUNS", raising=False)
+    monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "site-packages" / "texad" / "artifacts.py"))
+    monkeypatch.chdir(tmp_path)
+    assert artifacts.runs_root() == tmp_path / "runs"
 
 
 def test_an_unknown_category_lists_those_there_are_in_one_line(surfaces, tmp_path):
@@ -110,8 +119,24 @@ def test_later_stages_refuse_other_weights_than_those_of_the_features(run):
     run.write_weights(Weights("random", "0" * 64, {}))
     run.start(STAGES[2], weights="random")
     run.start(STAGES[2], weights="auto")
-    with pytest.raises(RunError, match="made with weights random, not imagenet"):
+    with pytest.raises(RunError, match="made with weights random, not imagenet: run notebooks/02_feature_extraction.ipynb with these weights first"):
         run.start(STAGES[2], weights="imagenet")
+
+
+def test_the_weights_asked_for_are_a_parameter_of_feature_extraction_alone(run):
+    for stage in STAGES:
+        run.start(stage, weights="auto", seed=0)
+        run.finish()
+    kept = {stage: entry["parameters"] for stage, entry in run.read()["stages"].items()}
+    assert kept == dict.fromkeys(STAGES, {"seed": 0}) | {STAGES[1]: {"seed": 0, "weights": "auto"}}
+
+
+def test_weights_in_a_record_that_no_name_could_be_are_named_in_one_line(run):
+    finish(run, *STAGES[:2])
+    run.write(weights={"name": "17\0\n", "sha256": "0" * 64})
+    with pytest.raises(RunError, match=r"made with weights 17\\x00\\n, not random") as caught:
+        run.start(STAGES[2], weights="random")
+    assert str(caught.value).isprintable()
 
 
 def test_images_come_back_in_the_order_of_the_category(run, surfaces):

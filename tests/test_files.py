@@ -33,6 +33,29 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_who_may_read_a_new_file_the_system_says_and_not_its_writer(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        (tmp_path / "plain").touch()
+        with replacing(tmp_path / "private") as temporary:
+            temporary.unlink()
+            os.close(os.open(temporary, os.O_CREAT, 0o600))  # as safetensors does
+    finally:
+        os.umask(before)
+    assert (tmp_path / "private").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_who_may_read_a_file_stays_when_it_is_replaced(tmp_path, mode):
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    file.chmod(mode)
+    with replacing(file) as temporary:
+        temporary.write_text("new")
+    assert file.read_text() == "new" and file.stat().st_mode & 0o777 == mode
+
+
 def test_sha256_is_hashlibs(tmp_path):
     content = bytes(range(256)) * 10_000  # more than one block
     (tmp_path / "a").write_bytes(content)
@@ -217,3 +240,36 @@ def test_where_others_may_be_writing_only_old_leftovers_are_removed(tmp_path):
     os.utime(below, (0, 0))
     remove_leftovers(tmp_path, older_than=60)
     assert not old.exists() and new.exists() and below.exists()
+
+
+def test_a_folder_that_is_named_like_a_leftover_stays(tmp_path):
+    (tmp_path / ".00000001.a").mkdir()
+    (tmp_path / ".00000002.a").write_text("half")
+    remove_leftovers(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [".00000001.a"]
+
+
+def test_a_folder_that_is_deleted_before_it_is_locked_is_not_taken(tmp_path, monkeypatch):
+    folder, flock = tmp_path / "run", fcntl.flock
+
+    def too_late(lock, how):
+        (folder / LOCK).unlink()
+        flock(lock, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", too_late)
+    assert not take(folder) and not is_held(folder)
+    monkeypatch.undo()
+    assert take(folder)
+    leave(folder)
+
+
+def test_the_lock_of_a_folder_can_be_handed_on_while_it_is_held(tmp_path):
+    assert files.descriptor(tmp_path) is None
+    assert take(tmp_path)
+    assert os.path.samestat(os.fstat(files.descriptor(tmp_path)), (tmp_path / LOCK).stat())
+    leave(tmp_path)
+    assert files.descriptor(tmp_path) is None
+
+
+def test_a_full_disk_is_one_line_in_a_notebook():
+    assert files.DiskFullError("no room")._render_traceback_() == ["DiskFullError: no room"]

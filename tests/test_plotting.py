@@ -73,6 +73,32 @@ def test_thresholds_compared_of_one_kind_only_and_without_any_threshold():
     assert len(plotting.thresholds_compared(SCORES[:3], LABELS[:3], {}).axes[0].lines) == 1
 
 
+@pytest.mark.parametrize("scores", [SCORES, SCORES - 1])
+def test_score_rows_have_a_dot_for_each_image_in_the_row_of_its_group_and_a_line_for_each_threshold(scores):
+    groups = {"good": scores[:3], "cut": scores[3:], "none": scores[:0]}
+    figure = plotting.score_rows(groups, {"sigma": 2.5, "held_out": None, "conformal": 8.5}, anomalous=["cut"])
+    axis = figure.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == list(groups)
+    for row, (dots, drawn) in enumerate(zip(groups.values(), axis.collections, strict=True)):
+        x, y = np.ma.filled(drawn.get_offsets()).T
+        np.testing.assert_array_equal(x, dots)
+        assert (abs(y - row) < 0.5).all()
+    good, cut = (tuple(drawn.get_facecolors()[0]) for drawn in axis.collections[:2])
+    assert good != cut
+    assert {line.get_label(): line.get_xdata()[0] for line in axis.lines} == {"sigma": 2.5, "conformal": 8.5}
+
+
+def test_score_rows_need_no_threshold():
+    axis = plotting.score_rows({"good": SCORES}, {"conformal": None}).axes[0]
+    assert not axis.lines and axis.get_legend() is None
+
+
+def test_false_alarm_rates_are_drawn_over_the_light_beside_the_promise():
+    rates, promise = plotting.false_alarm_rates([0.8, 1, 1.2], [0.5, 0.04, 0.6], 0.05).axes[0].lines
+    assert rates.get_xdata().tolist() == [0.8, 1, 1.2] and rates.get_ydata().tolist() == [0.5, 0.04, 0.6]
+    assert set(promise.get_ydata()) == {0.05} and "0.05" in promise.get_label()
+
+
 def test_the_other_pictures_are_drawn():
     history = pd.DataFrame({"epoch": [1, 2], "train_loss": [3.0, 2.0], "validation_loss": [3.5, 2.5]})
     assert len(plotting.loss_curves(history).axes[0].lines) == 2

@@ -466,7 +466,7 @@ def test_a_stretched_map_keeps_between_its_extremes_and_turns_with_its_map(maps,
 
 
 @pytest.fixture(scope="module")
-def steel(tmp_path_factory):
+def steel_run(tmp_path_factory):
     """A run folder whose stages are all finished, its data, and its run.json."""
     folder = tmp_path_factory.mktemp("properties")
     write_category(folder / "surfaces" / "steel", n_train=2, n_good=1, n_defective=1, size=48)
@@ -480,6 +480,14 @@ def steel(tmp_path_factory):
     for stage in STAGES:
         content["stages"][stage] |= {"code": jobs.code_fingerprint(stage)}
     return run, data, content
+
+
+@pytest.fixture
+def steel(steel_run):
+    """The same, whatever the test before has left in run.json."""
+    run, _, content = steel_run
+    write_json(run.folder / "run.json", content)
+    return steel_run
 
 
 # What may be the name of a file on Linux, once it is text

@@ -196,6 +196,30 @@ def test_a_run_whose_numbers_are_not_all_there_is_refused(tmp_path):
     assert "| Image AUROC | 0.800 |" in real.page(runs, tmp_path / "book" / "run")  # the page shows what there is
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("run.json", lambda record: record.pop("data"), "KeyError: 'data'"),
+        ("run.json", lambda record: record.pop("weights"), "KeyError: 'weights'"),
+        ("run.json", lambda record: record["stages"].pop(STAGES[0]), "KeyError: '01_preprocessing'"),
+        ("run.json", lambda record: record["stages"][STAGES[2]]["parameters"].pop("seed"), "KeyError: 'seed'"),
+        ("run.json", lambda record: record["stages"][STAGES[2]]["parameters"].update(seed="0"), "the detector is 'published' and the seed '0'"),
+        ("run.json", lambda record: record["stages"][STAGES[2]]["parameters"].update(detector=["new"]), "the detector is ['new'] and the seed 0"),
+        ("metrics.json", lambda metrics: metrics.update(decisions_by_rule="all"), "AttributeError"),
+        ("metrics.json", lambda metrics: metrics.update(decisions_by_rule={"sigma": "2.5"}), "TypeError"),
+    ],
+)
+def test_a_run_in_which_something_is_missing_or_of_another_kind_is_one_line_that_names_it(tmp_path, name, change, said):
+    file = write_run(tmp_path / "runs") / "photographs" / "tile" / name
+    content = json.loads(file.read_text())
+    change(content)
+    write_json(file, content)
+    with pytest.raises(RunError) as caught:
+        record.collect([tmp_path / "runs"])
+    message = str(caught.value)
+    assert message.startswith(f"{file.parent} is damaged, or of another version: run it again (") and said in message and message.isprintable()
+
+
 def broken(place, value=...):
     """A change of the record; without a value the entry is removed."""
 

@@ -5,12 +5,13 @@ import json
 import pytest
 
 from texad.artifacts import STAGES, Run, RunError
-from texad.records import DamagedError, read_json, read_record
+from texad.records import DamagedError, read_json, read_metrics, read_record
 
 STAGE = {"seconds": 1.5, "parameters": {"seed": 0}, "files": {}, "peak_mb": None}
 GOOD = {
     "dataset": "surfaces", "category": "steel", "versions": {}, "stages": {STAGES[0]: STAGE}, "threshold": 1, "alpha": 0.05, "rule": "sigma",
-    "data": {"folder": "/x", "fingerprint": "ab", "n_train": 3, "n_test": 2}, "weights": {"name": "random", "sha256": "00"},
+    "data": {"folder": "/x", "fingerprint": "ab", "n_train": 3, "n_test": 2, "unreadable": [{"path": "a.png", "reason": "empty"}]},
+    "weights": {"name": "random", "sha256": "00"},
 }  # fmt: skip
 
 
@@ -54,6 +55,9 @@ def test_a_good_record_is_read_as_it_is(tmp_path):
         ({"data": {}}, "data, n_train is missing"),
         ({"data": GOOD["data"] | {"n_test": 2.5}}, "data, n_test is of the wrong kind, float"),
         ({"data": GOOD["data"] | {"folder": ["x"]}}, "data, folder is of the wrong kind, list"),
+        ({"data": GOOD["data"] | {"unreadable": 3}}, "data, unreadable is of the wrong kind, int"),
+        ({"data": GOOD["data"] | {"unreadable": ["a.png"]}}, "data, unreadable, path is missing"),
+        ({"data": GOOD["data"] | {"unreadable": [{"path": "a.png", "reason": 3}]}}, "data, unreadable, reason is of the wrong kind, int"),
         ({"weights": {"name": "random"}}, "weights, sha256 is missing"),
         ({"weights": "random"}, "weights is of the wrong kind, str"),
         ({"threshold": "<script>"}, "threshold is of the wrong kind, str"),
@@ -64,6 +68,37 @@ def test_an_entry_of_another_kind_is_named(tmp_path, changes, named):
     file.write_text(json.dumps(GOOD | changes))
     with pytest.raises(DamagedError) as caught:
         read_record(file)
+    assert named in str(caught.value) and str(file) in str(caught.value) and str(caught.value).isprintable()
+
+
+METRICS = dict.fromkeys(("image_auroc", "accuracy", "precision", "recall", "f1"), 0.5) | {
+    "pixel_auroc": None, "threshold": 2.5, "confusion": {"tn": 1, "fp": 0, "fn": 1, "tp": 0}, "auroc_by_defect": {"spot": 0.5, "cut": None},
+    "weights": {"name": "random", "sha256": "00"},
+}  # fmt: skip
+
+
+def test_good_metrics_are_read_as_they_are(tmp_path):
+    (tmp_path / "metrics.json").write_text(json.dumps(METRICS | {"aupro": 0.5}))
+    assert read_metrics(tmp_path / "metrics.json") == METRICS | {"aupro": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        *[({name: ...}, f"{name} is missing") for name in METRICS],
+        ({"image_auroc": "0.5"}, "image_auroc is of the wrong kind, str"),
+        ({"threshold": None}, "threshold is of the wrong kind, NoneType"),
+        ({"confusion": {"tn": 1, "fp": 0, "fn": 1}}, "confusion, tp is missing"),
+        ({"confusion": METRICS["confusion"] | {"fp": 0.5}}, "confusion, fp is of the wrong kind, float"),
+        ({"auroc_by_defect": {"a\nb": "high"}}, r"auroc_by_defect, a\nb is of the wrong kind, str"),
+        ({"weights": {"sha256": "00"}}, "weights, name is missing"),
+    ],
+)
+def test_an_entry_of_the_metrics_of_another_kind_or_missing_is_named(tmp_path, changes, named):
+    file = tmp_path / "metrics.json"
+    file.write_text(json.dumps({name: value for name, value in (METRICS | changes).items() if value is not ...}))
+    with pytest.raises(DamagedError) as caught:
+        read_metrics(file)
     assert named in str(caught.value) and str(file) in str(caught.value) and str(caught.value).isprintable()
 
 

@@ -90,6 +90,29 @@ def test_runs_of_an_older_batch_are_left_out(two):
     assert "nothing can be worked out here" in page and "core hours" not in page
 
 
+@pytest.mark.parametrize("name", ["threads", "cores", "notebook_seconds"])
+@pytest.mark.parametrize("unknown", [None, 0])
+def test_runs_that_do_not_say_on_how_many_cores_are_left_out(two, name, unknown):
+    record = two[0].read()
+    record["stages"][STAGES[1]][name] = unknown
+    write_json(two[0].folder / "run.json", record)
+    assert scale.measure(two) == scale.measure(two[1:])
+
+
+def test_runs_that_do_not_say_of_how_many_images_are_left_out(two):
+    record = two[0].read()
+    del record["data"]
+    write_json(two[0].folder / "run.json", record)
+    assert scale.measure(two) == scale.measure(two[1:])
+
+
+def test_an_older_run_that_kept_no_images_out_counts_those_it_had(two):
+    record = two[0].read()
+    del record["data"]["n_calibration"]
+    write_json(two[0].folder / "run.json", record)
+    assert scale.measure(two[:1]).images == 6 + 12
+
+
 @pytest.mark.parametrize(
     ("n_bytes", "text"), [(999, "0.999 kB"), (175_385_238, "175 MB"), (1.754e12, "1.75 TB"), (2.5e9, "2.5 GB")]
 )

@@ -421,20 +421,19 @@ def test_no_program_of_a_run_or_of_the_book_calls_another_machine(hostile, hosti
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^(?P<pin>[A-Za-z0-9._-]+==[^\\\n]+?) \\\n(?P<hashes>(?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE)
 PINS = [Requirement(match["pin"]) for match in BLOCK.finditer(LOCK)]
-ASKED = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-EXTRAS = [Requirement(text) for text in re.findall(r'"([a-z0-9-]+[<>=][^"]*)"', (ROOT / "pyproject.toml").read_text())]  # and what builds the package
+ASKED = [Requirement(text) for text in re.findall(r'"([a-z0-9-]+[<>=][^"]*)"', (ROOT / "pyproject.toml").read_text())]  # by the package, its extras, its build
 
 
 def test_every_requirement_has_a_lower_and_an_upper_bound():
-    assert {"setuptools", "pytest", "distributed"} <= {requirement.name for requirement in EXTRAS}
-    for requirement in (*ASKED, *EXTRAS):
+    assert {"torch", "papermill", "pytest", "distributed", "setuptools"} <= {requirement.name for requirement in ASKED}
+    for requirement in ASKED:
         operators = {specifier.operator for specifier in requirement.specifier}
         assert operators == {"=="} or operators == {">=", "<"}, requirement
 
 
 def test_all_that_the_package_imports_is_required():
     known = importlib.metadata.packages_distributions()
-    required = {canonicalize_name(requirement.name) for requirement in (*ASKED, *EXTRAS)}
+    required = {canonicalize_name(requirement.name) for requirement in ASKED}
     for file in (ROOT / "texad").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -451,7 +450,7 @@ def test_the_lock_has_one_version_of_all_that_is_required(python, system):
         if pin.marker is None or pin.marker.evaluate(environment):
             assert canonicalize_name(pin.name) not in pins, f"two versions of {pin.name}"
             pins[canonicalize_name(pin.name)] = str(pin.specifier).removeprefix("==")
-    for requirement in (*ASKED, *EXTRAS):
+    for requirement in ASKED:
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
 
 

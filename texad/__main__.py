@@ -11,13 +11,15 @@ Texture anomaly detection with ResNet-50 features and an autoencoder.
 
 `texad run` executes chapters 1 to 5 of the book for each category of a data set, by papermill, and leaves
 DIR/<data set>/<category>/ with the executed notebooks, scores.csv, metrics.json and the five figures, and
-DIR/summary.csv and summary.json for all of them. With --studies, chapters 6 to 8 follow for one category.
+DIR/summary.csv and summary.json for all of them. With --studies, chapters 6 to 9 follow for one category.
 Several values with commas between, of the seed or a parameter, make a sweep: every combination is run, and OUT/sweep.csv compares them.
 `texad record` keeps the results of runs on real surfaces for the book.
 
 With images of your own, and no notebooks: `texad fit` learns from a folder of good images and writes one detector file, `texad predict` judges
 images with it, `texad check` tells whether the line has drifted, and `texad calibrate` sets a new threshold.
 `texad import` brings labelled images (folders, CSV, COCO, YOLO) into the layout that `texad run` reads. Each explains itself: texad fit --help."""
+
+NEEDS_BOOK = ("run", "record")  # commands that execute notebooks, or read what these left
 
 EXAMPLES = """\
 examples:
@@ -27,7 +29,7 @@ examples:
   python -m texad run --category tile -p bottleneck 32         with another width of the autoencoder's bottleneck
   python -m texad run -p detector extended                     the stronger detector of chapter 8
   python -m texad run -p rule conformal -p alpha 0.1           a threshold for one false alarm in ten good images, at most
-  python -m texad run --studies                                chapters 6 to 8, too
+  python -m texad run --studies                                chapters 6 to 9, too
   python -m texad run --seed 0,1,2 -p bottleneck 64,256        a sweep: each seed with each bottleneck, six runs
   python -m texad run --scheduler tcp://192.168.0.10:8786      on the machines of a Dask cluster, which share the folders with this one
 
@@ -61,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         help="a parameter of the notebooks; may be repeated; VALUE,VALUE for a sweep",
     )
     run.add_argument("--scheduler", default=None, metavar="ADDRESS", help="of a Dask cluster that does the work (default: this machine does)")
-    run.add_argument("--studies", action="store_true", help="then run chapters 6 to 8 too, for one category: leather, else the first")
+    run.add_argument("--studies", action="store_true", help="then run chapters 6 to 9 too, for one category: leather, else the first")
     run.add_argument("--quiet", action="store_true", help="no progress bars")
     record = commands.add_parser(
         "record",
@@ -84,6 +86,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("texad: interrupted", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        if options.command not in NEEDS_BOOK:
+            raise
+        print(f"texad {options.command} needs the book's tools: pip install 'texad[book]' (there is no module {error.name})", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:
         from texad.reading import printable
 
@@ -109,7 +116,8 @@ def _run(options: argparse.Namespace) -> int:
         rows = sweeps.run(options.seed, values, *where, *how)
         table = sweeps.table
     else:
-        rows = batch.run(*where, *options.seed, dict(options.p), *how)
+        (seed,) = options.seed
+        rows = batch.run(*where, seed, dict(options.p), *how)
         table = batch.table
     rows = [{name: printable(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
     print(table(rows))

@@ -120,7 +120,7 @@ def _runs(outline: dict[str, Any], where: str) -> Runs:
     size, counts = outline.get("size"), outline.get("counts")
     try:
         counts = uncompressed(counts) if isinstance(counts, str) else _numbers(counts, "counts").astype(np.int64)
-        height, width = _numbers(size, "size").astype(np.int64).tolist()
+        height, width = (int(side) for side in _numbers(size, "size").astype(np.int64))
     except ValueError as error:
         raise DataError(f"{where}: the run lengths are damaged ({error}): export it again") from None
     if (counts < 0).any() or counts.sum() != height * width:

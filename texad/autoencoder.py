@@ -26,7 +26,26 @@ DETECTORS = ("published", "extended")  # this module, and texad.extended
 BLOCK = 64  # images in memory at a time
 
 
-class Autoencoder(nn.Module):
+class FeatureAutoencoder(nn.Module):
+    """What the published and the extended autoencoder have in common.
+
+    Attributes
+    ----------
+    reduction : str
+        Of its score, see `scoring.image_score`.
+    widths : dict of str to int
+        What it takes to build one that has room for its tensors.
+    """
+
+    reduction: str
+    widths: dict[str, int]
+
+    def prepare(self, features: torch.Tensor) -> torch.Tensor:
+        """What the autoencoder sees of feature maps, (N, C, H, W): all of them, as they are."""
+        return features
+
+
+class Autoencoder(FeatureAutoencoder):
     """Encoder C → hidden → bottleneck, decoder bottleneck → hidden → C, with a ReLU after each hidden layer.
 
     Parameters
@@ -44,7 +63,7 @@ class Autoencoder(nn.Module):
         If a width is not positive.
     """
 
-    reduction = "none"  # its score, see scoring.image_score
+    reduction = "none"
 
     def __init__(self, channels: int = 1024, hidden: int = 512, bottleneck: int = 256):
         super().__init__()
@@ -54,10 +73,6 @@ class Autoencoder(nn.Module):
         self.widths = {"channels": channels, "hidden": hidden, "bottleneck": bottleneck}
         self.encoder = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, bottleneck))
         self.decoder = nn.Sequential(nn.Linear(bottleneck, hidden), nn.ReLU(), nn.Linear(hidden, channels))
-
-    def prepare(self, features: torch.Tensor) -> torch.Tensor:
-        """What the autoencoder sees of feature maps, (N, C, H, W): all of them, as they are."""
-        return features
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Reconstruct feature maps: (N, C, H, W) in, the same shape out."""
@@ -142,7 +157,7 @@ def fit(
     def loss_of(batch: torch.Tensor) -> torch.Tensor:  # mean squared error of a vector, summed over channels and places
         return torch.square(batch - autoencoder.decoder(autoencoder.encoder(batch))).sum(dim=1).mean() * places
 
-    history, best_loss, best_epoch, best_state = [], np.inf, 0, None
+    history, best_loss, best_epoch, best_state = [], np.inf, 0, autoencoder.state_dict()
     with tqdm(range(1, epochs + 1), desc="training", unit="epoch", disable=not progress) as bar:
         for epoch in bar:
             autoencoder.train()
@@ -176,13 +191,13 @@ def fit(
     return autoencoder.cpu().eval().requires_grad_(False), pd.DataFrame(history)
 
 
-def save(autoencoder: nn.Module, file: Path) -> None:
+def save(autoencoder: FeatureAutoencoder, file: Path) -> None:
     """Write an autoencoder, published or extended, as safetensors, its widths in the metadata."""
     with replacing(file) as temporary:
         save_file(autoencoder.state_dict(), temporary, {name: str(width) for name, width in autoencoder.widths.items()})
 
 
-def load(file: Path) -> nn.Module:
+def load(file: Path) -> FeatureAutoencoder:
     """Read an autoencoder that `save` wrote.
 
     Returns
@@ -203,11 +218,11 @@ def load(file: Path) -> nn.Module:
         raise ValueError(f"{file} is no autoencoder of texad ({error}); train it again") from error
 
 
-def build(tensors: dict[str, torch.Tensor], widths: dict[str, int]) -> nn.Module:
+def build(tensors: dict[str, torch.Tensor], widths: dict[str, int]) -> FeatureAutoencoder:
     """An autoencoder, published or extended, from its tensors and widths, in eval mode; TypeError or RuntimeError if they do not fit."""
     from texad.extended import QuantizedAutoencoder  # here, since it builds on this module
 
-    autoencoder = QuantizedAutoencoder(**widths) if "words" in widths else Autoencoder(**widths)
+    autoencoder: FeatureAutoencoder = QuantizedAutoencoder(**widths) if "words" in widths else Autoencoder(**widths)
     autoencoder.load_state_dict(tensors)
     return autoencoder.eval().requires_grad_(False)
 

@@ -5,10 +5,11 @@ The five stages run for each category (see `texad.jobs`). The studies, which com
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -69,7 +70,7 @@ def run(
     parameters : dict of str to str, optional
         Further parameters of the notebooks, as typed on a command line.
     studies : bool, default False
-        Then execute the studies (chapters 6 to 8) too, for the category that `artifacts.lead` names.
+        Then execute the studies (chapters 6 to 9) too, for the category that `artifacts.lead` names.
     progress : bool, default True
         Show a progress bar for each category.
     scheduler : str, optional
@@ -145,7 +146,7 @@ def run_settings(
         datasets.prepare(dataset, names)  # here, so that a download is made once and its progress is seen
         pool.check(dataset, names, resolved, out)
         rows = pools.run_all([job(setting, name, jobs) for setting in settings for name in names], pool, progress)
-        results = [(setting, rows[i * len(names) : (i + 1) * len(names)], []) for i, setting in enumerate(settings)]
+        results: list[tuple[Setting, list[dict], list[dict]]] = [(setting, rows[i * len(names) : (i + 1) * len(names)], []) for i, setting in enumerate(settings)]
         if studies:
             done = [(result, lead(good)) for result in results if (good := [row["category"] for row in result[1] if not row["error"]])]
             todo = [job(setting, name, max(1, min(jobs, len(done))), STUDIES) for (setting, *_), name in done]
@@ -160,7 +161,7 @@ def run_settings(
 def table(rows: list[dict]) -> str:
     """The rows of `run` as a table for the terminal."""
     frame = pd.DataFrame(rows, columns=list(COLUMNS[:-1]))
-    formats = {name: "{:.3f}".format for name in MEASURES} | {"seconds": "{:.1f}".format}
+    formats: dict[Any, Callable] = {**dict.fromkeys(MEASURES, "{:.3f}".format), "seconds": "{:.1f}".format}
     return frame.to_string(index=False, na_rep="-", formatters=formats)
 
 

@@ -37,6 +37,8 @@ from texad import datasets
 from texad.files import sha256
 
 if TYPE_CHECKING:
+    from jupyter_client import AsyncKernelManager
+
     from texad.jobs import Job
     from texad.pools import Pool
 
@@ -46,7 +48,7 @@ try:
     TIMEOUTS = (TimeoutError, distributed.TimeoutError)  # two kinds before Python 3.11
     ENDING = (distributed.Status.closing, distributed.Status.closed, distributed.Status.failed)
 except ModuleNotFoundError:
-    distributed = None
+    distributed = None  # type: ignore[assignment]  # mypy has no word for a module that may be missing
 
 CONNECT_SECONDS = 10  # for the scheduler to answer, and for a first worker to be there
 CHECK_SECONDS = 120  # for a worker to look at what it needs: it reads the weights, perhaps from a slow disk
@@ -88,7 +90,8 @@ def connect(address: str) -> Iterator[Pool]:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
         except TIMEOUTS:
             raise ClusterError(f"the scheduler at {address} has no worker; start some with: dask worker {address} --nthreads 1") from None
-        topic, events = f"texad-{uuid.uuid4().hex}", queue.SimpleQueue()
+        topic = f"texad-{uuid.uuid4().hex}"
+        events: queue.SimpleQueue[tuple] = queue.SimpleQueue()
         client.subscribe_topic(topic, lambda event: events.put(tuple(event[1])))
         executor = client.get_executor(pure=False)
 
@@ -98,7 +101,7 @@ def connect(address: str) -> Iterator[Pool]:
         yield Pool(submit, events, partial(executor.shutdown, wait=False), partial(check, client), _watch(client))
 
 
-def _watch(client) -> Callable[[], None]:
+def _watch(client: distributed.Client) -> Callable[[], None]:
     """Say when no worker is left, once: the bars would only stand still."""
     seen, said = time.monotonic(), False
 
@@ -116,7 +119,7 @@ def _watch(client) -> Callable[[], None]:
 # -- before anything runs --------------------------------------------------------------------------
 
 
-def check(client, dataset: str, names: list[str], resolved: str, out: Path) -> None:
+def check(client: distributed.Client, dataset: str, names: list[str], resolved: str, out: Path) -> None:
     """Make sure that every worker has what it needs.
 
     Parameters
@@ -254,18 +257,19 @@ def work(topic: str, number: int, job: dict) -> dict:
     """
     from texad import jobs
 
-    job = jobs.Job(**job)
-    worker, kernels, ended = distributed.get_worker(), [], threading.Event()
+    todo = jobs.Job(**job)
+    kernels: list[AsyncKernelManager] = []
+    worker, ended = distributed.get_worker(), threading.Event()
     watch = threading.Thread(target=_end_when_cancelled, args=(worker, worker.get_current_task(), kernels, ended), daemon=True)
     watch.start()
     try:
-        with _claimed(Path(job.runs) / datasets.name(job.dataset) / job.category, str(worker.name)):
-            return jobs.run_category(job, lambda stage, cells: worker.log_event(topic, (number, stage, cells)), kernels.append)
+        with _claimed(Path(todo.runs) / datasets.name(todo.dataset) / todo.category, str(worker.name)):
+            return jobs.run_category(todo, lambda stage, cells: worker.log_event(topic, (number, stage, cells)), kernels.append)
     finally:
         ended.set()
 
 
-def _end_when_cancelled(worker, task: str, kernels: list, ended: threading.Event) -> None:
+def _end_when_cancelled(worker: distributed.Worker, task: str, kernels: list[AsyncKernelManager], ended: threading.Event) -> None:
     """A task that was cancelled, or whose client or scheduler is gone, must not write into a folder that the next batch is filling."""
     while not ended.wait(POLL_SECONDS):
         state = getattr(worker.state.tasks.get(task), "state", "forgotten")

@@ -6,6 +6,7 @@ or an OSError of one line.
 
 import math
 import os
+import shutil
 import sys
 import tempfile
 import textwrap
@@ -20,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from texad import drawings, drift, rows, scoring, sources
+from texad import drawings, drift, extended, rows, scoring, sources
 from texad import report as pages
 from texad import weights as backbones
 from texad.detector import AnomalyDetector
@@ -64,8 +65,8 @@ def fit(
         raise ValueError(f"--calibration-fraction must be at least 0 and below 1 (0.2 is one image in five), not {calibration_fraction}")
     if image_size < 16 or image_size % 16:
         raise ValueError(f"--image-size must be a positive multiple of 16 (224 in the published method), not {image_size}")
-    if detector == "extended" and image_size < 64:  # 4 × 4 places: its score is the mean of ten of them
-        raise ValueError(f"--image-size must be at least 64 for the extended detector, not {image_size}")
+    if detector == "extended" and image_size < extended.SMALLEST_IMAGE:
+        raise ValueError(f"--image-size must be at least {extended.SMALLEST_IMAGE} for the extended detector, not {image_size}")
     if seed < 0:
         raise ValueError(f"--seed must be at least 0, not {seed}")
     file = Path(out).expanduser()
@@ -277,9 +278,9 @@ def calibrate(
 
 def _say(*paragraphs: str, to: TextIO | None = None) -> None:
     """Print paragraphs on lines of a readable length; a name with a line break in it stays on its line."""
-    stream = to or sys.stdout
+    stream, width = to or sys.stdout, min(100, shutil.get_terminal_size((100, 24)).columns)
     for paragraph in paragraphs:
-        text = textwrap.fill(printable(paragraph), 100, break_long_words=False, break_on_hyphens=False)
+        text = textwrap.fill(printable(paragraph), width, break_long_words=False, break_on_hyphens=False)
         encoding = stream.encoding or "utf-8"
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)  # a terminal may know few letters
 

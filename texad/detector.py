@@ -6,15 +6,18 @@ enough of them the false-alarm rate is a promise (see `texad.scoring`).
 """
 
 import json
+import math
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -25,7 +28,7 @@ from texad import autoencoder, datasets, extended, features, preprocessing, scor
 from texad.files import replacing
 
 FORMAT = 1  # of the file; a later one that cannot be read by this code has another number
-FITS = {"published": autoencoder.fit, "extended": extended.fit}
+FITS: dict[str, Callable[..., tuple[autoencoder.FeatureAutoencoder, pd.DataFrame]]] = {"published": autoencoder.fit, "extended": extended.fit}
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ class AnomalyDetector(BaseEstimator):
     history_ : DataFrame
         The losses of the training. Not kept in the file.
     origin_ : dict
-        Where the detector comes from: name and hash of the weights, versions, numbers of images.
+        Where the detector comes from: name and hash of the weights, versions, numbers of images; and under "heat" the scale of its heatmaps, the
+        median of the anomaly maps of the images kept out and the largest value of all (see `heatmaps.overlay`).
     """
 
     def __init__(
@@ -141,12 +145,14 @@ class AnomalyDetector(BaseEstimator):
         """
         if self.detector not in FITS:
             raise ValueError(f"detector must be one of {', '.join(FITS)}, not {self.detector!r}")
+        if self.detector == "extended" and self.image_size < extended.SMALLEST_IMAGE:
+            raise ValueError(f"image_size must be at least {extended.SMALLEST_IMAGE} for the extended detector, not {self.image_size}")
         if len(paths) < 2:
             raise ValueError(f"a detector needs at least 2 good images, one to learn from and one to calibrate with, and there are {len(paths)}")
         chosen = self._kept_out(len(paths))
         calibration = [Path(path) for i, path in enumerate(paths) if i in chosen]
         train = [Path(path) for i, path in enumerate(paths) if i not in chosen]
-        options = {"image_size": self.image_size, "normalize": self.normalize, "progress": self.progress}
+        options: dict[str, Any] = {"image_size": self.image_size, "normalize": self.normalize, "progress": self.progress}
         loaded = weights.load(self.weights, self.seed)
         backbone = features.build_backbone(loaded)
         if loaded.is_random:
@@ -156,15 +162,16 @@ class AnomalyDetector(BaseEstimator):
             F_train = features.extract(backbone, train, Path(folder, "train.npy"), **options)
             fitted, self.history_ = FITS[self.detector](F_train, seed=self.seed, progress=self.progress)
             F_calibration = features.extract(backbone, calibration, Path(folder, "calibration.npy"), **options)
-            self.train_scores_, _ = scoring.score_features(fitted, F_train, progress=False)
-            calibration_scores, _ = scoring.score_features(fitted, F_calibration, progress=False)
+            self.train_scores_, train_maps = scoring.score_features(fitted, F_train, progress=False)
+            calibration_scores, calibration_maps = scoring.score_features(fitted, F_calibration, progress=False)
             del F_train, F_calibration  # Windows removes no file that is mapped
         self.backbone_, self.autoencoder_ = backbone, fitted
         self.paths_ = {"train": list(map(str, train)), "calibration": list(map(str, calibration))}
-        self.origin_ = {
+        self.origin_: dict[str, Any] = {
             "weights": {"name": loaded.name, "sha256": loaded.sha256},
             "n_train": len(train),
             "versions": {name: version(name) for name in ("texad", "torch", "torchvision", "numpy")},
+            "heat": [float(np.median(calibration_maps)), float(max(np.max(calibration_maps), np.max(train_maps)))],
         }
         return self.calibrate_with(calibration_scores)
 
@@ -178,8 +185,8 @@ class AnomalyDetector(BaseEstimator):
         """
         self.calibration_scores_ = np.asarray(scores, dtype=np.float32)
         found = scoring.thresholds(self.train_scores_, self.calibration_scores_, alpha=self.false_alarms)
-        self.rule_ = next(rule for rule in ("conformal", "held_out", "sigma") if found[rule] is not None)
-        self.threshold_ = found[self.rule_]
+        usable = ((rule, found[rule]) for rule in ("conformal", "held_out", "sigma"))
+        self.rule_, self.threshold_ = next((rule, threshold) for rule, threshold in usable if threshold is not None)
         return self
 
     @property
@@ -188,9 +195,9 @@ class AnomalyDetector(BaseEstimator):
         return 1 / (len(self.calibration_scores_) + 1)
 
     def _kept_out(self, n: int) -> set[int]:
-        """Which of `n` good images are kept out of the fit: as many as the promise needs, but no more than half."""
-        needed = scoring.images_needed(self.false_alarms) / n
-        return datasets.calibration_images(n, max(self.calibration_fraction, min(needed, 0.5)), self.seed)
+        """Which of `n` good images are kept out of the fit: as many as the promise needs, but no more than half, or as `calibration_fraction` says."""
+        needed = min(scoring.images_needed(self.false_alarms), n // 2)
+        return datasets.calibration_images(n, max(self.calibration_fraction, needed / n), self.seed)
 
     # -- judge -------------------------------------------------------------------------------------
 
@@ -220,7 +227,7 @@ class AnomalyDetector(BaseEstimator):
         """1 where an image is anomalous, 0 where it is normal, as everywhere in this package; ndarray, int64, shape (N,)."""
         return scoring.predict(self.score_samples(paths), self.threshold_).astype(np.int64)
 
-    def stream(self, paths: Iterable[str | Path]) -> Iterator[Prediction]:
+    def stream(self, paths: Iterable[str | Path]) -> Generator[Prediction, None, None]:
         """Judge one image after the other, however many there are; a few are in memory at a time.
 
         Parameters
@@ -294,7 +301,7 @@ class AnomalyDetector(BaseEstimator):
             detector = cls(**about["parameters"], progress=progress)
             detector.backbone_ = features.folded_backbone(_part(tensors, "backbone"), about["stride_in_1x1"])
             detector.autoencoder_ = autoencoder.build(_part(tensors, "autoencoder"), about["widths"])
-            detector.origin_ = about["origin"]
+            detector.origin_ = _checked(about["origin"])
             detector.train_scores_ = tensors["train_scores"].numpy()
             return detector.calibrate_with(tensors["calibration_scores"].numpy())
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -305,6 +312,20 @@ class AnomalyDetector(BaseEstimator):
 def _part(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
     """The tensors whose names begin with a part's, without it."""
     return {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
+
+
+def _checked(origin: dict) -> dict:
+    """What a file says of where its detector comes from, if it is all there and of the right kinds; else ValueError."""
+    if not isinstance(origin, dict):
+        raise ValueError("it does not say where it comes from")
+    weights, heat = origin.get("weights"), origin.get("heat", [0, 0])
+    if not isinstance(weights, dict) or not all(isinstance(weights.get(name), str) for name in ("name", "sha256")):
+        raise ValueError("it does not say of which weights it is made")
+    if not isinstance(origin.get("n_train"), int):
+        raise ValueError("it does not say how many images it has learnt from")
+    if not isinstance(heat, list) or len(heat) != 2 or not all(isinstance(value, int | float) and math.isfinite(value) for value in heat):
+        raise ValueError("the scale of its heatmaps is not two numbers")
+    return origin
 
 
 def _readable(prediction: Prediction) -> Prediction:

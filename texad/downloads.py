@@ -11,21 +11,21 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from tqdm import tqdm
 
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows: there, nothing keeps two processes from the same download
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # mypy has no word for a module that may be missing
 
 SCHEMES = ("https",)  # of addresses that are opened, and followed
 TIMEOUT_S = 10.0  # for connecting, and for the silence of a server
 BLOCK = 1 << 20  # bytes read at a time
-UNITS = {"unit": "B", "unit_scale": True, "unit_divisor": 1000}  # of the progress bars
+UNITS: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1000}  # of the progress bars
 
 
 def download(url: str, file: Path, sha256: str, what: str) -> None:
@@ -96,7 +96,7 @@ def hash_with_bar(file: Path, what: str) -> str:
     return digest.hexdigest()
 
 
-def reading_with_bar(stream: BinaryIO, description: str):
+def reading_with_bar(stream: BinaryIO, description: str) -> AbstractContextManager[Any]:
     """The stream, with a bar that shows how much of the file has been read."""
     return tqdm.wrapattr(stream, "read", desc=description, total=os.fstat(stream.fileno()).st_size, **UNITS)
 
@@ -166,7 +166,9 @@ def _next_block(response: http.client.HTTPResponse) -> bytes:
 
 
 class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
         _check(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

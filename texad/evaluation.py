@@ -373,7 +373,8 @@ def pixel_metrics(masks: Iterable[np.ndarray], maps: Iterable[np.ndarray], max_f
     """
     if not 0 < max_fpr <= 1:
         raise ValueError(f"max_fpr must be above 0 and at most 1, not {max_fpr}")
-    normal, defective, overlap = np.zeros(N_BINS, np.int64), np.zeros(N_BINS, np.int64), np.zeros(N_BINS)
+    counts: list[np.ndarray] = [np.zeros(N_BINS, kind) for kind in (np.int64, np.int64, np.float64)]
+    normal, defective, overlap = counts
     for i, (mask, values) in enumerate(zip_longest(masks, maps)):
         if mask is None or values is None:
             raise ValueError(f"masks and maps must be equally many; one of them ended after {i} images")
@@ -389,7 +390,7 @@ def pixel_metrics(masks: Iterable[np.ndarray], maps: Iterable[np.ndarray], max_f
             np.add.at(defective, bins[mask], 1)
             np.add.at(overlap, bins[mask], 1 / np.bincount(region)[region])
     used = np.flatnonzero(normal + defective)[::-1]  # from the highest score downwards
-    normal, defective, overlap = (np.append(0, counts[used].cumsum()) for counts in (normal, defective, overlap))
+    normal, defective, overlap = (np.append(0, each[used].cumsum()) for each in counts)
     if not normal[-1] or not defective[-1]:
         return {"pixel_auroc": None, "aupro": None}
     fpr, tpr, pro = normal / normal[-1], defective / defective[-1], overlap / overlap[-1]  # its sum: the number of regions

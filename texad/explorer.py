@@ -17,13 +17,12 @@ import anywidget
 import numpy as np
 import pandas as pd
 import traitlets
-from matplotlib import colormaps
 from PIL import Image
 from scipy import ndimage
 
 from texad import evaluation, preprocessing
 from texad.files import replacing
-from texad.plotting import HEAT
+from texad.heatmaps import overlay
 from texad.reading import printable
 
 PICTURE_SIZE = 160  # pixels; a picture is an image and its heatmap side by side
@@ -40,8 +39,7 @@ def write_pictures(
 ) -> list[str]:
     """Write a small JPEG for each test image: left the image, right its heatmap, on both the border of the true defect.
 
-    All heatmaps have one scale. It is logarithmic, since one strong defect would leave the others dark, and begins at the median of
-    all maps; what lies below stays transparent, so that the surface shows.
+    All heatmaps have one scale, see `heatmaps.overlay`, from the median of all maps to their largest value.
 
     Parameters
     ----------
@@ -60,36 +58,28 @@ def write_pictures(
     list of str
         The files' names, `0000.jpg` and so on, in the order of `paths`.
     """
-    levels = np.log(np.maximum(maps, np.finfo(np.float32).tiny))
-    low, high = np.median(levels), levels.max()
+    heat = float(np.median(maps)), float(np.max(maps))
     names = []
     for i, (path, mask) in enumerate(zip(paths, masks, strict=True)):
-        image = _small(preprocessing.load_pictures([path], image_size)[0])
-        level = evaluation.upsample(levels[i : i + 1], PICTURE_SIZE)[0]
-        heat = np.clip((level - low) / (high - low), 0, 1) if high > low else np.zeros_like(level)
-        alpha = np.minimum(1.6 * heat, 0.8)[..., None]
-        covered = (1 - alpha) * image + alpha * colormaps[HEAT](heat)[..., :3]
-        pixels = np.hstack([_outlined(image, mask), _outlined(covered, mask)])
+        whole = Image.fromarray(np.rint(255 * preprocessing.load_pictures([path], image_size)[0]).astype(np.uint8))
+        image = whole.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
+        pixels = np.hstack([_outlined(image, mask), _outlined(overlay(image, maps[i], heat), mask)])
         names.append(f"{i:04d}.jpg")
         with replacing(folder / names[-1]) as temporary:
-            Image.fromarray(np.rint(255 * pixels).astype(np.uint8)).save(temporary, quality=70, optimize=True)
+            Image.fromarray(pixels).save(temporary, quality=70, optimize=True)
     return names
 
 
-def _small(image: np.ndarray) -> np.ndarray:
-    picture = Image.fromarray(np.rint(255 * image).astype(np.uint8))
-    return np.asarray(picture.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)) / 255
-
-
-def _outlined(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Draw the border of the defect, dark around light, as texad.plotting does."""
+def _outlined(picture: Image.Image, mask: np.ndarray | None) -> np.ndarray:
+    """Draw the border of the defect, dark around light, as texad.plotting does; uint8, (PICTURE_SIZE, PICTURE_SIZE, 3)."""
+    image = np.asarray(picture)
     if mask is None or not mask.any() or mask.all():
         return image
     small = np.asarray(Image.fromarray(mask).resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.NEAREST))
     light = ndimage.binary_dilation(small) & ~small
     dark = ndimage.binary_dilation(small, iterations=2) & ~small & ~light
-    image = np.where(dark[..., None], 0.0, image)
-    return np.where(light[..., None], (0.34, 0.89, 1.0), image)
+    image = np.where(dark[..., None], np.uint8(0), image)
+    return np.where(light[..., None], np.array((87, 227, 255), dtype=np.uint8), image)
 
 
 # -- data ------------------------------------------------------------------------------------------
@@ -124,8 +114,8 @@ def records(scores: pd.DataFrame) -> list[dict]:
 
 def _data(scores: pd.DataFrame, threshold: float) -> dict:
     images = records(scores)
-    auroc = evaluation.image_auroc([image["label"] for image in images], [image["score"] for image in images])
-    return {"images": images, "auroc": auroc, "threshold": float(threshold)}
+    labels, values = (np.array([image[name] for image in images]) for name in ("label", "score"))
+    return {"images": images, "auroc": evaluation.image_auroc(labels, values), "threshold": float(threshold)}
 
 
 def _first(data: dict) -> int:

@@ -21,6 +21,7 @@ from torch import nn
 
 from texad import preprocessing
 from texad.detector import AnomalyDetector
+from texad.extended import QuantizedAutoencoder
 from texad.features import STRIDE
 from texad.files import replacing
 
@@ -42,6 +43,8 @@ class Judgement(nn.Module):
         Of the images.
     """
 
+    half_squares: torch.Tensor
+
     def __init__(self, detector: AnomalyDetector, height: int, width: int):
         super().__init__()
         side = detector.image_size
@@ -50,8 +53,8 @@ class Judgement(nn.Module):
         self.normalized = detector.normalize
         self.backbone = detector.backbone_
         self.autoencoder = copy.copy(detector.autoencoder_)
-        if hasattr(self.autoencoder, "nearest"):  # its loop over batches would be in the file, too
-            self.autoencoder.nearest = self._nearest
+        if isinstance(self.autoencoder, QuantizedAutoencoder):  # its loop over batches would be in the file, too
+            self.autoencoder.nearest = self._nearest  # type: ignore[assignment]  # which takes no size of batches
             self.register_buffer("half_squares", torch.square(self.autoencoder.codebook).sum(dim=1) / 2)
         self.threshold = float(np.float32(detector.threshold_))  # as NumPy compares it with a score
 
@@ -70,7 +73,7 @@ class Judgement(nn.Module):
 
     def _nearest(self, codes: torch.Tensor) -> torch.Tensor:
         """As `extended.QuantizedAutoencoder.nearest`, all codes at once."""
-        return torch.addmm(self.half_squares, codes, self.autoencoder.codebook.T, alpha=-1).argmin(dim=1)
+        return torch.addmm(self.half_squares, codes, self.autoencoder.get_buffer("codebook").T, alpha=-1).argmin(dim=1)
 
 
 class Resampling(nn.Module):
@@ -89,6 +92,9 @@ class Resampling(nn.Module):
     ValueError
         If so many pixels take part in one that float32 is not exact.
     """
+
+    coarse: torch.Tensor
+    fine: torch.Tensor
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
@@ -215,6 +221,7 @@ def to_onnx(detector: AnomalyDetector, file: str | Path, size: tuple[int, int] |
             dynamo=True,
             verbose=False,
         )
+    assert program is not None  # it was given no file to write
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # lines of Python, and where they lay on this machine

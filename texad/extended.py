@@ -18,7 +18,6 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -28,11 +27,12 @@ from texad.files import release
 
 WORDS = 16384
 SAMPLE = 192  # images, enough for a covariance of 1024 channels
+SMALLEST_IMAGE = 64  # pixels: 4 × 4 places, and its score is the mean of ten
 KEPT = 1 / 3  # average neighbours if so much of the variance within an image survives it; of unrelated neighbours 9/64 would
 SHRINKAGE = 10  # a place's normal error counts as if so many more images had shown the mean of all places
 
 
-class QuantizedAutoencoder(nn.Module):
+class QuantizedAutoencoder(autoencoder.FeatureAutoencoder):
     """Encoder: C → `bottleneck`, linear. Code: the nearest word. Decoder: `bottleneck` → C, linear.
 
     Parameters
@@ -45,13 +45,17 @@ class QuantizedAutoencoder(nn.Module):
         How many there are.
     height, width : int
         H and W: the errors of each place have a unit of their own.
-    averaged : bool
+    averaged : bool or int
         Does it see each place averaged with its neighbours?
     """
 
-    reduction = "local_and_global"  # its score, see scoring.image_score
+    reduction = "local_and_global"
+    mean: torch.Tensor
+    components: torch.Tensor
+    codebook: torch.Tensor
+    unit: torch.Tensor
 
-    def __init__(self, channels: int, bottleneck: int, words: int, height: int, width: int, averaged: bool = True):
+    def __init__(self, channels: int, bottleneck: int, words: int, height: int, width: int, averaged: bool | int = True):
         super().__init__()
         self.widths = {"channels": channels, "bottleneck": bottleneck, "words": words, "height": height, "width": width, "averaged": int(averaged)}
         self.register_buffer("mean", torch.zeros(channels))
@@ -176,7 +180,7 @@ def fit(
     del sample
     drawn = torch.zeros(words, device=device)  # codes that each word has drawn so far
 
-    history, best_loss, best_epoch, best_words = [], np.inf, 0, None
+    history, best_loss, best_epoch, best_words = [], np.inf, 0, quantized.codebook
     with tqdm(range(1, epochs + 1), desc="training", unit="epoch", disable=not progress) as bar:
         for epoch in bar:
             train_loss = validation_loss = 0.0
@@ -201,7 +205,8 @@ def fit(
             if epoch - best_epoch >= patience:
                 break
     quantized.codebook.copy_(best_words)
-    error = sum(_errors(quantized, vectors).reshape(-1, height, width).sum(dim=0) for vectors in blocks(validation)) / channels
+    errors = (_errors(quantized, vectors).reshape(-1, height, width).sum(dim=0) for vectors in blocks(validation))
+    error = sum(errors, torch.zeros(height, width, device=device)) / channels
     # of few images: the mean of all places stands in for what they have not shown; positive, even where nothing varies
     normal = (error + SHRINKAGE * error.mean() / len(validation)) / (len(validation) + SHRINKAGE)
     quantized.unit.copy_(normal.clamp(min=floor).sqrt())

@@ -10,9 +10,10 @@ Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ from texad.weights import Weights
 
 CHANNELS = 1024  # of layer3's output
 CALIBRATION = 32  # images
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 STRIDE = 16  # pixels of the image between two neighbouring places of the feature map
 
 
@@ -121,9 +124,11 @@ def fold_batchnorm(backbone: nn.Sequential) -> nn.Sequential:
     for parent, conv, norm in pairs:
         setattr(parent, conv, fuse_conv_bn_eval(getattr(parent, conv), getattr(parent, norm)))
         setattr(parent, norm, nn.Identity())
-    backbone.conv1 = FusedConvolution(backbone.conv1, relu=True)
+    first = backbone.conv1
+    assert isinstance(first, nn.Conv2d)
+    backbone.conv1 = FusedConvolution(first, relu=True)
     backbone.relu = nn.Identity()
-    for layer in (backbone.layer1, backbone.layer2, backbone.layer3):
+    for layer in map(backbone.get_submodule, ("layer1", "layer2", "layer3")):
         for name, block in layer.named_children():
             setattr(layer, name, FusedBottleneck(block))
     return backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -186,7 +191,7 @@ def folded_backbone(tensors: dict[str, torch.Tensor], stride_in_1x1: bool) -> nn
 
 def stride_in_1x1(backbone: nn.Sequential) -> bool:
     """Is it the original network of He et al.? See `weights.Weights`."""
-    return backbone.layer2[0].conv1.stride == (2, 2)
+    return bool(backbone.get_submodule("layer2.0.conv1").stride == (2, 2))
 
 
 def extract(
@@ -252,7 +257,7 @@ def extract(
     return load(file)
 
 
-def in_order(function: Callable, items: Iterable) -> Iterator:
+def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
     """`function` of each item, in their order, computed by a thread for each core.
 
     Each thread computes on one core. This is faster than all cores on one item, since nobody waits: while one reads an image, another convolves.
@@ -261,7 +266,8 @@ def in_order(function: Callable, items: Iterable) -> Iterator:
     """
     cores = torch.get_num_threads()
     pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
-    futures, stopped = queue.Queue(2 * cores + 2), threading.Event()
+    futures: queue.Queue[Future[Result] | None] = queue.Queue(2 * cores + 2)
+    stopped = threading.Event()
 
     def feed() -> None:
         try:
@@ -270,7 +276,8 @@ def in_order(function: Callable, items: Iterable) -> Iterator:
                     return
                 futures.put(pool.submit(function, item))
         except BaseException as error:  # the items' own: to be raised where the results are taken
-            futures.put(failed := Future())
+            failed: Future[Result] = Future()
+            futures.put(failed)
             failed.set_exception(error)
         futures.put(None)
 
@@ -308,6 +315,6 @@ def _resnet50_to_layer3(stride_in_1x1: bool) -> nn.Sequential:
     names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
     backbone = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in names))
     if stride_in_1x1:
-        for layer in (backbone.layer2, backbone.layer3):
+        for layer in (whole.layer2, whole.layer3):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
     return backbone

@@ -19,7 +19,7 @@ import numpy as np
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows: there, nothing keeps two processes out of one folder
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # mypy has no word for a module that may be missing
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's part of it, or the largest file allowed
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")  # as `replacing` names them
@@ -41,7 +41,8 @@ class DiskFullError(OSError):
 def replacing(file: Path) -> Iterator[Path]:
     """Give a temporary path to write to; it becomes `file` when the block ends, and vanishes if the block fails.
 
-    A reader sees the old file or the new one, never a half.
+    A reader sees the old file or the new one, never a half. Who may read it is as if `open` had written it: the old file's permissions stay, and a
+    new one has those that the system gives new files. (Some writers, such as safetensors', would let nobody else read theirs.)
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def replacing(file: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        In the same folder, with the same suffix, hidden.
+        In the same folder, with the same suffix, hidden. The file is there, and empty.
 
     Raises
     ------
@@ -62,7 +63,11 @@ def replacing(file: Path) -> Iterator[Path]:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{uuid.uuid4().hex[:8]}.{file.name}")  # of no other process, on this machine or another
         try:
+            temporary.touch()
+            permissions = _permissions(file if file.exists() else temporary)
             yield temporary
+            if _permissions(temporary) != permissions:
+                temporary.chmod(permissions)
             os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)
@@ -73,6 +78,10 @@ def replacing(file: Path) -> Iterator[Path]:
             f"no room to write {file}: the disk is full, or a quota or limit on the size of files is reached. "
             "What was there before is as it was: make room, and run the same again"
         ) from error
+
+
+def _permissions(file: Path) -> int:
+    return file.stat().st_mode & 0o777
 
 
 def _is_full(error: BaseException) -> bool:
@@ -222,7 +231,7 @@ def release(array: np.ndarray) -> None:
 
     The system counts all that was read of such an array as memory of the process, and so would a limit. Does nothing for other arrays.
     """
-    base = array
+    base: object = array
     while base is not None and not isinstance(base, mmap.mmap):
         base = getattr(base, "base", None)
     if base is not None and not array.flags.writeable and hasattr(base, "madvise"):  # Windows has no such call

@@ -7,12 +7,16 @@ pass, while the numbers are at hand anyway. torch compiles its networks to these
 The features are the same but for the order in which numbers are added up.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import Bottleneck
 
 KEPT = 4  # shapes of the input for which the reordered weights are kept: full batches, the last one, and a single image
+
 
 class FusedConvolution(nn.Conv2d):
     """A convolution and what follows it, in one pass. Its tensors have the names of a plain convolution's.
@@ -26,10 +30,11 @@ class FusedConvolution(nn.Conv2d):
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool):
-        size = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-        super().__init__(*size, device="meta")
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        sizes: dict[str, Any] = {name: getattr(conv, name) for name in names}
+        super().__init__(**sizes, device="meta")
         self.weight, self.bias, self.relu = conv.weight, conv.bias, relu
-        self._reordered = {}  # the weights as oneDNN likes them for an input of this shape and so many threads
+        self._reordered: dict[tuple, torch.Tensor] = {}  # the weights as oneDNN likes them for an input of this shape and so many threads
 
     def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
         """relu(conv(x) + added), or a part of it: (N, C, H, W) in, (N, C', H', W') out. `added` is overwritten."""
@@ -37,22 +42,23 @@ class FusedConvolution(nn.Conv2d):
             y = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
             y = y if added is None else y.add_(added)
             return y.relu_() if self.relu else y
-        sizes = (self.padding, self.stride, self.dilation, self.groups)
+        sizes: tuple[Any, ...] = (self.padding, self.stride, self.dilation, self.groups)
         weight = self._reordered.get(case := (x.shape, torch.get_num_threads()))
         if weight is None:
-            weight = torch._C._nn.mkldnn_reorder_conv2d_weight(self.weight.to_mkldnn(), *sizes, x.shape)
+            reorder: Callable[..., torch.Tensor] = torch._C._nn.mkldnn_reorder_conv2d_weight  # takes the shape, which torch's own type leaves out
+            weight = reorder(self.weight.to_mkldnn(), *sizes, x.shape)
             self._reordered = {case: weight} if len(self._reordered) >= KEPT else self._reordered | {case: weight}
-        activation = ("relu" if self.relu else "none", [], "")
+        activation: tuple[str, list, str] = ("relu" if self.relu else "none", [], "")
         if added is None:
             return torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *sizes, *activation)
-        add = ("add", 1.0, "relu" if self.relu else None, [], "")
+        add: tuple[str, float, str | None, list, str] = ("add", 1.0, "relu" if self.relu else None, [], "")
         return torch.ops.mkldnn._convolution_pointwise_.binary(added, x, weight, self.bias, *sizes, *add)
 
-    def _load_from_state_dict(self, *args, **kwargs):
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._reordered = {}
         super()._load_from_state_dict(*args, **kwargs)
 
-    def _apply(self, *args, **kwargs):  # to another device, or another type
+    def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:  # to another device, or another type
         self._reordered = {}
         return super()._apply(*args, **kwargs)
 
@@ -76,5 +82,5 @@ class FusedBottleneck(nn.Module):
 
 
 def _has_onednn(x: torch.Tensor) -> bool:
-    usable = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    usable = bool(x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
     return usable and not torch.is_grad_enabled()

@@ -12,7 +12,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import papermill
@@ -33,7 +35,7 @@ COLUMNS = ("category", "images", *MEASURES, "seconds", "error")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 STARTERS = (  # no notebook imports them
     "__main__.py", "annotations.py", "batch.py", "book", "cluster.py", "commands.py", "drawings.py", "drift.py", "export.py", "importing.py", "jobs.py",
-    "kernels.py", "labels.py", "outlines.py", "parameters.py", "pools.py", "report.py", "rows.py", "sources.py", "sweeps.py",
+    "kernels.py", "labels.py", "outlines.py", "parameters.py", "pools.py", "pretrain", "report.py", "rows.py", "sources.py", "sweeps.py",
 )  # fmt: skip
 
 
@@ -101,7 +103,7 @@ def run_category(job: Job, report: Callable[[str, int], None], on_kernel: Callab
             for stage in job.stages:
                 given = {name: value for name, value in (asdict(job) | job.parameters).items() if name in defaults(stage)}
                 if not is_current(run, stage, given, data, fingerprint):
-                    _execute(run, stage, given, lambda cells, stage=stage, before=done: report(stage, before + cells), on_kernel)
+                    _execute(run, stage, given, partial(_tell, report, stage, done), on_kernel)
                 done += n_cells(stage)
                 report(stage, done)
             metrics, stages = read_json(run.folder / "metrics.json"), run.read()["stages"]
@@ -111,6 +113,10 @@ def run_category(job: Job, report: Callable[[str, int], None], on_kernel: Callab
     row |= {name: metrics[name] for name in MEASURES}
     images = sum(metrics[name] for name in ("n_train", "n_calibration", "n_test"))
     return row | {"images": images, "seconds": round(seconds, 1)}
+
+
+def _tell(report: Callable[[str, int], None], stage: str, before: int, cells: int) -> None:
+    report(stage, before + cells)
 
 
 def _set_aside_if_damaged(run: Run) -> None:
@@ -247,17 +253,19 @@ class _Engine(NBClientEngine):
     """papermill's own engine, telling of the kernel, of each finished cell, and of the cell in which the kernel died."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, folder, on_cells, on_kernel, **kwargs):
+    def execute_managed_notebook(
+        cls, nb_man: Any, kernel_name: str, *, folder: Path, on_cells: Callable[[int], None], on_kernel: Callable, **kwargs: Any
+    ) -> Any:
         start, complete, finished, where = nb_man.cell_start, nb_man.cell_complete, 0, "before its first cell"
 
-        def cell_start(cell, cell_index=None, **options):
+        def cell_start(cell: Any, cell_index: Any = None, **options: Any) -> None:
             nonlocal where
             start(cell, cell_index, **options)
             if cell.cell_type == "code":
                 number = sum(each.cell_type == "code" and bool(each.source.strip()) for each in nb_man.nb.cells[: cell_index + 1])
                 where = f"cell [{number}], which begins with {_first_line(cell.source)!r}"
 
-        def cell_complete(*args, **options):
+        def cell_complete(*args: Any, **options: Any) -> None:
             nonlocal finished
             complete(*args, **options)
             finished += 1
@@ -266,7 +274,7 @@ class _Engine(NBClientEngine):
         class Kernel(ForkedKernelManager):
             held = folder
 
-            def __init__(self, *args, **options):
+            def __init__(self, *args: Any, **options: Any):
                 super().__init__(*args, **options)
                 on_kernel(self)
 

@@ -12,11 +12,15 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import Any
 
 from jupyter_client import AsyncKernelManager
+from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
 
 from texad.files import HELD, descriptor
@@ -31,7 +35,7 @@ class ForkedKernelManager(AsyncKernelManager):
 
     held: Path | None = None  # a run folder that this process holds, and the kernel may write into
 
-    async def _async_pre_start_kernel(self, **options):
+    async def _async_pre_start_kernel(self, **options: Any) -> tuple[list[str], dict[str, Any]]:
         if self.held is not None:
             options["env"] = {**(options.get("env") or os.environ), HELD: str(self.held)}
             if (lock := descriptor(self.held)) is not None and os.name == "posix":
@@ -44,7 +48,7 @@ class ForkedKernelManager(AsyncKernelManager):
 class ForkProvisioner(LocalProvisioner):
     """Jupyter's own way to look after a kernel's process, but for the way it starts."""
 
-    async def launch_kernel(self, cmd, **options):
+    async def launch_kernel(self, cmd: list[str], **options: Any) -> KernelConnectionInfo:
         if cmd[0] != sys.executable or "ipykernel_launcher" not in cmd:  # another Python, or another language
             return await super().launch_kernel(cmd, **options)
         os.environ["MPLBACKEND"] = BACKEND
@@ -52,8 +56,9 @@ class ForkProvisioner(LocalProvisioner):
         context.set_forkserver_preload(PRELOADED)
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
         shared = [_Shared(lock) for lock in options.get("pass_fds", ())]
-        self.process = _Process(context.Process(target=_be_kernel, args=(arguments, options.get("cwd"), dict(options["env"]), shared)))
-        self.pid = self.pgid = self.process.pid
+        process = _Process(context.Process(target=_be_kernel, args=(arguments, options.get("cwd"), dict(options["env"]), shared)))
+        self.process = process  # type: ignore[assignment]  # Jupyter says Popen, and uses no more of it than this has
+        self.pid = self.pgid = process.pid
         return self.connection_info
 
 
@@ -62,9 +67,10 @@ class _Process:
 
     stdin = stdout = stderr = None
 
-    def __init__(self, process):
+    def __init__(self, process: BaseProcess):
         self._process = process
         process.start()
+        assert process.pid is not None  # it has started
         self.pid = process.pid
 
     def poll(self) -> int | None:
@@ -91,11 +97,11 @@ class _Shared:
     def __init__(self, number: int):
         self._number = number
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable, tuple]:
         return _received, (DupFd(self._number),)
 
 
-def _received(duplicate) -> int:
+def _received(duplicate: Any) -> int:
     return duplicate.detach()
 
 
@@ -120,8 +126,11 @@ def _be_kernel(arguments: list[str], folder: str | None, environment: dict[str, 
 def end_with_parent() -> None:
     """End this process when the one that asked for it has ended: its notebook must not write into a folder that the next batch is filling."""
 
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # another process has started this one
+
     def wait() -> None:
-        wait_for([multiprocessing.parent_process().sentinel])
+        wait_for([parent.sentinel])
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -125,7 +125,7 @@ class _Member(tarfile.TarInfo):
     """A member of the archive whose size is looked at before anything of it is read; tarfile reads a long name into memory at once."""
 
     @classmethod
-    def frombuf(cls, buf, encoding, errors):
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
         member = super().frombuf(buf, encoding, errors)
         _check_size(member)
         return member
@@ -155,5 +155,7 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, 
         raise ValueError(f"unsafe: its member {member.name!r} is a link or a device")
     if member.isfile() and target.relative_to(folder).parts[:1] in {(category,) for category in wanted}:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tar.extractfile(member) as content, target.open("wb") as file:
+        content = tar.extractfile(member)
+        assert content is not None  # it is a file
+        with content, target.open("wb") as file:
             shutil.copyfileobj(content, file)

@@ -7,6 +7,7 @@ CSV injection, OWASP: https://owasp.org/www-community/attacks/CSV_Injection.
 """
 
 import re
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -56,6 +57,6 @@ def from_spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
     return _of_texts(table, lambda text: text[1:] if text.startswith("'") and FORMULA.match(text) else text)
 
 
-def _of_texts(table: pd.DataFrame, change) -> pd.DataFrame:
+def _of_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     texts = table.select_dtypes(exclude=["number", "bool"]).columns
     return table.assign(**{name: table[name].map(lambda value: change(value) if isinstance(value, str) else value) for name in texts})

@@ -9,6 +9,7 @@ import difflib
 import math
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -40,17 +41,17 @@ def notebooks_folder() -> Path:
     """
     folder = Path(__file__).resolve().parent.parent / "notebooks"
     if not (folder / f"{STAGES[0]}.ipynb").exists():
-        raise FileNotFoundError(f"no notebooks in {folder}: clone the repository and install it with pip install -e .")
+        raise FileNotFoundError(f"no notebooks in {folder}: they are in the repository: clone it, and there pip install -e '.[book]'")
     return folder
 
 
 @cache
-def defaults(stage: str) -> dict[str, object]:
+def defaults(stage: str) -> dict[str, Any]:
     """The parameters of a notebook and their default values, read from its cell tagged `parameters`."""
     notebook = nbformat.read(notebooks_folder() / f"{stage}.ipynb", as_version=4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assignments = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
+    return {target.id: ast.literal_eval(node.value) for node in assignments for target in node.targets if isinstance(target, ast.Name)}
 
 
 def parse_parameters(typed: dict[str, str]) -> dict[str, object]:
@@ -95,7 +96,7 @@ def parse_values(typed: dict[str, str]) -> dict[str, list[object]]:
     return {name: list(dict.fromkeys(parse_parameters({name: part.strip()})[name] for part in parts)) for name, parts in texts.items()}
 
 
-def _typed(name: str, text: str, known: dict[str, object]) -> object:
+def _typed(name: str, text: str, known: dict[str, Any]) -> object:
     if name in COMMON:
         raise DataError(f"parameter {name} has an option of its own: see python -m texad run --help")
     if name not in known:
@@ -111,7 +112,7 @@ def _typed(name: str, text: str, known: dict[str, object]) -> object:
     return value
 
 
-def _check(name: str, value: object, default: object) -> None:
+def _check(name: str, value: Any, default: object) -> None:
     if name in CHOICES:
         near = difflib.get_close_matches(value, CHOICES[name], n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""

@@ -10,13 +10,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from texad.heatmaps import HEAT
 from texad.names import for_picture
 
 NORMAL, ANOMALOUS, THRESHOLD = "#0072B2", "#D55E00", "#000000"
-HEAT = "inferno"
 
 plt.rcParams |= {
     "figure.dpi": 110,
@@ -31,7 +32,7 @@ def _finished(figure: Figure) -> Figure:
     return figure
 
 
-def _panels(n: int, columns: int, size: float) -> tuple[Figure, list]:
+def _panels(n: int, columns: int, size: float) -> tuple[Figure, list[Axes]]:
     columns = max(1, min(n, columns))
     rows = max(1, -(-n // columns))  # without images, one empty panel
     figure, axes = plt.subplots(
@@ -42,7 +43,7 @@ def _panels(n: int, columns: int, size: float) -> tuple[Figure, list]:
     return figure, list(axes.flat[:n])
 
 
-def _logarithmic(axis, values: np.ndarray) -> None:
+def _logarithmic(axis: Axes, values: np.ndarray | Sequence[float]) -> None:
     """Plain numbers along a logarithmic axis, few enough to stand apart."""
     axis.set_xscale("log")
     is_wide = np.max(values) > 5 * np.min(values)  # else there might be no 1, 2 or 5 in it
@@ -51,7 +52,7 @@ def _logarithmic(axis, values: np.ndarray) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _outline(axis, mask: np.ndarray | None) -> None:
+def _outline(axis: Axes, mask: np.ndarray | None) -> None:
     """Draw the border of the defect, dark under light, so that it shows on any surface."""
     if mask is not None and mask.any() and not mask.all():
         axis.contour(mask, levels=[0.5], colors="black", linewidths=2.4)
@@ -114,7 +115,7 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     axis.plot(history["epoch"], history["train_loss"], "o-", color=NORMAL, label="training")
     axis.plot(history["epoch"], history["validation_loss"], "s--", color=ANOMALOUS, label="validation (held out)")
     axis.set(xlabel="epoch", ylabel="loss L(θ), logarithmic", yscale="log")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params("x", integer=True)
     axis.legend(frameon=False)
     return _finished(figure)
 
@@ -232,16 +233,16 @@ def score_distribution(scores: np.ndarray, labels: np.ndarray, threshold: float)
         _logarithmic(axis, scores)
     line = axis.axvline(threshold, color=THRESHOLD, linestyle="--", linewidth=1.5)
     legend = axis.get_legend()
-    axis.legend(
-        [*legend.legend_handles, line], [text.get_text() for text in legend.get_texts()] + ["threshold"], frameon=False
-    )
+    assert legend is not None  # seaborn has just made it
+    handles = [handle for handle in legend.legend_handles if handle is not None]
+    axis.legend([*handles, line], [text.get_text() for text in legend.get_texts()] + ["threshold"], frameon=False)
     axis.set(xlabel="anomaly score", ylabel="test images")
     return _finished(figure)
 
 
 def heatmaps(
-    images: Sequence[np.ndarray],
-    maps: Sequence[np.ndarray],
+    images: np.ndarray | Sequence[np.ndarray],
+    maps: np.ndarray | Sequence[np.ndarray],
     masks: Sequence[np.ndarray | None],
     titles: Sequence[str],
 ) -> Figure:

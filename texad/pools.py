@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing import resource_tracker
+from multiprocessing.queues import Queue as SharedQueue
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -25,8 +27,8 @@ from texad.jobs import THREADS, Job
 from texad.kernels import end_with_parent
 from texad.reading import printable
 
+Events = queue.Queue | queue.SimpleQueue | SharedQueue
 MOST_BARS = 40  # more would leave the screen: then one bar stands for all
-
 
 _numbers = count()  # of all jobs of this process, so that none is taken for another
 
@@ -39,7 +41,7 @@ class Pool:
     ----------
     submit : callable
         Takes a number and a `Job`, and returns an executor's future of a row of the summary.
-    events : queue.Queue or multiprocessing.Queue
+    events : a queue of this process, or of several
         Tuples of the job's number, a stage, and how many cells of the job are finished.
     abandon : callable
         Give up all jobs, at once.
@@ -50,7 +52,7 @@ class Pool:
     """
 
     submit: Callable[[int, Job], Future]
-    events: queue.Queue
+    events: Events
     abandon: Callable[[], None]
     check: Callable[[str, list[str], str, Path], None] = lambda *needed: None
     watch: Callable[[], None] = lambda: None
@@ -155,10 +157,10 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 # -- in a worker of this machine -------------------------------------------------------------------
 
-_events = None  # the queue that leads to the progress bars
+_events: Events  # the queue that leads to the progress bars
 
 
-def _start_worker(events) -> None:
+def _start_worker(events: Events) -> None:
     global _events
     _events = events
     end_with_parent()
@@ -174,7 +176,7 @@ def _work(number: int, job: Job) -> dict:
 
 def _bars(todo: list[Job], total: int, live: bool, progress: bool) -> list[tqdm]:
     """A bar for each job, or one for all if they are many."""
-    options = {"unit": "cell", "mininterval": 0.1 if live else 20, "disable": not progress}  # in a log, a line now and then
+    options: dict[str, Any] = {"unit": "cell", "mininterval": 0.1 if live else 20, "disable": not progress}  # in a log, a line now and then
     if len(todo) > MOST_BARS:
         return [tqdm(total=total * len(todo), desc=f"{len(todo)} categories", **options)]
     labels = [printable(job.label) for job in todo]
@@ -182,7 +184,7 @@ def _bars(todo: list[Job], total: int, live: bool, progress: bool) -> list[tqdm]
     return [tqdm(total=total, desc=label.ljust(width), position=i if live else 0, **options) for i, label in enumerate(labels)]
 
 
-def _drain(events, positions: dict[int, int], bars: list[tqdm], done: list[int], live: bool) -> None:
+def _drain(events: Events, positions: dict[int, int], bars: list[tqdm], done: list[int], live: bool) -> None:
     """Show all that has been told since, of these jobs. A job that another worker had to take over begins its bar anew."""
     while True:
         try:

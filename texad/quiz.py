@@ -47,7 +47,7 @@ class Question:
     why: str
     wrong: dict[str, str]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.wrong or self.right in self.wrong:
             raise ValueError(f"question {self.text!r} needs wrong answers, and the right one must not be among them")
 

@@ -6,8 +6,9 @@ Pillow's time, and PNG is lossless, so the pixels are the same. Whatever is out 
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from imagecodecs import png_decode
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF")  # nothing else is tried, whatever a file calls itself
 PNG = b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\rIHDR"  # how one starts
+T = TypeVar("T")
 UNUSUAL = {b"eXIf", b"tRNS", b"acTL"}  # turned, transparent, animated
 
 
@@ -202,7 +204,7 @@ def _is_whole(data: bytes) -> bool:
     return False
 
 
-def _read(path: str | Path, convert):
+def _read(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
     try:
         if Path(path).exists() and not Path(path).is_file():
             raise ValueError("no file, but a folder, a pipe or a device")
@@ -211,10 +213,12 @@ def _read(path: str | Path, convert):
             return convert(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
         empty = not Path(path).stat().st_size
-        reason, cause = "the file is empty" if empty else "not one of the formats below", error
+        reason = "the file is empty" if empty else "not one of the formats below"
+        cause: Exception = error
     except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
         said = getattr(error, "strerror", None) or str(error)  # without the path, which is named anyway
-        reason, cause = (said.splitlines() or [type(error).__name__])[0], error
+        reason = (said.splitlines() or [type(error).__name__])[0]
+        cause = error
     raise ImageError(path, printable(reason)) from cause
 
 
@@ -233,7 +237,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _to_mask(image: Image.Image) -> np.ndarray:
     if _is_deep(image):
         return np.asarray(image) > 0
-    return np.asarray(_to_rgb(image)).any(axis=2)
+    return np.any(np.asarray(_to_rgb(image)), axis=2)
 
 
 def _is_deep(image: Image.Image) -> bool:

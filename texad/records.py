@@ -5,17 +5,26 @@ A file that a person, a full disk or a broken copy has changed is not guessed at
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from texad.files import replacing
+from texad.reading import printable
 
 NUMBER = (int, float)
 MEASURED = (int, float, type(None))  # None where the system did not say
 RECORD = {"dataset": str, "category": str, "versions": dict, "stages": dict, "data": dict, "weights": dict, "threshold": NUMBER, "thresholds": dict,
           "rule": str, "alpha": NUMBER}  # fmt: skip
-DATA = {"folder": str, "fingerprint": str, "n_train": int, "n_calibration": int, "n_test": int}
+DATA = {"folder": str, "fingerprint": str, "n_train": int, "n_calibration": int, "n_test": int, "unreadable": list}
+LEFT_OUT = {"path": str, "reason": str}
 WEIGHTS = {"name": str, "sha256": str}
 STAGE = {"seconds": NUMBER, "parameters": dict, "files": dict, "peak_mb": MEASURED, "notebook_seconds": MEASURED, "threads": MEASURED, "cores": MEASURED}
+
+METRICS = dict.fromkeys(("image_auroc", "pixel_auroc", "accuracy", "precision", "recall", "f1"), MEASURED) | {
+    "threshold": NUMBER, "confusion": dict, "auroc_by_defect": dict, "weights": dict,
+}  # fmt: skip
+CONFUSION = dict.fromkeys(("tn", "fp", "fn", "tp"), int)
 
 
 class RunError(ValueError):
@@ -60,10 +69,28 @@ def read_record(file: Path) -> dict:
     record = read_json(file)
     _check(file, "", record, RECORD)
     _check(file, "data", record.get("data"), DATA, "n_train", "n_test")
+    for entry in record.get("data", {}).get("unreadable", []):
+        _check(file, "data, unreadable", entry if isinstance(entry, dict) else {}, LEFT_OUT, *LEFT_OUT)
     _check(file, "weights", record.get("weights"), WEIGHTS, *WEIGHTS)
     for stage, entry in record.get("stages", {}).items():
         _check(file, f"stages: {stage!r}", entry if isinstance(entry, dict) else {}, STAGE, "seconds")
     return record
+
+
+def read_metrics(file: Path) -> dict:
+    """Read a metrics.json.
+
+    Raises
+    ------
+    DamagedError
+        As `read_json`, and if an entry that the book shows is missing, or not of the kind that the package writes there.
+    """
+    metrics = read_json(file)
+    _check(file, "", metrics, METRICS, *METRICS)
+    _check(file, "confusion", metrics["confusion"], CONFUSION, *CONFUSION)
+    _check(file, "weights", metrics["weights"], WEIGHTS, *WEIGHTS)
+    _check(file, "auroc_by_defect", metrics["auroc_by_defect"], dict.fromkeys(metrics["auroc_by_defect"], MEASURED))
+    return metrics
 
 
 def write_json(file: Path, content: dict) -> None:
@@ -73,11 +100,13 @@ def write_json(file: Path, content: dict) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _check(file: Path, where: str, part: dict | None, kinds: dict[str, object], *required: str) -> None:
+def _check(file: Path, where: str, part: dict | None, kinds: Mapping[str, Any], *required: str) -> None:
     """Raise a DamagedError that names the first entry of another kind, or a required one that is missing. A part that is not there is in order."""
-    for name, kind in kinds.items() if part is not None else ():
-        if (name in part or name in required) and not isinstance(part.get(name), kind):
-            raise _damaged(file, f"{where and where + ', '}{name} is {_kind(part, name)}")
+    if part is None:
+        return
+    for name, kind in kinds.items():
+        if not (isinstance(part[name], kind) if name in part else name not in required):
+            raise _damaged(file, f"{where and where + ', '}{printable(name)} is {_kind(part, name)}")
 
 
 def _kind(part: dict, name: str) -> str:

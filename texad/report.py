@@ -13,19 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image
 
 from texad import drift, scoring
 from texad.detector import AnomalyDetector
 from texad.drawings import histograms, losses
+from texad.heatmaps import overlay
 from texad.reading import printable, read_image
 from texad.weights import RANDOM_WARNING
 
-HEAT = "inferno"  # as in texad.plotting
 Strange = tuple[str, float, Image.Image, Image.Image]  # name, score, picture, and picture covered by its heatmap
 STRANGEST = {"calibration": 8, "train": 4}  # images on the page
-MORE = 16  # kept-out images that show, beside the strangest, how bright a heatmap has to be
 PICTURE_SIZE = 320  # pixels of a picture's longer side, on a page
 FEW = 20  # images to learn from: with fewer a detector is for trying
 STYLE = """
@@ -133,27 +131,6 @@ def stand_apart(detector: AnomalyDetector) -> dict[str, float]:
 # -- pictures --------------------------------------------------------------------------------------
 
 
-def overlay(image: Image.Image, anomaly_map: np.ndarray, heat: Sequence[float]) -> Image.Image:
-    """An image covered by its anomaly map, as in the threshold explorer: what is low stays clear, what is high glows.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        RGB, of any size.
-    anomaly_map : ndarray, shape (H, W)
-        Of any size; it is stretched.
-    heat : (float, float)
-        The values that are clear and that glow most; the scale between them is logarithmic.
-    """
-    low, high = np.log(np.maximum(heat, np.finfo(np.float32).tiny))
-    level = (np.log(np.maximum(anomaly_map, np.finfo(np.float32).tiny)) - low) / max(high - low, 1e-6)
-    stretched = Image.fromarray(np.clip(level, 0, 1).astype(np.float32)).resize(image.size, Image.Resampling.BICUBIC)
-    level = np.clip(np.asarray(stretched), 0, 1)
-    alpha = np.minimum(1.6 * level, 0.8)[..., None]
-    pixels = (1 - alpha) * np.asarray(image) + alpha * 255 * colormaps[HEAT](level)[..., :3]
-    return Image.fromarray(np.rint(pixels).astype(np.uint8))
-
-
 def small(path: str | Path, size: int) -> Image.Image:
     """An image in its own shape, its longer side at most `size` pixels; ImageError if it cannot be read."""
     image = read_image(path)
@@ -163,9 +140,6 @@ def small(path: str | Path, size: int) -> Image.Image:
 
 def strangest(detector: AnomalyDetector, root: Path) -> dict[str, list[Strange]]:
     """Pictures of the strangest images that a detector was fit to and calibrated with.
-
-    How bright heatmaps have to be is seen at the same time: `origin_["heat"]` of the detector becomes the median and the largest value of the
-    anomaly maps of these images and some more of those kept out.
 
     Parameters
     ----------
@@ -179,23 +153,18 @@ def strangest(detector: AnomalyDetector, root: Path) -> dict[str, list[Strange]]
     dict of str to list of Strange
         For "calibration" and "train", the strangest first.
     """
-    by_score = {
-        part: sorted(zip(scores.tolist(), detector.paths_[part], strict=True), reverse=True)
+    chosen = {
+        part: sorted(zip(scores.tolist(), detector.paths_[part], strict=True), reverse=True)[: STRANGEST[part]]
         for part, scores in (("calibration", detector.calibration_scores_), ("train", detector.train_scores_))
     }
-    chosen = {part: by_score[part][:n] for part, n in STRANGEST.items()}
-    kept_out = by_score["calibration"]
-    more = [path for _, path in kept_out[:: max(1, len(kept_out) // MORE)]]
-    judged = {each.path: each for each in detector.stream(dict.fromkeys([path for part in chosen.values() for _, path in part] + more))}
-    maps = np.stack([each.anomaly_map for each in judged.values() if each.anomaly_map is not None])
-    detector.origin_["heat"] = heat = [float(np.median(maps)), float(maps.max())]
+    judged = {each.path: each for each in detector.stream(path for part in chosen.values() for _, path in part)}
     pictures: dict[str, list[Strange]] = {}
     for part, images in chosen.items():
         pictures[part] = []
         for score, path in images:
             if (anomaly_map := judged[path].anomaly_map) is not None:  # else somebody has just removed it
                 image = small(path, PICTURE_SIZE)
-                pictures[part].append((str(Path(path).relative_to(root)), score, image, overlay(image, anomaly_map, heat)))
+                pictures[part].append((str(Path(path).relative_to(root)), score, image, overlay(image, anomaly_map, detector.origin_["heat"])))
     return pictures
 
 
@@ -264,8 +233,8 @@ def of_fit(
         ),
         "<h2>The strangest good images</h2>",
         "<p>Left the image, right where the detector's attention was: clear where the surface is as usual, glowing where it is as strange as the "
-        "strangest place of the images shown here. Is one of them bad? Then remove it from the folder and fit again. Does the glow lie on something that is "
-        "not the surface, such as a border, a reflection or a label? Then crop it, or change the light.</p>",
+        "strangest place of all the good images. Is one of them bad? Then remove it from the folder and fit again. Does the glow lie on something that "
+        "is not the surface, such as a border, a reflection or a label? Then crop it, or change the light.</p>",
         *pictures,
         "<h2>Numbers</h2>",
         _table(facts),

@@ -18,6 +18,7 @@ import numpy as np
 from texad import names, report
 from texad.detector import Prediction
 from texad.files import replacing
+from texad.heatmaps import overlay
 from texad.reading import ImageError, printable
 
 COLUMNS = ("path", "score", "p_value", "decision", "seconds", "error")
@@ -115,7 +116,7 @@ def heatmap(folder: Path, number: int, result: Prediction, heat: Sequence[float]
         Of the image, in the order of the predictions: no two pictures have one name, and none leads out of the folder.
     result : Prediction
     heat : (float, float) or None
-        See `report.overlay`; without it, each image has a scale of its own.
+        See `heatmaps.overlay`; without it, each image has a scale of its own.
 
     Returns
     -------
@@ -128,7 +129,7 @@ def heatmap(folder: Path, number: int, result: Prediction, heat: Sequence[float]
     stem = re.sub(r"[^\w.-]+", "_", Path(result.path).stem)[:60]
     name = f"{number:07d}_{stem}.jpg"
     try:
-        picture = report.overlay(report.small(result.path, HEATMAP_SIZE), result.anomaly_map, heat)
+        picture = overlay(report.small(result.path, HEATMAP_SIZE), result.anomaly_map, heat)
     except ImageError:  # it was there a moment ago
         return ""
     with replacing(folder / name) as temporary:

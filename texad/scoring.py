@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from texad.autoencoder import FeatureAutoencoder
 from texad.files import release
 
 REDUCTIONS = ("none", "channel_mean", "local_and_global")
@@ -321,7 +322,7 @@ def predict(scores: np.ndarray, threshold: float) -> np.ndarray:
 
 
 @torch.inference_mode()
-def prepare(autoencoder: nn.Module, features: np.ndarray) -> np.ndarray:
+def prepare(autoencoder: FeatureAutoencoder, features: np.ndarray) -> np.ndarray:
     """F as the autoencoder sees it, unchanged for the published one: (N, C, H, W), float32, in and out."""
     return autoencoder.prepare(torch.from_numpy(np.array(features))).numpy()
 
@@ -345,7 +346,7 @@ def reconstruct(autoencoder: nn.Module, features: np.ndarray) -> np.ndarray:
 
 
 def score_features(
-    autoencoder: nn.Module,
+    autoencoder: FeatureAutoencoder,
     features: np.ndarray,
     *,
     top_k: int = 10,
@@ -357,7 +358,7 @@ def score_features(
 
     Parameters
     ----------
-    autoencoder : nn.Module
+    autoencoder : FeatureAutoencoder
     features : ndarray, float32, shape (N, C, H, W)
         May be memory-mapped, and may be empty.
     top_k, reduction

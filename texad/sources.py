@@ -17,10 +17,9 @@ from tqdm import tqdm
 from texad import datasets
 from texad.datasets import SUFFIXES
 from texad.files import sha256
+from texad.labels import BAD, GOOD, plain
 from texad.reading import DataError, ImageError, check_image
 
-GOOD = {"good", "ok", "normal"}
-BAD = {"bad", "ng", "nok", "defect", "defects", "defective", "anomaly", "anomalies", "anomalous"}
 DIGITS = 16  # of a hash in hexadecimal: enough to tell some thousand million images apart
 
 
@@ -125,7 +124,8 @@ def good_images(folder: str | Path, split: str = "train", unreadable_limit: floa
 
 def _listed(root: Path) -> tuple[list[Path], list[Path]]:
     """Images in natural order, and other files; DataError if there is a sign that not all of them are good."""
-    images, others = [], []
+    images: list[Path] = []
+    others: list[Path] = []
     for folder, below, names in os.walk(root, onerror=_refuse):
         below[:] = sorted((name for name in below if not name.startswith(".")), key=datasets.natural)
         _check_names(Path(folder), below)
@@ -135,8 +135,8 @@ def _listed(root: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _check_names(folder: Path, below: Sequence[str]) -> None:
-    good = [name for name in below if name.strip().lower() in GOOD]
-    bad = [name for name in below if name.strip().lower() in BAD]
+    good = [name for name in below if plain(name) in GOOD]
+    bad = [name for name in below if plain(name) in BAD]
     if categories := [name for name in below if (folder / name / "train" / "good").is_dir()]:
         raise DataError(f"{folder} is a data set of {len(categories)} categories: name one of them, such as {folder / categories[0]}")
     if bad or (good and len(below) > 1):

@@ -10,6 +10,7 @@ How much of a result is the method, and how much is chance? A sweep over seeds s
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,7 +21,7 @@ from texad.jobs import COLUMNS, MEASURES
 from texad.names import for_spreadsheet
 
 
-def settings(seeds: Sequence[int], values: dict[str, list[object]]) -> list[Setting]:
+def settings(seeds: Sequence[int], values: dict[str, list[Any]]) -> list[Setting]:
     """All combinations of seeds and values.
 
     Parameters
@@ -43,7 +44,7 @@ def settings(seeds: Sequence[int], values: dict[str, list[object]]) -> list[Sett
 
 def run(
     seeds: Sequence[int],
-    values: dict[str, list[object]],
+    values: dict[str, list[Any]],
     dataset: str,
     category: str = "all",
     weights_name: str = "auto",

@@ -13,12 +13,17 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
 
 from texad.downloads import download, open_url
 from texad.files import sha256
+
+if TYPE_CHECKING:
+    from torchvision.models import ResNet50_Weights
 
 ENVIRONMENT_VARIABLE = "TEXAD_WEIGHTS"
 NAMES = ("auto", "imagenet", "random")
@@ -205,13 +210,13 @@ def _up_to_layer3(state_dict: object, path: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in state_dict.items() if name.split(".")[0] in stages}
 
 
-def _torchvision_models():
+def _torchvision_models() -> ModuleType:
     from torchvision import models  # only when needed: importing it takes seconds, and most stages do without
 
     return models
 
 
-def _imagenet():
+def _imagenet() -> "ResNet50_Weights":
     return _torchvision_models().ResNet50_Weights.IMAGENET1K_V1
 
 

@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 from texad import __version__
-from texad.artifacts import runs_root
+from texad.artifacts import RunError, runs_root
 from texad.book import icons, mathml, repository
 from texad.book.pages import NoRunError, assemble, copy_pictures
 
@@ -25,7 +25,7 @@ def setup(app: Sphinx) -> dict:
     """Entry point for Sphinx; writes the pages, since the table of contents is read right after."""
     try:
         assemble(runs_root(), Path(app.srcdir) / "book" / "run")
-    except NoRunError as error:
+    except (NoRunError, RunError) as error:
         sys.exit(f"texad: {error}")  # one line; any other exception would come with Sphinx's and Jupyter Book's tracebacks
     icons.setup(app)
     mathml.setup(app)

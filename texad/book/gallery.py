@@ -311,7 +311,8 @@ def _squares(run: FinishedRun, rows: pd.DataFrame, size: int) -> tuple[np.ndarra
 def _share_scale(figure: Figure, low: float, high: float) -> None:
     for axis in figure.axes:
         for image in axis.get_images():
-            if image.get_array().ndim == 2:  # an anomaly map; photographs have colours
+            values = image.get_array()
+            if values is not None and values.ndim == 2:  # an anomaly map; photographs have colours
                 image.set_clim(low, high)
 
 

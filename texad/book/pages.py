@@ -27,6 +27,7 @@ from texad.artifacts import lead as lead_category
 from texad.book import gallery, markdown, real, scale
 from texad.book.gallery import FinishedRun, PicturesGoneError
 from texad.files import replacing
+from texad.records import read_metrics
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -99,6 +100,8 @@ def assemble(runs: Path, folder: Path) -> None:
     ------
     NoRunError
         If there is no finished run, or what is known of real surfaces is damaged.
+    RunError
+        If the run.json or metrics.json of a run is damaged.
     """
     try:
         summary = read_json(runs / "summary.json")
@@ -199,7 +202,7 @@ def _explorer(run: FinishedRun, pictures: str, page: str) -> str:
 
 
 def _results_page(run: FinishedRun, stem: str, summary: dict) -> str:
-    category, metrics = run.category, read_json(run.folder / "metrics.json")
+    category, metrics = run.category, read_metrics(run.folder / "metrics.json")
     confusion, left_out = metrics["confusion"], run.read()["data"].get("unreadable", [])
     rows = [
         ("Image AUROC", markdown.number(metrics["image_auroc"])),
@@ -262,7 +265,7 @@ def _hits_page(summary: dict, finished: dict[str, FinishedRun], stems: dict[str,
     parts = ["# Hits and misses", _provenance(summary), markdown.warning(summary["weights"]), HITS_INTRODUCTION]
     most_bytes = min(gallery.MOST_BYTES, gallery.HITS_BYTES // (2 * len(finished)))
     for category, run in finished.items():
-        parts += [f"## {markdown.text(category)}", _counts(read_json(run.folder / "metrics.json")["confusion"])]
+        parts += [f"## {markdown.text(category)}", _counts(read_metrics(run.folder / "metrics.json")["confusion"])]
         try:
             pictures = gallery.hits_and_misses(run, folder / "hits", stems[category], most_bytes)
             parts += [markdown.picture(picture, "hits") for picture in pictures]
@@ -296,7 +299,7 @@ def _data_gallery(finished: dict[str, FinishedRun], stems: dict[str, str], folde
     for category, run in finished.items():
         test = run.images("test")
         kinds = test[test["label"] == 1].groupby("defect", sort=False).size()
-        listed = ", ".join(f"{n} *{markdown.text(kind)}*" for kind, n in kinds.items())
+        listed = ", ".join(f"{n} *{markdown.text(str(kind))}*" for kind, n in kinds.items())
         n_calibration = len(run.images("calibration"))
         kept_out = f", {n_calibration} for calibration" if n_calibration else ""
         parts += [
@@ -313,7 +316,7 @@ def _data_gallery(finished: dict[str, FinishedRun], stems: dict[str, str], folde
 
 def _lead(run: FinishedRun, summary: dict, folder: Path) -> dict[str, str]:
     """What the introduction includes: four pictures, and the result in one line."""
-    auroc = read_json(run.folder / "metrics.json")["image_auroc"]
+    auroc = read_metrics(run.folder / "metrics.json")["image_auroc"]
     result = f"Over all test images of {markdown.text(run.category)}, the image AUROC of this run is **{markdown.number(auroc)}** (1 is perfect, 0.5 is guessing)."
     parts = {"result": markdown.page([result if auroc is not None else "", markdown.warning(summary["weights"])]), "time": _time(run)}
     try:

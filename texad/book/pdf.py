@@ -128,8 +128,9 @@ def _print_with_numbers(page: Page, file: Path) -> None:
         )
         reader = PdfReader(file)
         places = {
-            name.lstrip("/"): reader.get_destination_page_number(place) + 1
+            name.lstrip("/"): number + 1
             for name, place in reader.named_destinations.items()
+            if (number := reader.get_destination_page_number(place)) is not None
         }
         if places == numbers:
             return
@@ -163,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         chromium()  # before the build, which takes longer
         checkout = notebooks_folder().parent
-        command = [
+        command: list[str | Path] = [
             Path(sys.executable).with_name("jupyter-book"),
             "build",
             checkout,

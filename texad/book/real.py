@@ -3,6 +3,8 @@
 The record is the file that `texad.book.record` has written, `book/real_surfaces.json`; both have the same content.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -56,7 +58,7 @@ def page(runs: Path, folder: Path) -> str:
             f"This copy of the book was made without real surfaces, so it shows the last recorded results. They were "
             f"recorded on {content['date']} with texad {markdown.text(content['texad'])}. [](../your_data.md) says how to make the book with yours."
         )
-    groups = {}
+    groups: dict[tuple[str, str], list[dict]] = {}
     for run in content["runs"]:
         groups.setdefault((run["dataset"], run["category"]), []).append(run)
     random = next((run["weights"] for run in content["runs"] if run["weights"]["name"] == "random"), {"name": ""})
@@ -117,10 +119,10 @@ def _category(group: list[dict]) -> list[str]:
 def _measures(detectors: dict[str, list[dict]]) -> list[tuple[str, ...]]:
     """The rows of a category's table, a column for each detector."""
 
-    def row(label: str, text) -> tuple[str, ...]:
+    def row(label: str, text: Callable[[list[dict]], str]) -> tuple[str, ...]:
         return (label, *(text(runs) for runs in detectors.values()))
 
-    def metric(name: str):
+    def metric(name: str) -> Callable[[list[dict]], str]:
         return lambda runs: _spread([run["metrics"][name] for run in runs])
 
     def interval(runs: list[dict]) -> str:
@@ -140,7 +142,7 @@ def _measures(detectors: dict[str, list[dict]]) -> list[tuple[str, ...]]:
     for rule in RULES:
         promise = f" ($\\alpha$ = {', '.join(alphas)})" if rule == "conformal" and alphas else ""
         for label, rate in (("False alarms", "false_alarm_rate"), ("Misses", "miss_rate")):
-            rows.append(row(f"{label}, `{rule}`{promise}", lambda runs, rule=rule, rate=rate: _percent(_mean(_at(runs, rule, rate)))))
+            rows.append(row(f"{label}, `{rule}`{promise}", partial(_mean_at, rule, rate)))
     return rows
 
 
@@ -205,7 +207,11 @@ def _at(runs: list[dict], rule: str, rate: str) -> list[float | None]:
     return [((run["metrics"]["decisions_by_rule"] or {}).get(rule) or {}).get(rate) for run in runs]
 
 
-def _mean(values: list[float | None]) -> float | None:
+def _mean_at(rule: str, rate: str, runs: list[dict]) -> str:
+    return _percent(_mean(_at(runs, rule, rate)))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 

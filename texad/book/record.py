@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
@@ -150,14 +151,18 @@ def collect(folders: Sequence[str | Path]) -> dict:
     Raises
     ------
     RunError
-        If runs of a category cannot be averaged, since they are of different data, weights or parameters, or of the same seed.
+        If a run is damaged, or runs of a category cannot be averaged, since they are of different data, weights or parameters, or of the
+        same seed.
     """
     found = {}
     for folder in dict.fromkeys(Path(folder).resolve() for folder in folders):
         for file in sorted(folder.glob("*/*/run.json")):
             run = FinishedRun(file.parent)
             if run.dataset != "synthetic" and run.is_finished(STAGES[-1]):
-                found[run.folder] = _entry(run)
+                try:
+                    found[run.folder] = _entry(run)
+                except (LookupError, TypeError, AttributeError) as error:  # a part is missing, or of another kind
+                    raise RunError(f"{run.folder} is damaged, or of another version: run it again ({type(error).__name__}: {error})") from None
     _refuse_mixtures(found)
     entries = sorted(found.values(), key=lambda run: (run["dataset"], run["category"], DETECTORS.index(run["detector"]), run["seed"]))
     return {"date": f"{datetime.now(timezone.utc):%Y-%m-%d}", "texad": __version__, "runs": entries}
@@ -171,6 +176,8 @@ def _entry(run: FinishedRun) -> dict:
     usual = {name: value for stage in STAGES for name, value in defaults(stage).items() if name not in COMMON}
     parameters = {name: used[name] for name, value in usual.items() if used.get(name, value) != value}
     detector, seed = used.get("detector", DETECTORS[0]), stages[STAGES[2]]["parameters"]["seed"]
+    if detector not in DETECTORS or not isinstance(seed, int):
+        raise TypeError(f"the detector is {detector!r} and the seed {seed!r}")
     compared = run.folder / "comparison.csv"
     entry = {
         "dataset": run.dataset,
@@ -213,7 +220,7 @@ def _read_comparison(file: Path) -> list[dict]:
 
 def _refuse_mixtures(found: dict[Path, dict]) -> None:
     """A mean over seeds is one only if nothing but the seed differs."""
-    first = {}
+    first: dict[tuple, tuple[Path, object]] = {}
     for folder, run in found.items():
         category = (run["dataset"], run["category"])
         for key, name, same in (
@@ -229,7 +236,7 @@ def _refuse_mixtures(found: dict[Path, dict]) -> None:
             raise RunError(f"{folder} and {before} are of the same seed ({run['seed']}) and detector ({run['detector']}): leave out one")
 
 
-def _rounded(value):
+def _rounded(value: Any) -> Any:
     """Six digits are enough, and keep the file small."""
     if isinstance(value, float):
         return float(f"{value:.6g}")

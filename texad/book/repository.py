@@ -68,7 +68,8 @@ def _add_links(app: Sphinx, page: str, template: str, context: dict, doctree: ob
     if app.builder.name != "html" or page not in app.env.found_docs:
         return
     source = source_of(page, str(app.env.doc2path(page, base=False)))
-    found = links(*app.config.texad_repository, source) if source else []
+    url, branch = app.config.texad_repository
+    found = links(url, branch, source) if source else []
     if found:
         items = "".join(f'<a href="{html.escape(address)}">{text}</a>' for text, address in found)
         nav = f'<nav class="texad-links" aria-label="Source of this page">{items}</nav>'

@@ -168,24 +168,24 @@ def measure(runs: list[FinishedRun]) -> Costs | None:
     Parameters
     ----------
     runs : list of FinishedRun
-        Those that no batch has executed, or an older one, do not say on how many cores; they are left out.
+        Those that no batch has executed, or an older one, do not say on how many cores or of how many images; they are left out.
 
     Returns
     -------
     Costs or None
         None if no run is left.
     """
-    entries = {run.folder: [run.read().get("stages", {}).get(stage, {}) for stage in STAGES] for run in runs}
-    runs = [run for run in runs if all(entry.keys() >= {"notebook_seconds", "threads", "cores"} for entry in entries[run.folder])]
-    if not runs:
+    records = [(run, run.read()) for run in runs]
+    records = [(run, record) for run, record in records if _is_measured(record)]
+    if not records:
         return None
-    by_run = [entries[run.folder] for run in runs]
+    by_run = [[record["stages"][stage] for stage in STAGES] for _, record in records]
     every = [entry for own in by_run for entry in own]
     peaks = [entry.get("peak_mb") for entry in every]
-    sizes = [_sizes(run) for run in runs]
+    sizes = [_sizes(run) for run, _ in records]
     return Costs(
-        n_measured=len(runs),
-        images=mean(sum(run.read()["data"][name] for name in ("n_train", "n_calibration", "n_test")) for run in runs),
+        n_measured=len(records),
+        images=mean(sum(record["data"].get(name, 0) for name in ("n_train", "n_calibration", "n_test")) for _, record in records),
         seconds={stage: mean(own[i]["seconds"] for own in by_run) for i, stage in enumerate(STAGES)},
         start_seconds=mean(sum(entry["notebook_seconds"] - entry["seconds"] for entry in own) for own in by_run),
         threads=max(entry["threads"] for entry in every),
@@ -251,6 +251,12 @@ def _estimate(costs: Costs) -> list[str]:
         markdown.table((f"Of {n:,} categories", "On disk"), disk),
         memory,
     ]
+
+
+def _is_measured(record: dict) -> bool:
+    """Does a run.json say how many images there were, and how long each stage took on how many cores?"""
+    entries = [record.get("stages", {}).get(stage, {}) for stage in STAGES]
+    return "data" in record and all(entry.get(name) for entry in entries for name in ("notebook_seconds", "threads", "cores"))
 
 
 def _sizes(run: FinishedRun) -> tuple[int, int]:

@@ -101,7 +101,9 @@ def write(made: dict[Path, str], *, force: bool = False) -> list[Path]:
 
 
 def _without_solutions(notebook: nbformat.NotebookNode, file: Path, out: Path) -> nbformat.NotebookNode:
-    titles, open_exercises, inside, cells = {}, {}, None, []
+    titles: dict[str, str] = {}
+    open_exercises: dict[str, str] = {}
+    inside, cells = None, []
     for i, cell in enumerate(notebook.cells, start=1):
         where = f"{file.name}, cell {i}"
         text = cell.source.strip() if cell.cell_type == "markdown" else ""

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from texad.synthetic.textures import UNITS, Surface, coordinates, noise, rotate, step, with_colour
+from texad.synthetic.textures import UNITS, Mesh, Surface, coordinates, noise, rotate, step, with_colour
 
 Random = np.random.Generator
 
@@ -49,7 +49,7 @@ def _blob(rng: Random, size: int, radius: float, *, rough: float = 0.25, stretch
     return radius * edge - np.hypot(u, v)
 
 
-def _curve(rng: Random, length: float, bend: float, heading: float | None = None, start=None) -> np.ndarray:
+def _curve(rng: Random, length: float, bend: float, heading: float | None = None, start: np.ndarray | None = None) -> np.ndarray:
     """Points (n, 2), x and y, half a unit apart, along a line that turns by about `bend` radians."""
     heading = rng.uniform(0, 2 * np.pi) if heading is None else heading
     count = max(int(2 * length), 4)
@@ -316,31 +316,32 @@ def combined(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 # Wires --------------------------------------------------------------------------------------------------------------
 
 
-def _at_wire(surface: Surface, rng: Random) -> tuple[np.ndarray, np.ndarray]:
-    """How far every pixel lies from a random place on a wire of the first set: across and along it, in spacings."""
+def _at_wire(surface: Surface, rng: Random) -> tuple[Mesh, np.ndarray, np.ndarray]:
+    """The wires, and how far every pixel lies from a random place on one of the first set: across and along it, in spacings."""
     mesh = surface.mesh
+    assert mesh is not None  # these are defects of a grid
     column, row = (_place(rng, 60) * surface.size / UNITS).astype(int)
-    return mesh.first - np.round(mesh.first[row, column]), mesh.second - mesh.second[row, column]
+    return mesh, mesh.first - np.round(mesh.first[row, column]), mesh.second - mesh.second[row, column]
 
 
 def bent(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """A wire is pushed aside and takes its neighbours with it: a wide opening beside a narrow one."""
-    across, along = _at_wire(surface, rng)
+    mesh, across, along = _at_wire(surface, rng)
     push = rng.choice([-1, 1]) * _grow(severity, 0.55, 1.3)
     bump = np.exp(-((across / 1.5) ** 2) - (along / _grow(severity, 1.3, 3.0)) ** 2)
-    return surface.mesh.draw(offset=push * bump, shine=_grow(severity, 0.15, 0.4) * step(bump, 0.3, 1.0))
+    return mesh.draw(offset=push * bump, shine=_grow(severity, 0.15, 0.4) * step(bump, 0.3, 1.0))
 
 
 def broken(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """A piece is missing from a wire, or from several side by side; the ends stand out of line."""
-    across, along = _at_wire(surface, rng)
+    mesh, across, along = _at_wire(surface, rng)
     count = 1 + int(severity * rng.uniform(1.5, 4.0))
     missing = np.abs(across - (count - 1) / 2) < count / 2
     from_end = np.abs(along + 0.25 * np.sin(2 * np.round(across))) - _grow(severity, 1.0, 3.0)
     askew = 0.2 * np.sign(along) * np.exp(-((from_end / 0.5) ** 2)) * missing
     torn = _grow(severity, 0.3, 0.8) * np.exp(-((from_end / 0.4) ** 2)) * missing
     present = ~(missing & (from_end < 0))
-    return surface.mesh.draw(offset=_grow(severity, 0.3, 1.0) * askew, present=present, shine=torn)
+    return mesh.draw(offset=_grow(severity, 0.3, 1.0) * askew, present=present, shine=torn)
 
 
 DEFECTS: dict[str, dict[str, Callable[[Surface, float, Random], np.ndarray]]] = {

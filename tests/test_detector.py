@@ -1,0 +1,98 @@
+"""The detector as an object, without the command line around it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_category
+
+from texad.detector import AnomalyDetector
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> list[Path]:
+    return sorted((write_category(tmp_path_factory.mktemp("data") / "steel", n_train=12) / "train" / "good").iterdir())
+
+
+@pytest.fixture(scope="module")
+def fitted(good) -> AnomalyDetector:
+    return AnomalyDetector(weights="random", image_size=64, false_alarms=0.2, progress=False).fit(good)
+
+
+@pytest.fixture
+def loaded(fitted, tmp_path) -> AnomalyDetector:
+    """A copy, to be changed."""
+    fitted.save(tmp_path / "copy.safetensors")
+    return AnomalyDetector.load(tmp_path / "copy.safetensors", progress=False)
+
+
+def test_fit_finds_the_scale_of_the_heatmaps(fitted):
+    kept_out, train = ([each.anomaly_map for each in fitted.stream(fitted.paths_[part])] for part in ("calibration", "train"))
+    low, high = fitted.origin_["heat"]
+    assert np.isclose(low, np.median(kept_out), rtol=1e-4) and np.isclose(high, max(np.max(kept_out), np.max(train)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 11, 12])
+def test_for_the_promise_at_most_half_of_the_images_are_kept_out(n):
+    assert len(AnomalyDetector(false_alarms=0.01)._kept_out(n)) == n // 2
+    assert len(AnomalyDetector(false_alarms=0.5, calibration_fraction=0.75)._kept_out(12)) == 9  # more only if it was asked for
+
+
+def test_images_too_small_for_the_extended_detector_are_refused_before_one_is_read():
+    with pytest.raises(ValueError, match="^image_size must be at least 64 for the extended detector, not 48$"):
+        AnomalyDetector("extended", image_size=48).fit(["absent.png", "missing.png"])
+
+
+def test_a_detector_s_file_may_be_read_by_whom_the_system_lets(fitted, tmp_path):
+    (tmp_path / "plain").touch()
+    fitted.save(tmp_path / "d.safetensors")
+    assert (tmp_path / "d.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("changes, problem", [
+    (None, "it does not say where it comes from"),
+    ({"weights": None}, "it does not say of which weights it is made"),
+    ({"weights": {"name": 1, "sha256": ""}}, "it does not say of which weights it is made"),
+    ({"n_train": "12"}, "it does not say how many images it has learnt from"),
+    ({"heat": [1]}, "the scale of its heatmaps is not two numbers"),
+    ({"heat": ["low", "high"]}, "the scale of its heatmaps is not two numbers"),
+])  # fmt: skip
+def test_a_file_with_a_damaged_origin_is_refused_in_one_line(loaded, tmp_path, changes, problem):
+    loaded.origin_ = changes and loaded.origin_ | changes
+    loaded.save(file := tmp_path / "damaged.safetensors")
+    with pytest.raises(ValueError) as refused:
+        AnomalyDetector.load(file)
+    assert str(refused.value) == f"{file} is no detector of texad ({problem}); make one with texad fit FOLDER --out {file}"
+
+
+def test_a_file_of_before_there_was_a_scale_is_read(loaded, tmp_path):
+    del loaded.origin_["heat"]
+    loaded.save(tmp_path / "old.safetensors")
+    assert AnomalyDetector.load(tmp_path / "old.safetensors").threshold_ == loaded.threshold_
+
+
+def test_scores_decisions_and_their_distance_from_the_threshold_agree(fitted, good):
+    scores = fitted.score_samples(good)
+    assert scores.dtype == np.float32 and scores.shape == (12,)
+    np.testing.assert_array_equal(fitted.decision_function(good), scores - np.float32(fitted.threshold_))
+    assert fitted.predict(good).tolist() == [int(score > fitted.threshold_) for score in scores]
+
+
+def test_an_image_that_cannot_be_read_has_no_score(fitted, good, tmp_path):
+    (tmp_path / "torn.png").write_bytes(good[0].read_bytes()[:50])
+    for judge in (fitted.score_samples, fitted.decision_function, fitted.predict):
+        with pytest.raises(ValueError, match="torn.png cannot be read"):
+            judge([good[0], tmp_path / "torn.png"])
+
+
+@pytest.mark.parametrize(
+    ("detector", "paths", "said"),
+    [
+        ("newest", ["a.png", "b.png"], "detector must be one of .*, not 'newest'"),
+        ("published", ["a.png"], "a detector needs at least 2 good images, .* and there are 1"),
+        ("published", [], "and there are 0"),
+    ],
+)
+def test_what_no_detector_can_be_made_of_is_refused_before_an_image_is_read(detector, paths, said):
+    with pytest.raises(ValueError, match=said):
+        AnomalyDetector(detector, weights="random").fit(paths)
