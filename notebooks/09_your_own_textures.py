@@ -258,7 +258,7 @@ def counted(part, of, what):
 
 n_good, n_bad = int((labels == 0).sum()), int((labels == 1).sum())
 false, missed = int(decided[labels == 0].sum()), int((1 - decided[labels == 1]).sum())
-Markdown(f"False alarms: **{counted(false, n_good, 'good images')}**. Missed: **{counted(missed, n_bad, 'defective images')}**. Promised was a rate of at most {false_alarms:.3g} for the first, and nothing for the second.")
+Markdown(f"False alarms: **{counted(false, n_good, 'good images')}**. Missed: **{counted(missed, n_bad, 'defective images')}**. " + (f"Promised was a rate of at most {false_alarms:.3g} for the first, and nothing for the second." if detector.rule_ == "conformal" else "Promised was nothing."))
 
 # %% [markdown]
 # *What to look for:* the defects left of the line. The promise says nothing of them. What a detector misses you learn only from defects, so keep each one that turns up, from the first
@@ -312,7 +312,8 @@ Markdown(text)
 
 # %%
 table = results.assign(split="test", label=labels)
-table["path"] = [f"test/{name}/{Path(p).name}" for name, p in zip(truth, table["path"], strict=True)]
+files = [Path(path).name for path in table["path"]]
+table["path"] = [f"test/{name}/{file}" for name, file in zip(truth, files, strict=True)]
 HTML(explorer.html(table, t, name="own"))
 
 # %% [markdown]
@@ -328,6 +329,10 @@ new = sorted(path for path in (root / "test" / "good").glob("*") if path.is_file
 new = new[:24] or good[:12]  # some data sets have no good test images
 
 
+def blurred(image):
+    return image.filter(ImageFilter.GaussianBlur(max(image.size) / 150))
+
+
 def nearer(image):
     w, h = image.size
     return image.crop((w // 8, h // 8, w - w // 8, h - h // 8)).resize((w, h))
@@ -337,7 +342,7 @@ changes = {
     "as they are": lambda image: image,
     "a little darker": lambda image: ImageEnhance.Brightness(image).enhance(0.9),
     "much darker": lambda image: ImageEnhance.Brightness(image).enhance(0.6),
-    "out of focus": lambda image: image.filter(ImageFilter.GaussianBlur(max(image.size) / 150)),
+    "out of focus": blurred,
     "nearer": nearer,
     "turned": lambda image: image.transpose(Image.Transpose.ROTATE_90),
 }
@@ -348,7 +353,8 @@ for number, change in enumerate(changes.values()):
 
 # %% mystnb={"figure": {"caption": "One good piece, six photographs."}, "image": {"alt": "Six photographs of one piece of the surface: as it is, a little darker, much darker, out of focus, from nearer, and turned by a quarter."}}
 taken = [work / f"change_{number}" / "000.png" for number in range(len(changes))]
-plotting.image_grid([np.asarray(read_image(p)) for p in taken], list(changes), columns=3)
+pictures = [np.asarray(read_image(path)) for path in taken]
+plotting.image_grid(pictures, list(changes), columns=3)
 
 # %%
 changed = {}

@@ -16,13 +16,6 @@ SHARED = Path(os.environ.get("TEXAD_SHARED", ROOT.parent / "shared"))
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Side by side (pytest-xdist), the tests of a file stay in one process, and so do all those that look at the small runs: these are made once."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("finished" if "finished" in item.fixturenames else item.path.stem))
-
-
 def needs_shared(relative: str) -> Path:
     """A file of the real material, or a skip that says what is missing."""
     path = SHARED / relative

@@ -22,7 +22,7 @@ TOOLS = ("jupyterlab", "jupyter_client", "papermill", "nbformat", "nbclient", "I
 
 
 def run(*command, **options) -> subprocess.CompletedProcess:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TEXAD"))} | {"PIP_NO_INDEX": "1"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TEXAD", "MPL"))} | {"PIP_NO_INDEX": "1"}
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, env=environment, **options)
 
 

@@ -295,7 +295,7 @@ def _about_threshold(detector: AnomalyDetector) -> list[str]:
 
 def _warn_of_random_weights(detector: AnomalyDetector) -> None:
     if detector.origin_["weights"]["name"] == "random":
-        _say("!" * 100, backbones.RANDOM_WARNING, "!" * 100, to=sys.stderr)
+        _say("!" * 80, backbones.RANDOM_WARNING, "!" * 80, to=sys.stderr)
 
 
 def _found(good: sources.GoodImages) -> list[str]:

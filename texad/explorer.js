@@ -249,19 +249,21 @@ function imageViewer(model, { images }) {
   const picker = html("div", { class: "picker" }, lower, html("label", {}, "image, by score ", choice), higher);
   // The class tells the theme of the book that a photograph needs no white frame in the dark.
   const [picture, caption] = [html("img", { class: "dark-light", width: 320, height: 160 }), html("p", {})];
+  const viewer = html("div", { "aria-live": "polite" }, caption);
   function update(threshold) {
     const index = model.get("selected");
     const { name, label, score } = images[index];
     const late = model.get("picture"); // the kernel's answer, perhaps still that of the image before
     const url = model.get("pictures")?.[index] ?? (late?.index === index ? late.url : "");
     choice.value = index;
-    picture.hidden = !url;
+    if (url && !picture.parentNode) viewer.prepend(picture);
+    if (!url) picture.remove(); // without an address it is a broken one
     if (url && picture.getAttribute("src") !== url) picture.src = url;
     picture.alt = `${name}: ${KINDS[label]}, score ${format(score)}, called ${KINDS[Number(score > threshold)]}`;
     const said = `${picture.alt}.${url ? " Left the image, right its heatmap; a line marks the border of a known defect." : ""}`;
     if (caption.textContent !== said) caption.textContent = said; // else a screen reader would say it again
   }
-  return { element: html("div", { class: "wide" }, picker, html("div", { "aria-live": "polite" }, picture, caption)), update };
+  return { element: html("div", { class: "wide" }, picker, viewer), update };
 }
 
 // -- the explorer ----------------------------------------------------------------------------------------------
