@@ -46,7 +46,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from PIL import Image, ImageEnhance, ImageFilter
 
-from texad import datasets, drift, explorer, plotting, quiz, scoring
+from texad import drift, explorer, heatmaps, plotting, quiz, scoring
 from texad.artifacts import Run
 from texad.detector import AnomalyDetector
 from texad.reading import read_image
@@ -55,7 +55,6 @@ run = Run(dataset, category, runs)
 costs = {"cost_of_false_alarm": cost_of_false_alarm, "cost_of_miss": cost_of_miss}
 options = {"false_alarms": false_alarms, "defective_share": defective_share}
 run.start("09_your_own_textures", weights=weights, seed=seed, **options, **costs)
-root = datasets.load_category(dataset, category).root
 image_size = run.parameter("image_size")
 if run.read()["weights"]["name"] == "random":
     weights = "random"  # as in the other chapters of this run
@@ -75,7 +74,7 @@ run
 # | surface | | lots, suppliers, shifts, the whole range that counts as good |
 # | file | size, format, no strong compression | |
 #
-# **How many?** A hundred good images are a sound start. Fewer than twenty are for trying. Take them on several days rather than in one hour: a hundred photographs of one piece
+# Two rules of thumb. **How many?** A hundred good images are a sound start. Fewer than twenty are for trying. Take them on several days rather than in one hour: a hundred photographs of one piece
 # are one piece. And look at every one, since a defect among them teaches the detector that this defect is {term}`normal`.
 #
 # **How large?** Each image becomes a square of `image_size` pixels. Let the smallest defect that matters cover at least a tenth of the width; if it does not, cut the
@@ -84,7 +83,9 @@ run
 # In this chapter the folder `train/good` of a texture plays your folder of good images. Here are some.
 
 # %% mystnb={"figure": {"caption": "A few images of the folder."}, "image": {"alt": "Four photographs of the surface without defects, which differ a little from each other."}}
-good = sorted(path for path in (root / "train" / "good").iterdir() if path.is_file())
+images = run.read_table("images.csv")  # what could be read, says chapter 1
+is_test = images["split"] == "test"
+good = run.data_paths(images[~is_test]["path"])
 shown = [np.asarray(read_image(path)) for path in good[:4]]
 plotting.image_grid(shown, [path.name for path in good[:4]])
 
@@ -103,12 +104,12 @@ work.mkdir()
 
 def texad(*arguments):
     command = [str(argument) for argument in arguments]
-    print("$ texad", shlex.join(command), "\n")
     python = [sys.executable, "-m", "texad"]
     environment = os.environ | {"COLUMNS": "88", "PYTHONIOENCODING": "utf-8"}
     how = {"cwd": work, "env": environment, "encoding": "utf-8"}
     done = subprocess.run([*python, *command], capture_output=True, **how)
-    print(done.stderr + done.stdout)
+    said = (done.stderr + done.stdout).rstrip()
+    print(f"$ texad {shlex.join(command)}\n\n{said}".rstrip())
     return done.returncode
 
 
@@ -121,7 +122,7 @@ def seen_from_there(path):
 # {term}`threshold` from those that it kept out.
 
 # %%
-folder = seen_from_there(root / "train" / "good")
+folder = seen_from_there(run.data_path("train/good"))
 choices = ["--weights", weights, "--image-size", image_size, "--seed", seed]
 promise = ["--false-alarms", false_alarms]
 _ = texad("fit", folder, "--out", "my.safetensors", *promise, *choices, "--quiet")
@@ -133,7 +134,7 @@ _ = texad("fit", folder, "--out", "my.safetensors", *promise, *choices, "--quiet
 # 2. the threshold, and what is promised of it. A promise is about *good* images; of defects none was seen, so none can be promised;
 # 3. what would break the promise.
 #
-# `my.safetensors` is the whole detector: backbone, autoencoder, threshold, and where they come from. Take it to another computer, and it judges there as here. Beside it lies
+# `my.safetensors` is the whole detector: backbone, autoencoder, threshold, and where they come from. Take it to another computer, and it judges there as here, but for the last digits. Beside it lies
 # `my.html`, the report: one page, to be opened in a browser.
 #
 # ## Reading the report
@@ -158,22 +159,20 @@ figure
 # - **Do the images kept out score higher than those fit to?** A little is usual (chapter 4). Much higher means that the folder is too small for all that varies in it.
 # - **Are there two heaps?** Then the folder holds two kinds of images: two products, two lights. Fit a detector for each.
 #
-# The images kept out with the highest scores, each beside its {term}`heatmap`:
+# The good images with the highest scores, and below each its {term}`heatmap`:
 
 # %%
-folder_scores = detector.score_samples(good)
-order = np.argsort(folder_scores)[::-1][:4]
-strange = list(detector.stream(good[i] for i in order))
+judged = sorted(detector.stream(good), key=lambda found: found.score)
+strange = judged[:-5:-1]  # the last four, the highest first
+heat = detector.origin_["heat"]  # one scale for all heatmaps of this detector
 
-
-# %% mystnb={"figure": {"caption": "The strangest good images, and where the detector's attention was. All maps have one scale."}, "image": {"alt": "Four anomaly maps of good images, with their names and scores; brighter places are less well rebuilt."}}
+# %% mystnb={"figure": {"caption": "The strangest good images with their scores, and where the detector's attention was."}, "image": {"alt": "Above, photographs of the surface with their names and scores; below, the same photographs covered by their heatmaps, which glow where the surface is least well rebuilt."}}
+pictures = [read_image(found.path) for found in strange]
 maps = [found.anomaly_map for found in strange]
+covered = [heatmaps.overlay(p, A, heat) for p, A in zip(pictures, maps, strict=True)]
 titles = [f"{Path(found.path).name}\n{found.score:.3g}" for found in strange]
-plotting.map_grid(maps, titles, columns=4, shared_scale=True)
-
-# %% mystnb={"figure": {"caption": "The same images."}, "image": {"alt": "Four photographs of the surface, those whose anomaly maps are above."}}
-pictures = [np.asarray(read_image(found.path)) for found in strange]
-plotting.image_grid(pictures, [Path(found.path).name for found in strange])
+both = [np.asarray(picture) for picture in [*pictures, *covered]]
+plotting.image_grid(both, titles + [""] * len(covered), columns=len(pictures))
 
 # %% [markdown]
 # *What to look for:* is the bright place something that you would show to a colleague? If it is a hair, a scratch or a finger, remove the image and fit again: one bad image among
@@ -221,7 +220,7 @@ Markdown(said + f" The smallest rate that they could promise is {detector.reacha
 # memory, so it can run for years. The folder `test` plays the line.
 
 # %%
-line = seen_from_there(root / "test")
+line = seen_from_there(run.data_path("test"))
 _ = texad("predict", "my.safetensors", line, "--out", "line", "--quiet")
 results = pd.read_csv(work / "line" / "predictions.csv").dropna(subset="score")
 results[["score", "p_value", "decision", "seconds"]].head()
@@ -325,7 +324,7 @@ HTML(explorer.html(table, t, name="own"))
 # the distance, the mount.
 
 # %%
-new = sorted(path for path in (root / "test" / "good").glob("*") if path.is_file())
+new = run.data_paths(images[is_test & (images["label"] == 0)]["path"])
 new = new[:24] or good[:12]  # some data sets have no good test images
 
 
@@ -379,7 +378,7 @@ Markdown(f"Part of good images above the threshold: {said}. " + (f"The lowest sc
 #
 # ## Has the line drifted?
 #
-# So look, once a day or once a shift: take twenty new images of good pieces, and let `check` compare their scores with those of the calibration.
+# Such a change is called {term}`drift`. So look, once a day or once a shift: take twenty new images of good pieces, and let `check` compare their scores with those of the calibration.
 
 # %%
 _ = texad("check", "my.safetensors", "change_0", "--quiet")
@@ -393,7 +392,7 @@ status = texad("check", "my.safetensors", "change_2", "--quiet")
 # %% [markdown]
 # Two tests stand behind it {cite:p}`hodges1958significance,vovk2012conditional`. The first asks whether the two groups of scores may come from one distribution: the largest distance between
 # their cumulative curves says it. The second counts how many new images lie above the threshold, and whether so many fit the promise. Together they suspect a line that has not
-# changed once in a hundred checks; `--level` sets that. The exit status is 1 when the line has drifted, so that a script can send a message.
+# changed in at most one of a hundred checks; `--level` sets that. The exit status is 1 when the line has drifted, so that a script can send a message.
 #
 # If the change is to stay (a new lamp, say), there are two ways. `calibrate` sets the threshold anew and leaves what was learnt as it is. It is quick, and needs as many images as a
 # promise needs. `fit` learns anew. Which? `check` says it: if a typical new image is as strange as the strangest were, calibrating would stop the alarms, and hide

@@ -163,6 +163,15 @@ def test_another_training_in_the_folder_is_not_overwritten(tmp_path, no_rehearsa
     assert (tmp_path / training.CHECKPOINT).read_bytes() == before
 
 
+@pytest.mark.parametrize(("arguments", "said"), [(["--surfaces", "2"], "at least 3 surfaces, not 2"), (["--sizes", "64"], "such as 64:0.5,96:1, not '64'")])
+def test_what_cannot_be_trained_is_one_line(tmp_path, capsys, arguments, said):
+    try:
+        assert main([str(tmp_path), *arguments]) == 2
+    except SystemExit as refused:  # by the parser
+        assert refused.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_the_learning_rate_rises_and_falls_and_sizes_grow():
     settings = Settings(steps=1000)
     rates = [settings.rate_at(step) for step in range(1000)]

@@ -16,15 +16,14 @@ def main(arguments: list[str] | None = None) -> int:
     top.add_argument("--until", type=int, default=None, metavar="N", help="stop after this step; the same command goes on")
     top.add_argument("--surfaces", type=int, default=usual.surfaces, metavar="N", help=f"new textures in a step (default: {usual.surfaces})")
     sizes = ",".join(f"{size}:{until:g}" for size, until in usual.sizes)
-    top.add_argument("--sizes", default=sizes, metavar="S:P,…", help=f"pixels, and up to which part of the training (default: {sizes})")
+    top.add_argument("--sizes", type=_sizes, default=usual.sizes, metavar="S:P,…", help=f"pixels, and up to which part of the training (default: {sizes})")
     top.add_argument("--learning-rate", type=float, default=usual.learning_rate, metavar="R", help=f"(default: {usual.learning_rate})")
     top.add_argument("--rehearse-every", type=int, default=usual.rehearse_every, metavar="N", help=f"steps (default: {usual.rehearse_every})")
     top.add_argument("--seed", type=int, default=usual.seed, metavar="S", help=f"(default: {usual.seed})")
     given = vars(top.parse_args(arguments))
     folder, until = given.pop("folder"), given.pop("until")
     try:
-        pairs = tuple((int(size), float(part)) for size, part in (pair.split(":") for pair in given.pop("sizes").split(",")))
-        train(folder, Settings(**given, sizes=pairs), until)
+        train(folder, Settings(**given), until)
     except (ValueError, OSError) as error:
         print(f"texad.pretrain: {error}", file=sys.stderr)
         return 2
@@ -32,6 +31,13 @@ def main(arguments: list[str] | None = None) -> int:
         print("texad.pretrain: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _sizes(text: str) -> tuple[tuple[int, float], ...]:
+    try:
+        return tuple((int(size), float(part)) for size, part in (pair.split(":") for pair in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"pairs of a size and a part with commas between, such as 64:0.5,96:1, not {text!r}") from None
 
 
 if __name__ == "__main__":

@@ -56,7 +56,14 @@ def lesson(n_surfaces: int, size: int, generator: torch.Generator, views: int = 
     Lesson
         With N = views · n_surfaces. A patch of a relative or of a stranger has the label of that surface, wherever else it occurs; any other defect
         has a label of its own.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three textures: a stranger would be the surface itself.
     """
+    if n_surfaces < 3:
+        raise ValueError(f"a lesson needs at least 3 surfaces, not {n_surfaces}")
     recipes = textures.draw_recipes(n_surfaces, generator)
     relatives = textures.vary(recipes, amount, generator)
     images = textures.draw(textures.cat([recipes] * views), size, generator)

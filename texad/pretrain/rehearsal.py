@@ -1,7 +1,7 @@
 """How good are features for finding defects? Asked without a photograph and without a label of one: of textures that were never trained on.
 
 Each texture gets good drawings to learn from, and good and spoilt ones to judge. A principal component analysis stands for the autoencoder, since
-it is fit in a moment and ranks much alike (chapter 6); the score is the published one, the mean of the ten largest errors. Weights are chosen by this number, never by
+it is fit in a moment, and is the best linear one (chapter 6); the score is the published one, the mean of the ten largest errors. Weights are chosen by this number, never by
 a real set.
 """
 

@@ -17,7 +17,7 @@ import torch
 
 PATTERNS = ("noise", "gratings", "cells", "leaves", "weave", "grains", "ridges")
 LAYERS = 3  # patterns in a recipe; some count little
-LEAVES = 48  # leaves in a drawing: enough to cover it
+LEAVES = 48  # in a drawing
 JOINTS = ("add", "multiply", "larger", "choose")
 
 

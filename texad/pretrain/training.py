@@ -6,7 +6,7 @@ P the other places of this label and A all other places,
     loss = − mean over p in P of log( exp(z·z_p / τ) / Σ_{a in A} exp(z·z_a / τ) ),
 
 where the z are of length 1 and τ is a temperature. They come from a small head that is thrown away afterwards (Chen et al., "SimCLR", ICML 2020).
-Weights are averaged over the last steps, which costs nothing and helps as much as a slower schedule (Izmailov et al., UAI 2018).
+Weights are averaged over the last steps (Izmailov et al., UAI 2018).
 """
 
 import copy
