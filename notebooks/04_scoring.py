@@ -296,7 +296,8 @@ scores.groupby(["split", "defect"], sort=False).agg(
 
 # %% [markdown]
 # *What to look for:* the mean scores of good images in `train`, `calibration` and `test`. The last two should be near each other, and the first a little smaller.
-#
+
+# %% [markdown] tags=["aside"]
 # ## When the promise breaks
 #
 # Suppose that somebody cleans the lamp, or buys a new one. Every photograph is a little brighter from now on. Nothing is wrong with the surfaces, but the new images
@@ -305,7 +306,7 @@ scores.groupby(["split", "defect"], sort=False).agg(
 # We can try it without a factory: multiply the pixels of good test images by a *gain*, cut off what gets brighter than white, and measure again. The backbone
 # that measured the features of this run is stored in its folder, so we use the very same instrument.
 
-# %%
+# %% tags=["aside"]
 backbone = features.load_backbone(run.folder / "backbone.safetensors")
 normalize = run.parameter("normalize")
 good = np.flatnonzero(test["label"] == 0)[:12]
@@ -316,19 +317,19 @@ def under_light(gain, some=paths):
     return (preprocessing.load_images(some, image_size) * gain).clamp(0, 1)
 
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The same good surface under the three lights.
 
-# %% mystnb={"figure": {"caption": "One surface in brighter and brighter light."}, "image": {"alt": "Three squares with the same piece of surface. From left to right it gets brighter, and nothing else changes."}}
+# %% mystnb={"figure": {"caption": "One surface in brighter and brighter light."}, "image": {"alt": "Three squares with the same piece of surface. From left to right it gets brighter, and nothing else changes."}} tags=["aside"]
 gains = (1.0, 1.5, 2.0)
 one = [(paths or run.data_paths(train["path"]))[0]]
 lights = [under_light(gain, one)[0].permute(1, 2, 0).numpy() for gain in gains]
 plotting.image_grid(lights, titles=[f"gain {gain:g}" for gain in gains])
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Which share of the good images is called anomalous under each light? The line is that of `conformal` where there is one, else that of `sigma`.
 
-# %%
+# %% tags=["aside"]
 line = t_alpha if t_alpha is not None else thresholds["sigma"]
 
 
@@ -345,10 +346,10 @@ def false_alarm_rate(gain):
 tried = gains if len(good) else ()  # a test without good images has no false alarms
 rates = [false_alarm_rate(gain) for gain in tried]
 
-# %% mystnb={"figure": {"caption": "False-alarm rate of the same good surfaces in brighter and brighter light."}, "image": {"alt": "Points joined by a line: the share of good images called anomalous against the gain of the light. A dotted line marks the promised rate alpha."}}
+# %% mystnb={"figure": {"caption": "False-alarm rate of the same good surfaces in brighter and brighter light."}, "image": {"alt": "Points joined by a line: the share of good images called anomalous against the gain of the light. A dotted line marks the promised rate alpha."}} tags=["aside"]
 plotting.false_alarm_rates(tried, rates, alpha)
 
-# %% tags=["remove-input"]
+# %% tags=["aside", "remove-input"]
 if rates:
     broken = [gain for gain, rate in zip(gains, rates, strict=True) if rate > alpha and gain > 1]
     sentence = (
@@ -364,7 +365,7 @@ else:
     sentence = "This test has no good image, so there is nothing to measure here."
 Markdown(sentence)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # *What to look for:* how suddenly it breaks. No formula notices that the light has changed. What helps is to look at the p-values of everyday production: of good
 # surfaces, they should be spread evenly between 0 and 1. When small ones pile up, find out why, and calibrate anew with images of today.
 #
@@ -386,7 +387,7 @@ Markdown(sentence)
 #
 # To make the next cell quick, the autoencoders are narrower than that of chapter 3, train for few epochs, and learn from every other place of the feature maps only.
 
-# %%
+# %% tags=["aside"]
 n_few, K = min(20, len(F_train)), min(5, len(F_train))
 few = np.sort(rng.choice(len(F_train), n_few, replace=False))
 F_few = np.array(F_train[few])
@@ -409,7 +410,7 @@ def fit_and_score(F_fit, *others):
     ]
 
 
-# %%
+# %% tags=["aside"]
 held_out_scores = np.empty(n_few)
 new_scores = np.empty((K, len(F_new)))  # a row for the autoencoder of each fold
 for fold in range(K):
@@ -420,11 +421,11 @@ for fold in range(K):
     )
 p_few = scoring.cross_conformal_p_values(held_out_scores, folds, new_scores)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # For comparison, the rule `sigma` with the same images: one autoencoder, fit to all of them, and the line drawn from their own scores. Good images are called
 # anomalous by mistake, defective ones rightly; all of them are new to both rules.
 
-# %%
+# %% tags=["aside"]
 seen, new = fit_and_score(F_few, F_few, F_new)
 called = {
     "sigma": scoring.predict(new, scoring.threshold(seen, n_sigma)),
@@ -441,7 +442,7 @@ counts = {
 }
 pd.DataFrame(counts).T
 
-# %% tags=["remove-input"]
+# %% tags=["aside", "remove-input"]
 if n_few < scoring.images_needed(alpha):
     sentence = (
         f"This run has too few images to learn from ({n_few}). The smallest possible p-value is {1 / (n_few + 1):.3g}, above $\\alpha$ = {alpha:g}, so "
@@ -455,7 +456,7 @@ else:
     )
 Markdown(sentence)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # *What to look for:* the two columns together. A rule that calls nothing anomalous has no false alarms either. With so few images both counts depend much on which
 # images there happened to be; only many repetitions tell a rule that keeps its promise from one that was lucky.
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import nbformat
 import pandas as pd
 import pytest
 from conftest import LEAD, run_arguments, texad, write_category
@@ -87,14 +88,28 @@ def test_a_second_run_does_nothing(finished, surfaces):
     assert snapshot(out) == before
 
 
+def test_only_the_category_that_the_chapters_show_runs_solutions_and_asides(finished, surfaces):
+    out, _ = finished
+    for stage in STAGES:
+        tags = {name: tags_of(out / "surfaces" / name / "notebooks" / f"{stage}.ipynb") for name in (LEAD, "steel")}
+        assert "solution" in tags[LEAD] and not jobs.ASIDES & tags["steel"]
+    assert "aside" in tags_of(out / "surfaces" / LEAD / "notebooks" / f"{STAGES[3]}.ipynb")
+    assert current(Run(surfaces, "steel", out), surfaces, STAGES) == [False] * 5, "to be shown, they must be made again"
+    assert current(Run(surfaces, "steel", out), surfaces, STAGES, in_full=False) == current(Run(surfaces, LEAD, out), surfaces, STAGES, in_full=False) == [True] * 5
+
+
+def tags_of(notebook) -> set[str]:
+    return {tag for cell in nbformat.read(notebook, as_version=4).cells for tag in cell.metadata.get("tags", [])}
+
+
 GIVEN = {"weights": "random", "seed": 0, "image_size": 64, "epochs": 2, "hidden": 32, "bottleneck": 8}  # as in QUICK
 
 
-def current(run: Run, surfaces, stages) -> list[bool]:
+def current(run: Run, surfaces, stages, in_full: bool = True) -> list[bool]:
     data = datasets.load_category(surfaces, run.category)
     fingerprint = datasets.fingerprint(data)
     return [
-        jobs.is_current(run, stage, {name: GIVEN[name] for name in GIVEN if name in parameters.defaults(stage)}, data, fingerprint)
+        jobs.is_current(run, stage, {name: GIVEN[name] for name in GIVEN if name in parameters.defaults(stage)}, data, fingerprint, in_full)
         for stage in stages
     ]
 
@@ -295,6 +310,6 @@ def test_a_stage_run_by_hand_is_run_again_by_the_batch(finished, surfaces):
         stages = run.read()["stages"]
         stages[STAGES[3]].pop("code")  # what a notebook leaves that no batch has executed
         run.write(stages=stages)
-        assert current(run, surfaces, STAGES) == [True, True, True, False, True]
+        assert current(run, surfaces, STAGES, in_full=False) == [True, True, True, False, True]
     finally:
         (run.folder / "run.json").write_bytes(saved)

@@ -260,8 +260,8 @@ def test_a_job_that_the_cluster_gave_up_is_a_row_that_says_so():
 
 def test_many_jobs_share_one_bar():
     job = jobs.Job("d", "c", "random", "r", 0, {}, 1, "label")
-    (bar,) = pools._bars([job] * (pools.MOST_BARS + 1), 5, live=False, progress=False)
-    assert len(pools._bars([job] * 3, 5, live=False, progress=False)) == 3
+    (bar,) = pools._bars([job] * (pools.MOST_BARS + 1), live=False, progress=False)
+    assert len(pools._bars([job] * 3, live=False, progress=False)) == 3
     events, done = pools.queue.SimpleQueue(), [0] * (pools.MOST_BARS + 1)
     events.put((7, "a", 5)), events.put((40, "a", 3))
     pools._drain(events, {i: i for i in range(len(done))}, [bar], done, live=False)
@@ -270,7 +270,7 @@ def test_many_jobs_share_one_bar():
 
 def test_the_last_words_of_earlier_jobs_move_no_bar():
     """The studies start when the categories are done, and what was told of these may still be on its way."""
-    (bar,) = pools._bars([jobs.Job("d", "c", "random", "r", 0, {}, 1, "label")], 5, live=False, progress=False)
+    (bar,) = pools._bars([jobs.Job("d", "c", "random", "r", 0, {}, 1, "label")], live=False, progress=False)
     events, done = pools.queue.SimpleQueue(), [0]
     events.put((1, "a", 5)), events.put((2, "b", 3))
     pools._drain(events, {2: 0}, [bar], done, live=False)

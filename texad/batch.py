@@ -1,6 +1,6 @@
 """Run the notebooks for many categories: here or on a cluster, once or for each setting of a sweep.
 
-The five stages run for each category (see `texad.jobs`). The studies, which compare and explain, run for one, when the stages are done.
+The five stages run for each category (see `texad.jobs`), with solutions and asides for the one that the chapters of the book show. The studies, which compare and explain, run for one, when the stages are done.
 """
 
 import sys
@@ -138,8 +138,9 @@ def run_settings(
 
     def job(setting: Setting, name: str, at_a_time: int, stages: tuple[str, ...] = STAGES) -> Job:
         threads = max(1, cores() // at_a_time) if scheduler is None else None
-        label = (f"{setting.folder}/{name}" if setting.folder else name) + (", studies" if stages == STUDIES else "")
-        return Job(dataset, name, resolved, str(out / setting.folder), setting.seed, setting.parameters, threads, label, stages)
+        label = (f"{setting.folder}/{name}" if setting.folder else name) + ("" if stages == STAGES else ", studies")
+        in_full = name == lead(names) or stages != STAGES
+        return Job(dataset, name, resolved, str(out / setting.folder), setting.seed, setting.parameters, threads, label, stages, in_full)
 
     with _pool(scheduler, jobs) as pool:
         _say_if_random(resolved)
@@ -149,7 +150,8 @@ def run_settings(
         results: list[tuple[Setting, list[dict], list[dict]]] = [(setting, rows[i * len(names) : (i + 1) * len(names)], []) for i, setting in enumerate(settings)]
         if studies:
             done = [(result, lead(good)) for result in results if (good := [row["category"] for row in result[1] if not row["error"]])]
-            todo = [job(setting, name, max(1, min(jobs, len(done))), STUDIES) for (setting, *_), name in done]
+            in_full = STAGES + STUDIES  # nothing is left to do for the stages, unless the lead failed and the chapters show another category
+            todo = [job(setting, name, max(1, min(jobs, len(done))), in_full) for (setting, *_), name in done]
             for (result, _), row in zip(done, pools.run_all(todo, pool, progress), strict=True):
                 result[2].extend([row] if row["error"] else [])
     for setting, own, _ in results:

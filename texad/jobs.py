@@ -32,6 +32,7 @@ from texad.records import DamagedError, read_json
 
 MEASURES = ("image_auroc", "precision", "recall", "f1")
 COLUMNS = ("category", "images", *MEASURES, "seconds", "error")
+ASIDES = {"aside", "solution"}  # tags of cells that teach, and leave nothing for a result
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 STARTERS = (  # no notebook imports them
     "__main__.py", "annotations.py", "batch.py", "book", "cluster.py", "commands.py", "drawings.py", "drift.py", "export.py", "importing.py", "jobs.py",
@@ -59,6 +60,9 @@ class Job:
     label : str
         Its name on the progress bar.
     stages : tuple of str
+    in_full : bool, default True
+        Execute solutions and asides too, as for the category that the book's chapters show; the notebooks of the others only need to come to their
+        results.
     """
 
     dataset: str
@@ -70,6 +74,7 @@ class Job:
     threads: int | None
     label: str
     stages: tuple[str, ...] = STAGES
+    in_full: bool = True
 
 
 def run_category(job: Job, report: Callable[[str, int], None], on_kernel: Callable[[AsyncKernelManager], None] = lambda kernel: None) -> dict:
@@ -100,11 +105,12 @@ def run_category(job: Job, report: Callable[[str, int], None], on_kernel: Callab
 
         with alone(run.folder, waits):
             _set_aside_if_damaged(run)
+            shown = job.in_full and set(STUDIES) <= set(job.stages)  # in the book; else, what is there is not made again for an aside
             for stage in job.stages:
                 given = {name: value for name, value in (asdict(job) | job.parameters).items() if name in defaults(stage)}
-                if not is_current(run, stage, given, data, fingerprint):
-                    _execute(run, stage, given, partial(_tell, report, stage, done), on_kernel)
-                done += n_cells(stage)
+                if not is_current(run, stage, given, data, fingerprint, shown):
+                    _execute(run, stage, given, job.in_full, partial(_tell, report, stage, done), on_kernel)
+                done += n_cells(stage, job.in_full)
                 report(stage, done)
             metrics, stages = read_json(run.folder / "metrics.json"), run.read()["stages"]
     except Exception as error:  # whatever went wrong here, the other categories go on
@@ -141,7 +147,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def is_current(run: Run, stage: str, given: dict[str, object], data: datasets.Category, fingerprint: str) -> bool:
+def is_current(run: Run, stage: str, given: dict[str, object], data: datasets.Category, fingerprint: str, in_full: bool = True) -> bool:
     """Would running this stage again give what is there already, and is that whole? Every file is read for it: about a second for each gigabyte.
 
     Parameters
@@ -153,10 +159,12 @@ def is_current(run: Run, stage: str, given: dict[str, object], data: datasets.Ca
     data : Category
     fingerprint : str
         Of the data as they are now.
+    in_full : bool, default True
+        Whether solutions and asides are asked for; what has them is current for those who do not ask, too.
     """
     record = run.read()
     entry = record.get("stages", {}).get(stage)
-    if entry is None or entry.get("code") != code_fingerprint(stage):
+    if entry is None or entry.get("code") != code_fingerprint(stage) or in_full > entry.get("in_full", True):
         return False
     if stage in STUDIES and entry.get("runs") != _runs_fingerprint(run):
         return False
@@ -194,9 +202,14 @@ def _runs_fingerprint(run: Run) -> str:
     return digest.hexdigest()
 
 
-def n_cells(stage: str) -> int:
-    """Cells of a stage's notebook, the one with papermill's parameters included."""
-    return len(_notebook(stage).cells) + 1
+def n_cells(stage: str, in_full: bool = True) -> int:
+    """Cells of a stage's notebook that are executed, the one with papermill's parameters included."""
+    return len(_kept(_notebook(stage).cells, in_full)) + 1
+
+
+def _kept(cells: list[nbformat.NotebookNode], in_full: bool) -> list[nbformat.NotebookNode]:
+    """All cells, or only those that lead to a result."""
+    return [cell for cell in cells if in_full or not ASIDES & set(cell.metadata.get("tags", []))]
 
 
 def _executed(stage: str) -> str:
@@ -207,7 +220,7 @@ def _notebook(stage: str) -> nbformat.NotebookNode:
     return nbformat.read(notebooks_folder() / f"{stage}.ipynb", as_version=4)
 
 
-def _execute(run: Run, stage: str, given: dict[str, object], on_cells: Callable[[int], None], on_kernel: Callable) -> None:
+def _execute(run: Run, stage: str, given: dict[str, object], in_full: bool, on_cells: Callable[[int], None], on_kernel: Callable) -> None:
     target = run.folder / _executed(stage)
     failed = target.with_name(f"{stage}.failed.ipynb")
     code, started = code_fingerprint(stage), time.perf_counter()
@@ -220,6 +233,7 @@ def _execute(run: Run, stage: str, given: dict[str, object], on_cells: Callable[
                 engine_name="texad",
                 progress_bar=False,
                 folder=run.folder,
+                in_full=in_full,
                 on_cells=on_cells,
                 on_kernel=on_kernel,
             )
@@ -230,7 +244,7 @@ def _execute(run: Run, stage: str, given: dict[str, object], on_cells: Callable[
     stages = run.read()["stages"]
     threads = int(os.environ.get(THREADS[0]) or cores())
     cost = {"notebook_seconds": round(time.perf_counter() - started, 2), "threads": threads, "cores": cores()}  # with the kernel's start
-    entry = stages[stage] | {"code": code} | cost | ({"runs": _runs_fingerprint(run)} if stage in STUDIES else {})
+    entry = stages[stage] | {"code": code, "in_full": in_full} | cost | ({"runs": _runs_fingerprint(run)} if stage in STUDIES else {})
     entry["files"] |= digests(run.folder, [_executed(stage)])
     run.write(stages=stages | {stage: entry})
 
@@ -254,8 +268,9 @@ class _Engine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: Any, kernel_name: str, *, folder: Path, on_cells: Callable[[int], None], on_kernel: Callable, **kwargs: Any
+        cls, nb_man: Any, kernel_name: str, *, folder: Path, in_full: bool, on_cells: Callable[[int], None], on_kernel: Callable, **kwargs: Any
     ) -> Any:
+        nb_man.nb.cells = _kept(nb_man.nb.cells, in_full)
         start, complete, finished, where = nb_man.cell_start, nb_man.cell_complete, 0, "before its first cell"
 
         def cell_start(cell: Any, cell_index: Any = None, **options: Any) -> None:

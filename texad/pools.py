@@ -80,9 +80,8 @@ def run_all(todo: list[Job], pool: Pool, progress: bool) -> list[dict]:
     """
     if not todo:
         return []
-    total = sum(jobs.n_cells(stage) for stage in todo[0].stages)
     live = sys.stderr.isatty()
-    bars, done = _bars(todo, total, live, progress), [0] * len(todo)
+    bars, done = _bars(todo, live, progress), [0] * len(todo)
     try:
         numbers = [next(_numbers) for _ in todo]
         positions = {number: i for i, number in enumerate(numbers)}
@@ -174,14 +173,20 @@ def _work(number: int, job: Job) -> dict:
 # -- what is seen of them --------------------------------------------------------------------------
 
 
-def _bars(todo: list[Job], total: int, live: bool, progress: bool) -> list[tqdm]:
+def _bars(todo: list[Job], live: bool, progress: bool) -> list[tqdm]:
     """A bar for each job, or one for all if they are many."""
     options: dict[str, Any] = {"unit": "cell", "mininterval": 0.1 if live else 20, "disable": not progress}  # in a log, a line now and then
+    kinds = {(job.stages, job.in_full) for job in todo}  # few, and notebooks must be read for each
+    cells = {(stages, in_full): sum(jobs.n_cells(stage, in_full) for stage in stages) for stages, in_full in kinds}
+    totals = [cells[job.stages, job.in_full] for job in todo]
     if len(todo) > MOST_BARS:
-        return [tqdm(total=total * len(todo), desc=f"{len(todo)} categories", **options)]
+        return [tqdm(total=sum(totals), desc=f"{len(todo)} categories", **options)]
     labels = [printable(job.label) for job in todo]
     width = max(map(len, labels))
-    return [tqdm(total=total, desc=label.ljust(width), position=i if live else 0, **options) for i, label in enumerate(labels)]
+    return [
+        tqdm(total=total, desc=label.ljust(width), position=i if live else 0, **options)
+        for i, (label, total) in enumerate(zip(labels, totals, strict=True))
+    ]
 
 
 def _drain(events: Events, positions: dict[int, int], bars: list[tqdm], done: list[int], live: bool) -> None:
