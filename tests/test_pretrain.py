@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from texad.pretrain import lessons, rehearsal, textures, training
+from texad.pretrain import curves, lessons, rehearsal, textures, training
 from texad.pretrain.__main__ import main
 from texad.pretrain.training import Settings, contrast
 
@@ -21,7 +21,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture
 def no_rehearsal(monkeypatch):
-    monkeypatch.setattr(training, "rehearse", lambda trunk: {"all": 0.5})
+    monkeypatch.setattr(training, "rehearse", lambda trunk: dict.fromkeys(("all", *lessons.DEFECTS), 0.5))
 
 
 # -- textures --------------------------------------------------------------------------------------
@@ -142,6 +142,7 @@ def test_the_same_seed_gives_the_same_curve_and_an_interruption_changes_nothing(
         first, second = (load_file(tmp_path / folder / name) for folder in ("whole", "parts"))
         assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
     assert not all(torch.equal(a, b) for a, b in zip(*(load_file(tmp_path / "whole" / name).values() for name in names), strict=True))
+    assert "rehearsal" in (tmp_path / "parts" / curves.PICTURE).read_text()
     log = pd.read_csv(tmp_path / "parts" / training.LOG)
     assert log["step"].tolist() == [1, 2, 3, 4] and log["all"].notna().tolist() == [False, True, False, True]
 

@@ -11,7 +11,8 @@ Texture anomaly detection with ResNet-50 features and an autoencoder.
 
 `texad run` executes chapters 1 to 5 of the book for each category of a data set, by papermill, and leaves
 DIR/<data set>/<category>/ with the executed notebooks, scores.csv, metrics.json and the five figures, and
-DIR/summary.csv and summary.json for all of them. With --studies, chapters 6 to 9 follow for one category.
+DIR/summary.csv and summary.json for all of them. With --studies, one category gets all that a book shows: the chapters'
+solutions and asides, and chapters 6 to 9.
 Several values with commas between, of the seed or a parameter, make a sweep: every combination is run, and OUT/sweep.csv compares them.
 `texad record` keeps the results of runs on real surfaces for the book.
 
@@ -63,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
         help="a parameter of the notebooks; may be repeated; VALUE,VALUE for a sweep",
     )
     run.add_argument("--scheduler", default=None, metavar="ADDRESS", help="of a Dask cluster that does the work (default: this machine does)")
-    run.add_argument("--studies", action="store_true", help="then run chapters 6 to 9 too, for one category: leather, else the first")
+    run.add_argument("--studies", action="store_true", help="run solutions and asides, and then chapters 6 to 9, for one category: leather, else the first")
     run.add_argument("--quiet", action="store_true", help="no progress bars")
     record = commands.add_parser(
         "record",

@@ -1,6 +1,7 @@
 """Run the notebooks for many categories: here or on a cluster, once or for each setting of a sweep.
 
-The five stages run for each category (see `texad.jobs`), with solutions and asides for the one that the chapters of the book show. The studies, which compare and explain, run for one, when the stages are done.
+The five stages run for each category (see `texad.jobs`), for the results alone. What explains and compares, the solutions and asides of the
+chapters and then the studies, runs for one category.
 """
 
 import sys
@@ -70,7 +71,8 @@ def run(
     parameters : dict of str to str, optional
         Further parameters of the notebooks, as typed on a command line.
     studies : bool, default False
-        Then execute the studies (chapters 6 to 9) too, for the category that `artifacts.lead` names.
+        Execute what a book shows beside the results, for the category that `artifacts.lead` names: solutions and asides of the chapters, and then
+        the studies (chapters 6 to 9).
     progress : bool, default True
         Show a progress bar for each category.
     scheduler : str, optional
@@ -139,7 +141,7 @@ def run_settings(
     def job(setting: Setting, name: str, at_a_time: int, stages: tuple[str, ...] = STAGES) -> Job:
         threads = max(1, cores() // at_a_time) if scheduler is None else None
         label = (f"{setting.folder}/{name}" if setting.folder else name) + ("" if stages == STAGES else ", studies")
-        in_full = name == lead(names) or stages != STAGES
+        in_full = studies and name == lead(names) or stages != STAGES
         return Job(dataset, name, resolved, str(out / setting.folder), setting.seed, setting.parameters, threads, label, stages, in_full)
 
     with _pool(scheduler, jobs) as pool:

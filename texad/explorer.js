@@ -186,7 +186,8 @@ function control(model, { images, threshold: ofRun }, axis) {
     model.send("threshold", axis.step(model.get("threshold"), by));
   });
   const keys = [0, 1].map((label) => svg("svg", { viewBox: "-7 -7 14 14", "aria-hidden": "true" }, mark(label, 0, 0)));
-  const hint = html("span", { class: "hint" }, "Drag the line; choose a mark to see its image.");
+  const seen = model.get("pictures") === null ? "score" : "image"; // a page may have none
+  const hint = html("span", { class: "hint" }, `Drag the line; choose a mark to see its ${seen}.`);
   const legend = html("p", {}, keys[0], " normal ", keys[1], " anomalous; hollow: decided wrongly. ", hint);
   const reset = button(`back to ${format(ofRun)}, the run’s own`, () => model.send("threshold", ofRun));
   const element = html("div", { class: "control" }, html("label", {}, "threshold ", range), legend, reset);

@@ -61,8 +61,7 @@ class Job:
         Its name on the progress bar.
     stages : tuple of str
     in_full : bool, default True
-        Execute solutions and asides too, as for the category that the book's chapters show; the notebooks of the others only need to come to their
-        results.
+        Execute solutions and asides too, as for the category that the book's chapters show; a batch only wants the results.
     """
 
     dataset: str
@@ -105,10 +104,9 @@ def run_category(job: Job, report: Callable[[str, int], None], on_kernel: Callab
 
         with alone(run.folder, waits):
             _set_aside_if_damaged(run)
-            shown = job.in_full and set(STUDIES) <= set(job.stages)  # in the book; else, what is there is not made again for an aside
             for stage in job.stages:
                 given = {name: value for name, value in (asdict(job) | job.parameters).items() if name in defaults(stage)}
-                if not is_current(run, stage, given, data, fingerprint, shown):
+                if not is_current(run, stage, given, data, fingerprint, job.in_full):
                     _execute(run, stage, given, job.in_full, partial(_tell, report, stage, done), on_kernel)
                 done += n_cells(stage, job.in_full)
                 report(stage, done)

@@ -11,7 +11,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     usual = Settings()
     top = argparse.ArgumentParser("python -m texad.pretrain", description=__doc__, allow_abbrev=False)
-    top.add_argument("folder", type=Path, metavar="FOLDER", help="for the checkpoint, the log and the weights; a training in it goes on")
+    top.add_argument("folder", type=Path, metavar="FOLDER", help="for the checkpoint, the log and its picture, and the weights; a training in it goes on")
     top.add_argument("--steps", type=int, default=usual.steps, metavar="N", help=f"of the whole training (default: {usual.steps})")
     top.add_argument("--until", type=int, default=None, metavar="N", help="stop after this step; the same command goes on")
     top.add_argument("--surfaces", type=int, default=usual.surfaces, metavar="N", help=f"new textures in a step (default: {usual.surfaces})")
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = vars(top.parse_args(arguments))
     folder, until = given.pop("folder"), given.pop("until")
     try:
-        train(folder, Settings(**given), until)
+        train(folder, Settings(**given), until, progress=True)
     except (ValueError, OSError) as error:
         print(f"texad.pretrain: {error}", file=sys.stderr)
         return 2

@@ -23,8 +23,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 from torchvision.models import resnet50
+from tqdm import tqdm
 
 from texad.files import replacing
+from texad.pretrain.curves import draw
 from texad.pretrain.lessons import Lesson, lesson
 from texad.pretrain.rehearsal import rehearse
 
@@ -116,16 +118,18 @@ def contrast(z: torch.Tensor, answers: Lesson, generator: torch.Generator, n_nor
     return per_place[same.any(1)].mean()
 
 
-def train(folder: Path, settings: Settings, until: int | None = None) -> pd.DataFrame:
+def train(folder: Path, settings: Settings, until: int | None = None, progress: bool = False) -> pd.DataFrame:
     """Train, or go on where a training was interrupted.
 
     Parameters
     ----------
     folder : Path
-        For the checkpoint, the log, and the weights of each rehearsal.
+        For the checkpoint, the log and its picture, and the weights of each rehearsal.
     settings : Settings
     until : int, optional
         Stop after this step, to go on another time.
+    progress : bool, default False
+        Show a bar.
 
     Returns
     -------
@@ -146,7 +150,8 @@ def train(folder: Path, settings: Settings, until: int | None = None) -> pd.Data
     optimizer = torch.optim.AdamW(pupil.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     first, log = _resume(folder, settings, pupil, average, optimizer)
     began = time.perf_counter()
-    for step in range(first, min(settings.steps, until or settings.steps)):
+    last = min(settings.steps, until or settings.steps)
+    for step in (bar := tqdm(range(first, last), desc="training", unit="step", initial=first, total=last, disable=not progress)):
         generator = torch.Generator(device).manual_seed(settings.seed * 1_000_003 + step)
         with torch.no_grad():
             asked = lesson(settings.surfaces, settings.size_at(step), generator)
@@ -160,12 +165,14 @@ def train(folder: Path, settings: Settings, until: int | None = None) -> pd.Data
         optimizer.step()
         _average(average, pupil.trunk, min(0.998, (step + 1) / (step + 10)))
         log.append({"step": step + 1, "loss": loss.item(), "seconds": round((time.perf_counter() - began) / (step - first + 1), 3)})
-        if (step + 1) % settings.rehearse_every == 0 or step + 1 in (settings.steps, until):
+        bar.set_postfix_str(f"loss {log[-1]['loss']:.3f}", refresh=False)
+        if (step + 1) % settings.rehearse_every == 0 or step + 1 == last:
             log[-1] |= rehearse(average)
             _keep(folder, settings, step + 1, pupil, average, optimizer, log)
             said = ", ".join(f"{name} {value:.3f}" for name, value in list(log[-1].items())[3:])
             mean = sum(row["loss"] for row in log[-100:]) / len(log[-100:])
-            print(f"step {step + 1}: loss {mean:.3f}, {log[-1]['seconds']:.2f} s a step; rehearsal: {said}", flush=True)
+            bar.write(f"step {step + 1}: loss {mean:.3f}, {log[-1]['seconds']:.2f} s a step; rehearsal: {said}")
+            draw(folder, pd.DataFrame(log))
     return pd.DataFrame(log)
 
 
