@@ -93,6 +93,8 @@ def test_only_the_category_that_the_chapters_show_runs_solutions_and_asides(fini
     for stage in STAGES:
         tags = {name: tags_of(out / "surfaces" / name / "notebooks" / f"{stage}.ipynb") for name in (LEAD, "steel")}
         assert "solution" in tags[LEAD] and not jobs.ASIDES & tags["steel"]
+        first = {name: nbformat.read(out / "surfaces" / name / "notebooks" / f"{stage}.ipynb", as_version=4).cells[0].source for name in tags}
+        assert jobs.LEFT_OUT in first["steel"] and jobs.LEFT_OUT not in first[LEAD]
     assert "aside" in tags_of(out / "surfaces" / LEAD / "notebooks" / f"{STAGES[3]}.ipynb")
     assert current(Run(surfaces, "steel", out), surfaces, STAGES) == [False] * 5, "to be shown, they must be made again"
     assert current(Run(surfaces, "steel", out), surfaces, STAGES, in_full=False) == current(Run(surfaces, LEAD, out), surfaces, STAGES, in_full=False) == [True] * 5

@@ -605,6 +605,17 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, error):
     assert len(copied) == 3 and not list((tmp_path / "data").iterdir())
 
 
+def test_what_a_killed_import_left_long_ago_is_removed(tmp_path):
+    surfaces(tmp_path / "raw" / "good", 3)
+    surfaces(tmp_path / "raw" / "bad", 1)
+    old, young = tmp_path / "data" / ".importing-old", tmp_path / "data" / ".importing-young"
+    for left in (old, young):
+        (left / "steel" / "train").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    import_category(tmp_path / "raw", tmp_path / "data" / "steel")
+    assert not old.exists() and young.exists()
+
+
 def test_links_lead_to_the_images(tmp_path):
     surfaces(tmp_path / "raw" / "good", 3)
     surfaces(tmp_path / "raw" / "bad", 1)

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from texad.reading import FORMATS, DataError, ImageError, check_image, printable
 KINDS = ("folders", "csv", "coco", "yolo")
 ORIENTATION = 0x0112  # the EXIF tag
 COMBINED = "combined"  # as MVTec AD calls it
+HIDDEN = ".importing-"  # begins the name of a folder that is being filled
+DAY_S = 86_400.0
 MOST_NOTES = 5  # of one sort
 SIDEWAYS = (5, 6, 7, 8)  # its values where width and height change places
 
@@ -320,7 +323,10 @@ def _split(good: list[_Entry], fraction: float, seed: int, labels: Labels) -> tu
 def _whole(target: Path) -> Iterator[Path]:
     """A hidden folder to write to, which becomes `target` when the block ends, and vanishes if the block fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".importing-", dir=target.parent))
+    for left in target.parent.glob(f"{HIDDEN}*"):  # by an import that was killed; a younger one may be at work
+        if left.lstat().st_mtime < time.time() - DAY_S:
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=HIDDEN, dir=target.parent))
     try:
         folder = temporary / target.name  # not the temporary one itself: that is for its owner only
         folder.mkdir()

@@ -33,6 +33,7 @@ from texad.records import DamagedError, read_json
 MEASURES = ("image_auroc", "precision", "recall", "f1")
 COLUMNS = ("category", "images", *MEASURES, "seconds", "error")
 ASIDES = {"aside", "solution"}  # tags of cells that teach, and leave nothing for a result
+LEFT_OUT = "*This copy was made for its results: solutions and asides are left out. `texad run --studies` has them, for one category.*"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 STARTERS = (  # no notebook imports them
     "__main__.py", "annotations.py", "batch.py", "book", "cluster.py", "commands.py", "drawings.py", "drift.py", "export.py", "importing.py", "jobs.py",
@@ -268,7 +269,10 @@ class _Engine(NBClientEngine):
     def execute_managed_notebook(
         cls, nb_man: Any, kernel_name: str, *, folder: Path, in_full: bool, on_cells: Callable[[int], None], on_kernel: Callable, **kwargs: Any
     ) -> Any:
-        nb_man.nb.cells = _kept(nb_man.nb.cells, in_full)
+        title, *others = _kept(nb_man.nb.cells, in_full)
+        if not in_full:
+            title.source += f"\n\n{LEFT_OUT}"
+        nb_man.nb.cells = [title, *others]
         start, complete, finished, where = nb_man.cell_start, nb_man.cell_complete, 0, "before its first cell"
 
         def cell_start(cell: Any, cell_index: Any = None, **options: Any) -> None:

@@ -15,6 +15,7 @@ from texad.pretrain import textures
 
 DEFECTS = ("relative", "stranger", "stain", "blur", "bend", "scratch")
 CLEAN = 0.15  # part of the drawings that stay as they are
+GREY = 0.3  # part of the pictures without any colour
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def lesson(n_surfaces: int, size: int, generator: torch.Generator, views: int = 
     clean = torch.rand(n, generator=generator, device=device) < CLEAN
     masks = masks * ~clean[:, None, None]
     images = torch.where(clean[:, None, None, None], images, spoilt)
-    return Lesson(_exposed(images, generator), masks, surface, intruder)
+    return Lesson(photographed(images, generator), masks, surface, intruder)
 
 
 def draw_masks(n: int, size: int, generator: torch.Generator) -> torch.Tensor:
@@ -141,9 +142,32 @@ def spoil(
     return (images + masks[:, None] * (inside - images)).clamp(0, 1)
 
 
-def _exposed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each photograph with an exposure and a white balance that are a little its own."""
+def photographed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Each picture with a camera and a light of its own: less colour or none, other colours, another brightness and contrast.
+
+    Colours alone would tell most surfaces of a lesson apart, and nothing else would be learnt (Chen et al., "SimCLR", ICML 2020, section 3.2). What is
+    in a mask is changed like all around it, so that it stays as different as it was.
+
+    Parameters
+    ----------
+    images : Tensor, shape (N, 3, S, S)
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor, shape (N, 3, S, S)
+        In [0, 1].
+    """
     n, device = len(images), images.device
-    exposure = 0.9 + 0.2 * torch.rand(n, 1, 1, 1, generator=generator, device=device)
-    balance = 0.97 + 0.06 * torch.rand(n, 3, 1, 1, generator=generator, device=device)
-    return (images * exposure * balance).clamp(0, 1)
+
+    def uniform(low: float, high: float, channels: int = 1) -> torch.Tensor:
+        return low + (high - low) * torch.rand(n, channels, 1, 1, generator=generator, device=device)
+
+    order = torch.rand(n, 3, generator=generator, device=device).argsort(1)
+    images = images.gather(1, order[:, :, None, None].expand_as(images))
+    grey = (images * torch.softmax(uniform(0, 1, channels=3), 1)).sum(1, keepdim=True)
+    images = images.lerp(grey.expand_as(images), torch.where(uniform(0, 1) < GREY, 1.0, uniform(0, 1)))
+    mean, contrast = images.mean((1, 2, 3), keepdim=True), images.std((1, 2, 3), keepdim=True).clamp_min(1e-3)
+    wanted = torch.exp(uniform(math.log(0.03), math.log(0.25)))  # as a factor, no more than 4: noise is no surface
+    images = uniform(0.2, 0.8) + (images - mean) * (wanted / contrast).clamp(0.1, 4) * uniform(0.9, 1.1, channels=3)
+    return images.clamp(0, 1)
