@@ -437,9 +437,9 @@ Markdown(said)
 
 # %%
 def trained_weights_at_hand():
-    cache = Path(torch.hub.get_dir(), "checkpoints", "resnet50-0676ba61.pth")
-    named = os.environ.get(backbone_weights.ENVIRONMENT_VARIABLE) or str(cache)
-    return named if Path(named).is_file() else None
+    named = os.environ.get(backbone_weights.ENVIRONMENT_VARIABLE)
+    file = Path(named or backbone_weights.imagenet_file())
+    return file if file.is_file() else None
 
 
 raw = random_backbone(own_normalize, calibrate=False)

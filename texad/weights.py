@@ -125,7 +125,7 @@ def resolve(weights: str | Path = "auto") -> str:
         weights = check(os.environ.get(ENVIRONMENT_VARIABLE) or "auto")
     if weights != "auto":
         return weights
-    if _imagenet_file().exists() or _answers(_imagenet().url):
+    if imagenet_file().exists() or _answers(_imagenet().url):
         return "imagenet"
     warnings.warn(RANDOM_WARNING, RandomWeightsWarning, stacklevel=2)
     return "random"
@@ -158,7 +158,7 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
 
 def _load_imagenet() -> Weights:
     """Not by torch.hub, which follows any redirection, trusts eight digits of a hash, and those only of what it has just downloaded."""
-    file, url = _imagenet_file(), _imagenet().url
+    file, url = imagenet_file(), _imagenet().url
     elsewhere = f"set {ENVIRONMENT_VARIABLE} to a file, or choose weights random"
     if not file.exists():
         try:
@@ -220,7 +220,8 @@ def _imagenet() -> "ResNet50_Weights":
     return _torchvision_models().ResNet50_Weights.IMAGENET1K_V1
 
 
-def _imagenet_file() -> Path:
+def imagenet_file() -> Path:
+    """Where the ImageNet weights are kept once they are downloaded: torchvision's own place, which other programs share."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(_imagenet().url).name
 
 
