@@ -7,6 +7,7 @@ Neither uses a graphics processor.
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -22,6 +23,10 @@ MAX_REPEATS = 3  # of texad; a peer runs once, since it takes many times as long
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": ""}
 
 
+class PeerError(RuntimeError):
+    """A peer ended without a result."""
+
+
 def run(options: Options) -> list[Row]:
     if not options.anomalib_python:
         return skipped("skipped: anomalib has an environment of its own; name its interpreter with --anomalib-python PATH")
@@ -34,8 +39,11 @@ def run(options: Options) -> list[Row]:
     rows = [Row("peers", "texad, whole category", median(seconds), "s", details=details)]
     for model, bar in BARS.items():
         budget = None if options.quick else bar * median(seconds)
-        taken, said = peer_seconds(options.anomalib_python, model, data.root, budget, epochs=1 if options.quick else 20)
-        rows.append(peer_row(model, median(seconds), taken, said))
+        try:
+            taken, said = peer_seconds(options.anomalib_python, model, data.root, budget, epochs=1 if options.quick else 20)
+            rows.append(peer_row(model, median(seconds), taken, said))
+        except PeerError as error:  # what the others took is worth keeping
+            rows.append(Row("peers", f"{TITLES[model]} / texad", None, at_least=bar, note=str(error)))
     return rows
 
 
@@ -90,8 +98,8 @@ def peer_seconds(python: str, model: str, root: Path, budget_s: float | None, ep
 
     Raises
     ------
-    RuntimeError
-        If it failed.
+    PeerError
+        If it failed; says after how many seconds, and why.
     """
     command = [python, str(Path(__file__).with_name("anomalib_peer.py")), model, str(root), "--epochs", str(epochs)]
     # as many threads as texad gives itself, whatever the shell says; a group of its own, so that its loaders end with it
@@ -105,7 +113,9 @@ def peer_seconds(python: str, model: str, root: Path, budget_s: float | None, ep
     finally:
         _end(process)
     if process.returncode:
-        raise RuntimeError(f"anomalib's {model} failed: {errors[-2000:]}")
+        lines = errors.strip().splitlines()
+        why = "it was killed, perhaps for lack of memory" if process.returncode == -signal.SIGKILL else lines[-1] if lines else f"status {process.returncode}"
+        raise PeerError(f"failed after {time.perf_counter() - started:.0f} s: {why}")
     return time.perf_counter() - started, json.loads(output.strip().splitlines()[-1])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, write_category
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -323,5 +323,20 @@ def test_a_peer_is_timed_stopped_or_reported(tmp_path):
     taken, said = peers.peer_seconds(sleeps, "fre", tmp_path, 0.5, epochs=20)
     assert said is None and 0.5 <= taken < 500  # its child was stopped with it: it would have kept the pipe open
     fails = fake_python(tmp_path, "echo no such layer >&2; exit 3")
-    with pytest.raises(RuntimeError, match="anomalib's padim failed: no such layer"):
+    with pytest.raises(peers.PeerError, match="failed after .* s: no such layer"):
         peers.peer_seconds(fails, "padim", tmp_path, 60, epochs=20)
+
+
+def test_a_peer_that_fails_keeps_what_the_others_took(monkeypatch, tmp_path):
+    def fails(python, model, root, budget, epochs):
+        if model == "patchcore":
+            raise peers.PeerError("failed after 3 s: it was killed, perhaps for lack of memory")
+        return 20.0, {"epochs": epochs}
+
+    monkeypatch.setattr(peers, "missing", lambda python: "")
+    monkeypatch.setattr(peers, "texad_seconds", lambda options, root: 1.0)
+    monkeypatch.setattr(peers, "peer_seconds", fails)
+    category = write_category(tmp_path / "surfaces" / "steel")
+    options = material.Options(data=str(category.parent), category="steel", anomalib_python="python", repeats=1)
+    _, fre, patchcore, padim = peers.run(options)
+    assert fre.value == padim.value == 20 and patchcore.value is None and patchcore.holds is None and "killed" in patchcore.note
