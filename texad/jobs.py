@@ -61,7 +61,7 @@ class Job:
     label : str
         Its name on the progress bar.
     stages : tuple of str
-    in_full : bool, default True
+    in_full : bool, default False
         Execute solutions and asides too, as for the category that the book's chapters show; a batch only wants the results.
     """
 
@@ -74,7 +74,7 @@ class Job:
     threads: int | None
     label: str
     stages: tuple[str, ...] = STAGES
-    in_full: bool = True
+    in_full: bool = False
 
 
 def run_category(job: Job, report: Callable[[str, int], None], on_kernel: Callable[[AsyncKernelManager], None] = lambda kernel: None) -> dict:
@@ -146,7 +146,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def is_current(run: Run, stage: str, given: dict[str, object], data: datasets.Category, fingerprint: str, in_full: bool = True) -> bool:
+def is_current(run: Run, stage: str, given: dict[str, object], data: datasets.Category, fingerprint: str, in_full: bool = False) -> bool:
     """Would running this stage again give what is there already, and is that whole? Every file is read for it: about a second for each gigabyte.
 
     Parameters
@@ -158,7 +158,7 @@ def is_current(run: Run, stage: str, given: dict[str, object], data: datasets.Ca
     data : Category
     fingerprint : str
         Of the data as they are now.
-    in_full : bool, default True
+    in_full : bool, default False
         Whether solutions and asides are asked for; what has them is current for those who do not ask, too.
     """
     record = run.read()
@@ -201,7 +201,7 @@ def _runs_fingerprint(run: Run) -> str:
     return digest.hexdigest()
 
 
-def n_cells(stage: str, in_full: bool = True) -> int:
+def n_cells(stage: str, in_full: bool) -> int:
     """Cells of a stage's notebook that are executed, the one with papermill's parameters included."""
     return len(_kept(_notebook(stage).cells, in_full)) + 1
 
