@@ -8,6 +8,8 @@ import hashlib
 import mmap
 import os
 import re
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +25,8 @@ except ModuleNotFoundError:  # Windows: there, nothing keeps two processes out o
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's part of it, or the largest file allowed
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")  # as `replacing` names them
+FILLED = ".importing-"  # begins the name of a folder that `filling` fills
+DAY_S = 86_400.0
 LOCK = ".lock"
 HELD = "TEXAD_HELD"  # in the environment of a batch's kernel: the folder that its batch holds for it
 WAIT_SECONDS = 0.5
@@ -78,6 +82,42 @@ def replacing(file: Path) -> Iterator[Path]:
             f"no room to write {file}: the disk is full, or a quota or limit on the size of files is reached. "
             "What was there before is as it was: make room, and run the same again"
         ) from error
+
+
+@contextmanager
+def filling(target: Path) -> Iterator[Path]:
+    """Give a hidden folder to write to; it becomes `target` when the block ends, and vanishes if the block fails.
+
+    What a killed process left beside it is removed when it is a day old; a younger folder may be at work.
+
+    Parameters
+    ----------
+    target : Path
+        A folder that does not exist; the one that it lies in is made if need be.
+
+    Yields
+    ------
+    Path
+
+    Raises
+    ------
+    FileExistsError
+        If somebody else has made `target` meanwhile.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f"{FILLED}*"):
+        if left.lstat().st_mtime < time.time() - DAY_S:
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=FILLED, dir=target.parent))
+    try:
+        folder = temporary / target.name  # not the temporary one itself: that is for its owner only
+        folder.mkdir()
+        yield folder
+        if os.path.lexists(target):
+            raise FileExistsError(f"{target} was made by somebody else meanwhile, and nothing is overwritten: name another category")
+        folder.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _permissions(file: Path) -> int:

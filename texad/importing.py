@@ -7,11 +7,8 @@ whatever way, it becomes a mask: a PNG of the image's size, upright as the image
 import os
 import shlex
 import shutil
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +19,16 @@ from tqdm import tqdm
 
 from texad import datasets
 from texad.annotations import class_file, coco_files, label_file, read_coco, read_yolo
+from texad.files import filling
 from texad.labels import GOOD, GOOD_CELLS, Labels, Mark, clean, images, read_csv, read_folders
 from texad.outlines import draw
 from texad.reading import FORMATS, DataError, ImageError, check_image, printable, read_mask
 
 KINDS = ("folders", "csv", "coco", "yolo")
 ORIENTATION = 0x0112  # the EXIF tag
-COMBINED = "combined"  # as MVTec AD calls it
-HIDDEN = ".importing-"  # begins the name of a folder that is being filled
-DAY_S = 86_400.0
-MOST_NOTES = 5  # of one sort
 SIDEWAYS = (5, 6, 7, 8)  # its values where width and height change places
+COMBINED = "combined"  # as MVTec AD calls it
+MOST_NOTES = 5  # of one sort
 
 
 @dataclass(frozen=True)
@@ -161,7 +157,7 @@ def import_category(
         raise DataError("no image would be left to test with, since none is defective: let the test fraction be more than 0")
     masks: Counter[str] = Counter()
     empty: list[str] = []
-    with _whole(root) as folder, tqdm(total=len(entries), desc="writing", unit="image", disable=not progress) as bar:
+    with filling(root) as folder, tqdm(total=len(entries), desc="writing", unit="image", disable=not progress) as bar:
         for split, part in (("train", train), ("test", test + defective)):
             for entry in part:
                 _put(entry.path, folder / split / entry.defect / (entry.name + entry.path.suffix), link)
@@ -317,25 +313,6 @@ def _split(good: list[_Entry], fraction: float, seed: int, labels: Labels) -> tu
 
 
 # -- what is written -------------------------------------------------------------------------------
-
-
-@contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """A hidden folder to write to, which becomes `target` when the block ends, and vanishes if the block fails."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f"{HIDDEN}*"):  # by an import that was killed; a younger one may be at work
-        if left.lstat().st_mtime < time.time() - DAY_S:
-            shutil.rmtree(left, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=HIDDEN, dir=target.parent))
-    try:
-        folder = temporary / target.name  # not the temporary one itself: that is for its owner only
-        folder.mkdir()
-        yield folder
-        if os.path.lexists(target):
-            raise FileExistsError(f"{target} was made by somebody else meanwhile, and nothing is overwritten: name another category")
-        folder.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _put(image: Path, file: Path, link: bool) -> None:

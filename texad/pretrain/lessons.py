@@ -145,7 +145,7 @@ def spoil(
 def photographed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Each picture with a camera and a light of its own: less colour or none, other colours, another brightness and contrast.
 
-    Colours alone would tell most surfaces of a lesson apart, and nothing else would be learnt (Chen et al., "SimCLR", ICML 2020, section 3.2). What is
+    Colours alone could tell many surfaces of a lesson apart, and little else might be learnt (Chen et al., "SimCLR", ICML 2020, section 3.2). What is
     in a mask is changed like all around it, so that it stays as different as it was.
 
     Parameters

@@ -12,6 +12,7 @@ Weights are averaged over the last steps (Izmailov et al., UAI 2018).
 import copy
 import json
 import math
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -172,6 +173,7 @@ def train(folder: Path, settings: Settings, until: int | None = None, progress: 
             said = ", ".join(f"{name} {value:.3f}" for name, value in list(log[-1].items())[3:])
             mean = sum(row["loss"] for row in log[-100:]) / len(log[-100:])
             bar.write(f"step {step + 1}: loss {mean:.3f}, {log[-1]['seconds']:.2f} s a step; rehearsal: {said}")
+            sys.stdout.flush()  # into a log, too
             draw(folder, pd.DataFrame(log))
     return pd.DataFrame(log)
 
