@@ -15,6 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     top.add_argument("--steps", type=int, default=usual.steps, metavar="N", help=f"of the whole training (default: {usual.steps})")
     top.add_argument("--until", type=int, default=None, metavar="N", help="stop after this step; the same command goes on")
     top.add_argument("--surfaces", type=int, default=usual.surfaces, metavar="N", help=f"new textures in a step (default: {usual.surfaces})")
+    top.add_argument("--views", type=int, default=usual.views, metavar="N", help=f"drawings of each, an even number (default: {usual.views})")
     sizes = ",".join(f"{size}:{until:g}" for size, until in usual.sizes)
     top.add_argument("--sizes", type=_sizes, default=usual.sizes, metavar="S:P,…", help=f"pixels, and up to which part of the training (default: {sizes})")
     top.add_argument("--learning-rate", type=float, default=usual.learning_rate, metavar="R", help=f"(default: {usual.learning_rate})")

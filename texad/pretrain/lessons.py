@@ -1,12 +1,10 @@
-"""What the network is asked: drawings of textures, most of them with a place where something else is; and for each place, which surface it is.
+"""What a step asks: drawings of textures, most of them with a place where something else is, and where that is.
 
-Two drawings of a texture show different pieces of it. Their places should look alike to the network, and places of other textures different: so it learns
-what makes a surface. In most drawings a place is spoilt. That place should look different from its own surroundings: so it must not learn to overlook what is there
-only once, which is what a defect is.
+Drawings of a texture show different pieces of it, under another light each. A backbone that is to find what does not belong must take all this for
+the same surface, and must not overlook what is there only once, which is what a defect is.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
@@ -18,27 +16,7 @@ CLEAN = 0.15  # part of the drawings that stay as they are
 GREY = 0.3  # part of the pictures without any colour
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """One step's images and the answers.
-
-    Attributes
-    ----------
-    images : Tensor, float32, shape (N, 3, S, S)
-        In [0, 1].
-    masks : Tensor, float32, shape (N, S, S)
-        1 where something else is.
-    surface, intruder : LongTensor, shape (N,)
-        Labels of an image's surface, and of what is in its mask.
-    """
-
-    images: torch.Tensor
-    masks: torch.Tensor
-    surface: torch.Tensor
-    intruder: torch.Tensor
-
-
-def lesson(n_surfaces: int, size: int, generator: torch.Generator, views: int = 2, amount: float = 0.5) -> Lesson:
+def lesson(n_surfaces: int, size: int, generator: torch.Generator, views: int = 6, amount: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw textures that nobody has seen before.
 
     Parameters
@@ -47,16 +25,17 @@ def lesson(n_surfaces: int, size: int, generator: torch.Generator, views: int = 
     size : int
         Height and width of the images, in pixels.
     generator : torch.Generator
-    views : int, default 2
+    views : int, default 6
         Drawings of each texture.
     amount : float, default 0.5
         See `textures.vary`.
 
     Returns
     -------
-    Lesson
-        With N = views · n_surfaces. A patch of a relative or of a stranger has the label of that surface, wherever else it occurs; any other defect
-        has a label of its own.
+    images : Tensor, float32, shape (views · n_surfaces, 3, size, size)
+        In [0, 1]. The first drawing of each texture, then the second of each, and so on.
+    masks : Tensor, float32, shape (views · n_surfaces, size, size)
+        1 where something else is.
 
     Raises
     ------
@@ -73,13 +52,9 @@ def lesson(n_surfaces: int, size: int, generator: torch.Generator, views: int = 
     masks = draw_masks(n, size, generator)
     kind = torch.randint(len(DEFECTS), (n,), generator=generator, device=device)
     spoilt = spoil(images, others, images.roll(2, 0), masks, kind, generator)
-    surface = torch.arange(n_surfaces, device=device).repeat(views)
-    own = 2 * n_surfaces + torch.arange(n, device=device)
-    intruder = torch.where(kind == 0, n_surfaces + surface, torch.where(kind == 1, surface.roll(2, 0), own))
     clean = torch.rand(n, generator=generator, device=device) < CLEAN
-    masks = masks * ~clean[:, None, None]
     images = torch.where(clean[:, None, None, None], images, spoilt)
-    return Lesson(photographed(images, generator), masks, surface, intruder)
+    return photographed(images, generator), masks * ~clean[:, None, None]
 
 
 def draw_masks(n: int, size: int, generator: torch.Generator) -> torch.Tensor:

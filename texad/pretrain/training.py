@@ -1,11 +1,14 @@
-"""The backbone learns: places of one surface come close to each other, all others go apart.
+"""The backbone learns to be one with which the method of this book finds defects.
 
-The loss is that of supervised contrastive learning (Khosla et al., NeurIPS 2020, equation 2), taken place by place: for a place with vector z and label y, with
-P the other places of this label and A all other places,
+A step plays the whole method in small, on textures that were never seen before. Of each there are a few good drawings, and others, most of which are
+spoilt at a place. What can be predicted linearly from the good places is taken away from every place of the others (a ridge regression stands for the
+autoencoder: it can be solved, and differentiated, in closed form; Bertinetto et al., "Meta-learning with differentiable closed-form solvers", ICLR 2019).
+The error that is left should be larger where something is spoilt than at the worst good places: with e_b the error of a spoilt place, and e_g the mean of
+the largest errors among the good places of a drawing, the loss is
 
-    loss = − mean over p in P of log( exp(z·z_p / τ) / Σ_{a in A} exp(z·z_a / τ) ),
+    mean over all b, g of the same texture of log(1 + exp((log e_g − log e_b) / τ)),
 
-where the z are of length 1 and τ is a temperature. They come from a small head that is thrown away afterwards (Chen et al., "SimCLR", ICML 2020).
+the logistic loss of a ranking (Burges et al., "RankNet", ICML 2005, equation 3), with a temperature τ.
 Weights are averaged over the last steps (Izmailov et al., UAI 2018).
 """
 
@@ -14,6 +17,7 @@ import json
 import math
 import sys
 import time
+from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,12 +32,16 @@ from tqdm import tqdm
 
 from texad.files import replacing
 from texad.pretrain.curves import draw
-from texad.pretrain.lessons import Lesson, lesson
+from texad.pretrain.lessons import lesson
 from texad.pretrain.rehearsal import rehearse
 
 PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
 WARM_UP = 100  # steps in which the learning rate rises
-TEMPERATURE = 0.1
+TEMPERATURE = 0.2
+RIDGE = 0.03  # of the mean squared length of a good place
+WORST = 3  # good places of a drawing; and TOP numbers of a place's error
+TOP = 10
+WHOLE, SPOILT = 0.02, 0.33  # part of a place that is something else: less than this, and more
 CHECKPOINT, LOG = "checkpoint.safetensors", "training.csv"
 
 
@@ -44,8 +52,8 @@ class Settings:
     Attributes
     ----------
     steps : int
-    surfaces : int
-        New textures in a step; two drawings of each.
+    surfaces, views : int
+        New textures in a step, and drawings of each: half of them to learn from, and then the other way round.
     sizes : tuple of (int, float)
         Size of the images in pixels, and up to which part of the training.
     learning_rate, weight_decay : float
@@ -56,7 +64,8 @@ class Settings:
     """
 
     steps: int = 4000
-    surfaces: int = 16
+    surfaces: int = 6
+    views: int = 6
     sizes: tuple[tuple[int, float], ...] = ((64, 0.5), (96, 1.0))
     learning_rate: float = 1e-3
     weight_decay: float = 0.03
@@ -74,49 +83,71 @@ class Settings:
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-class Pupil(nn.Module):
-    """The backbone up to layer3, and the head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        network = resnet50(weights=None)
-        self.trunk = nn.Sequential()
-        for name in PARTS:
-            self.trunk.add_module(name, getattr(network, name))
-        self.head = nn.Sequential(nn.Conv2d(1024, 256, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU(inplace=True), nn.Conv2d(256, 128, 1))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, 3, S, S) in [0, 1] -> (N, 128, S/16, S/16), each place of length 1."""
-        return functional.normalize(self.head(self.trunk(images)), dim=1)
+def untrained(seed: int) -> nn.Sequential:
+    """A ResNet-50 up to layer3: (N, 3, S, S) in [0, 1] -> (N, 1024, S/16, S/16)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = resnet50(weights=None, zero_init_residual=True)  # blocks begin as shortcuts (Goyal et al., 2017, arXiv:1706.02677, section 5.1)
+    return nn.Sequential(OrderedDict((name, getattr(network, name)) for name in PARTS))
 
 
-def contrast(z: torch.Tensor, answers: Lesson, generator: torch.Generator, n_normal: int = 8, n_odd: int = 3) -> torch.Tensor:
+def ranking(features: torch.Tensor, masks: torch.Tensor, views: int) -> torch.Tensor:
     """The loss of a step.
 
     Parameters
     ----------
-    z : Tensor, shape (N, D, H, W)
-        Each place of length 1.
-    answers : Lesson
-    generator : torch.Generator
-        Chooses the places.
-    n_normal, n_odd : int, default 8 and 3
-        Places of an image that are whole, and that are spoilt by a third at least: at most so many.
+    features : Tensor, shape (views · surfaces, C, H, W)
+        Of the drawings of a `lesson`, in its order.
+    masks : Tensor, shape (views · surfaces, S, S)
+        1 where something else is.
+    views : int, even
+
+    Returns
+    -------
+    Tensor, shape ()
     """
-    n, depth, height, width = z.shape
-    spoilt = functional.adaptive_avg_pool2d(answers.masks[:, None], (height, width)).flatten(1)  # which part of a place is
-    lots = torch.rand(spoilt.shape, generator=generator, device=z.device)
-    normal = torch.where(spoilt < 0.02, lots, -1).topk(min(n_normal, height * width), dim=1)
-    odd = torch.where(spoilt > 0.33, lots, -1).topk(min(n_odd, height * width), dim=1)
-    places, drawn = torch.cat([normal.indices, odd.indices], 1), torch.cat([normal.values, odd.values], 1) >= 0
-    label = torch.cat([answers.surface[:, None].expand_as(normal.indices), answers.intruder[:, None].expand_as(odd.indices)], 1)[drawn]
-    vectors = z.flatten(2).gather(2, places[:, None].expand(-1, depth, -1)).transpose(1, 2)[drawn]  # (M, D)
-    itself = torch.eye(len(vectors), dtype=torch.bool, device=z.device)
-    alike = (vectors @ vectors.T / TEMPERATURE).masked_fill(itself, -torch.inf)
-    log_part = alike - alike.logsumexp(1, keepdim=True)
-    same = (label[:, None] == label[None]) & ~itself
-    per_place = -log_part.masked_fill(~same, 0).sum(1) / same.sum(1).clamp_min(1)
-    return per_place[same.any(1)].mean()
+    height, width = features.shape[-2:]
+    spoilt = functional.adaptive_avg_pool2d(masks[:, None], (height, width)).flatten(1)  # which part of a place is
+
+    def of_surface(x: torch.Tensor) -> torch.Tensor:  # (views · surfaces, P, …) -> (surfaces, views, P, …)
+        return x.unflatten(0, (views, -1)).transpose(0, 1)
+
+    places, spoilt = of_surface(features.flatten(2).transpose(1, 2)), of_surface(spoilt)
+    half, losses = views // 2, []
+    for learnt, judged in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
+        error = _errors(places[:, learnt].flatten(1, 2), (spoilt[:, learnt] < WHOLE).flatten(1), places[:, judged])
+        part = spoilt[:, judged]
+        good = error.masked_fill(part >= WHOLE, -torch.inf).topk(WORST, -1).values.mean(-1)  # (surfaces, half)
+        bad = part > SPOILT  # (surfaces, half, P)
+        ahead = error[:, :, :, None] - good[:, None, None]  # of each place, on the worst of each drawing of the same surface
+        loss = functional.softplus(-ahead / TEMPERATURE)[bad]
+        losses.append(loss)
+    return torch.cat(losses).mean() if any(map(len, losses)) else features.sum() * 0
+
+
+def _errors(good: torch.Tensor, whole: torch.Tensor, judged: torch.Tensor) -> torch.Tensor:
+    """Logarithms of the errors that are left of each place.
+
+    Parameters
+    ----------
+    good : Tensor, shape (surfaces, M, C)
+        Places to learn from, those that are `whole`: bool, shape (surfaces, M).
+    judged : Tensor, shape (surfaces, N, P, C)
+
+    Returns
+    -------
+    Tensor, shape (surfaces, N, P)
+        Half of it from the mean over the channels, half from the largest ones, which is what the published score takes.
+    """
+    weight = whole.float()[..., None]
+    mean = (good * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1)
+    good, places = (good - mean) * weight, judged.flatten(1, 2) - mean
+    gram = good @ good.mT
+    length = gram.diagonal(dim1=1, dim2=2).sum(1) / weight.sum((1, 2)).clamp_min(1)
+    ridge = (RIDGE * length.clamp_min(1e-6))[:, None, None] * torch.eye(gram.shape[1], device=gram.device)
+    squared = torch.square(places - torch.linalg.solve(gram + ridge, good @ places.mT).mT @ good)
+    mean_error, largest = squared.mean(-1), squared.topk(TOP, -1).values.mean(-1)
+    return (0.5 * ((mean_error + 1e-8).log() + (largest + 1e-8).log())).unflatten(1, judged.shape[1:3])
 
 
 def train(folder: Path, settings: Settings, until: int | None = None, progress: bool = False) -> pd.DataFrame:
@@ -140,14 +171,14 @@ def train(folder: Path, settings: Settings, until: int | None = None, progress: 
     Raises
     ------
     ValueError
-        If the folder holds a training with other settings.
+        If the folder holds a training with other settings, or the number of views is odd.
     """
+    if settings.views % 2:
+        raise ValueError(f"views must be even, not {settings.views}: one half of them is judged by the other")
     folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        pupil = Pupil().to(device).to(memory_format=torch.channels_last)
-    average = copy.deepcopy(pupil.trunk)
+    pupil = untrained(settings.seed).to(device).to(memory_format=torch.channels_last)
+    average = copy.deepcopy(pupil)
     optimizer = torch.optim.AdamW(pupil.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     first, log = _resume(folder, settings, pupil, average, optimizer)
     began = time.perf_counter()
@@ -155,16 +186,16 @@ def train(folder: Path, settings: Settings, until: int | None = None, progress: 
     for step in (bar := tqdm(range(first, last), desc="training", unit="step", initial=first, total=last, disable=not progress)):
         generator = torch.Generator(device).manual_seed(settings.seed * 1_000_003 + step)
         with torch.no_grad():
-            asked = lesson(settings.surfaces, settings.size_at(step), generator)
+            images, masks = lesson(settings.surfaces, settings.size_at(step), generator, settings.views)
         pupil.train()
-        loss = contrast(pupil(asked.images.contiguous(memory_format=torch.channels_last)), asked, generator)
+        loss = ranking(pupil(images.contiguous(memory_format=torch.channels_last)), masks, settings.views)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(pupil.parameters(), 5.0)
         for group in optimizer.param_groups:
             group["lr"] = settings.rate_at(step)
         optimizer.step()
-        _average(average, pupil.trunk, min(0.998, (step + 1) / (step + 10)))
+        _average(average, pupil, min(0.998, (step + 1) / (step + 10)))
         log.append({"step": step + 1, "loss": loss.item(), "seconds": round((time.perf_counter() - began) / (step - first + 1), 3)})
         bar.set_postfix_str(f"loss {log[-1]['loss']:.3f}", refresh=False)
         if (step + 1) % settings.rehearse_every == 0 or step + 1 == last:
@@ -179,8 +210,8 @@ def train(folder: Path, settings: Settings, until: int | None = None, progress: 
 
 
 @torch.no_grad()
-def _average(average: nn.Module, trunk: nn.Module, kept: float) -> None:
-    for mean, new in zip(average.state_dict().values(), trunk.state_dict().values(), strict=True):
+def _average(average: nn.Module, pupil: nn.Module, kept: float) -> None:
+    for mean, new in zip(average.state_dict().values(), pupil.state_dict().values(), strict=True):
         if mean.is_floating_point():
             mean.lerp_(new, 1 - kept)
         else:
@@ -191,7 +222,7 @@ def _average(average: nn.Module, trunk: nn.Module, kept: float) -> None:
 
 
 def _keep(
-    folder: Path, settings: Settings, step: int, pupil: Pupil, average: nn.Module, optimizer: torch.optim.Optimizer, log: list[dict]
+    folder: Path, settings: Settings, step: int, pupil: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, log: list[dict]
 ) -> None:
     """Write all that is needed to go on, in one file; and the averaged weights by themselves."""
     tensors = {f"pupil.{name}": value for name, value in pupil.state_dict().items()}
@@ -208,7 +239,7 @@ def _keep(
 
 
 def _resume(
-    folder: Path, settings: Settings, pupil: Pupil, average: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, settings: Settings, pupil: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, list[dict]]:
     file = folder / CHECKPOINT
     if not file.exists():
