@@ -66,8 +66,8 @@ backbone = features.build_backbone(loaded)
 run
 
 # %% [markdown]
-# If the weights are **random**, the network has learnt nothing. It still mixes neighbouring pixels into 1024 different patterns, which is better than
-# nothing, provided that its numbers do not vanish or explode on the way. {term}`Batch normalization` {cite:p}`ioffe2015batchnorm` takes care of that: for each
+# If the weights are **random**, the network has learnt nothing. It still describes what lies at a place by 1024 numbers, which is better than
+# nothing, provided that these do not vanish or explode on the way. {term}`Batch normalization` {cite:p}`ioffe2015batchnorm` takes care of that: for each
 # channel it subtracts a mean and divides by a standard deviation. In a trained network these are known. In a random one we measure them on
 # training images; a few dozen are enough. With trained weights the next cell does nothing.
 

@@ -39,6 +39,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 from torch.nn.functional import adaptive_avg_pool2d
+from torchvision.utils import make_grid
 
 from texad import autoencoder, evaluation, features, plotting, preprocessing, quiz, scoring, studies
 from texad import weights as backbone_weights
@@ -252,7 +253,7 @@ Markdown(verdict("layers", "layer3"))
 
 # %% [markdown]
 # *What to look for:* does the order follow the depth? An early layer sees small things only, and this may be all that a data set asks for, if its defects are small and
-# sharp. A deep one knows patterns, if it was trained; a random one has none to offer, and each layer blurs what the one before has seen.
+# sharp. A deep one knows patterns, if it was trained; a random one has learnt none.
 #
 # ## Normalise the input?
 #
@@ -268,8 +269,8 @@ Markdown(verdict("layers", "layer3"))
 is_random = run.read()["weights"]["name"] == "random"
 
 
-def random_backbone(normalize, calibrate=True):
-    made = features.build_backbone(backbone_weights.load("random", seed))
+def random_backbone(normalize, calibrate=True, shortcuts=True):
+    made = features.build_backbone(backbone_weights.untrained(seed, shortcuts))
     if calibrate:
         settings = dict(image_size=image_size, normalize=normalize, progress=False)
         features.calibrate_batchnorm(made, train_paths, **settings)
@@ -308,8 +309,8 @@ else:
 Markdown(said)
 
 # %% [markdown]
-# *What to look for:* whether the two shares differ much. What is spent on the frame is lost for the surface, above all in a random backbone that is calibrated with the
-# frame in view. A trained one saw normalised images when it learnt, and here meets an input that it does not know; whether that harms it, the picture says.
+# *What to look for:* whether the two shares differ much. What is spent on the frame is lost for the surface. A trained backbone saw normalised images when it learnt, and
+# from 0 to 1 meets an input that it does not know; whether that harms it, the picture says.
 #
 # ## How narrow a bottleneck?
 #
@@ -430,10 +431,23 @@ Markdown(said)
 # few, it depends on luck: images that the autoencoder knows by heart score too low and draw the threshold down; one that `fit` held out to know when to stop scores higher,
 # makes $\sigma$ large and draws it up. The AUROC shows nothing of all this. It is why chapter 4 sets images aside for the threshold.
 #
-# ## Which weights?
+# ## Does pre-training matter?
 #
-# Three backbones: a random one as it is created, a random one whose batch normalization is calibrated on the training images, and a trained one, if its
-# weights are at hand on this computer. Nothing is downloaded for this picture.
+# The weights of a backbone can be had at two prices: for nothing, by drawing them at random, or for the labels of 1.3 million photographs and days of computing, by training on
+# {term}`ImageNet`. What does the higher price buy?
+#
+# Random weights deserve a fair chance first. The backbone is a chain of *residual blocks* {cite:p}`he2016resnet`. Each adds to its input $x$ what its convolutions $g$ make of it:
+#
+# $$y = x + g(x) .$$
+#
+# The $x$ of this sum is called the *shortcut*. While nothing has been learnt, $g$ stirs into each place whatever lies around it, and after thirteen blocks a small defect is lost in the mixture. Whoever
+# trains such a network therefore often begins with $g = 0$ {cite:p}`goyal2017accurate`: each block is its shortcut alone, and a place is described by what lies at this place. Random weights in this book
+# begin so, too. We compare four backbones:
+#
+# - *random, as created*: shortcuts alone, and nothing else done;
+# - *random, calibrated*: the same with {term}`batch normalization` calibrated on the training images;
+# - *random, stirred*: calibrated as well, with a random $g$ in each block;
+# - *trained*: if trained weights are at hand on this computer. Nothing is downloaded for this picture.
 
 # %%
 def trained_weights_at_hand():
@@ -442,23 +456,27 @@ def trained_weights_at_hand():
     return file if file.is_file() else None
 
 
-raw = random_backbone(own_normalize, calibrate=False)
-F, F_new = layer3(raw)
-keep("weights", "random, as created", score(fit(F), F_new))
-if not is_random:
-    F, F_new = layer3(random_backbone(own_normalize))
-calibrated = baseline if is_random else score(fit(F), F_new)
-keep("weights", "random, calibrated", calibrated)
-at_hand = trained_weights_at_hand() if is_random else None
-if at_hand:
-    loaded = backbone_weights.load(at_hand)
-    F, F_new = layer3(features.fold_batchnorm(features.build_backbone(loaded)))
-if at_hand or not is_random:
-    trained = score(fit(F), F_new) if is_random else baseline
-    keep("weights", "trained", trained)
-del F, F_new
+def score_with(backbone):
+    F, F_new = layer3(backbone)
+    return score(fit(F), F_new)
 
-# %% mystnb={"figure": {"caption": "AUROC by the weights of the backbone. The dotted line is the baseline."}, "image": {"alt": "A row for each kind of weights, random as created, random and calibrated, and trained where at hand, each with a point at its AUROC and a line for its interval."}}
+
+keep("weights", "random, as created", score_with(random_backbone(own_normalize, calibrate=False)))
+keep("weights", "random, stirred", score_with(random_backbone(own_normalize, shortcuts=False)))
+calibrated = baseline if is_random else score_with(random_backbone(own_normalize))
+keep("weights", "random, calibrated", calibrated)
+
+own_weights = run.read()["weights"]["name"]
+at_hand = trained_weights_at_hand() if is_random else None
+loaded = backbone_weights.load(at_hand) if at_hand else None
+if loaded:
+    trained = features.fold_batchnorm(features.build_backbone(loaded))
+    keep("weights", "trained", score_with(trained))
+elif not is_random:
+    trained = backbone
+    keep("weights", "trained", baseline)
+
+# %% mystnb={"figure": {"caption": "AUROC by the weights of the backbone. The dotted line is the baseline."}, "image": {"alt": "A row for each kind of weights, random as created, random and stirred, random and calibrated, and trained where at hand, each with a point at its AUROC and a line for its interval."}}
 figure = picture("weights")
 figure
 
@@ -467,12 +485,48 @@ said = verdict("weights", "random, calibrated" if is_random else "trained")
 if is_random and not at_hand:
     said += " Trained weights were **not at hand**, so the row that matters most is missing."
 else:
-    said += f" The trained weights are `{loaded.name if is_random else run.read()['weights']['name']}`."
+    said += f" The trained weights are `{loaded.name if loaded else own_weights}`."
 Markdown(said)
 
 # %% [markdown]
-# *What to look for:* how far calibration alone carries a network that has learnt nothing. Without it, the random backbone says nearly the same about every place, and what little
-# differs is lost. A trained one differs from it by what it knows.
+# *What to look for:* how far weights come that have learnt nothing. Where surfaces are as even as drawn ones, they may come far: a defect is then whatever differs at its
+# place. What training adds shows on photographs, where good surfaces differ from each other in light, wear and pattern: a trained backbone knows which of these differences
+# belong together. The page *Real surfaces* of this book measures it.
+#
+# Which defects does each of them miss? The same scores, one kind of defect at a time.
+
+# %% mystnb={"figure": {"caption": "AUROC of each kind of defect against the good images, by the weights of the backbone."}, "image": {"alt": "A table in colours, with a row for each kind of defect, a column for each kind of weights, and an AUROC in each field; the darker, the lower."}}
+kinds = np.array([*good_images["defect"], *defective_images["defect"]])
+by_weights = {
+    setting.replace(", ", ",\n"): evaluation.auroc_by_defect(labels, scores, kinds)
+    for (ablation, setting), scores in scores_of.items()
+    if ablation == "weights"
+}
+figure = studies.coloured_table(pd.DataFrame(by_weights, dtype=float))
+figure
+
+# %% [markdown]
+# And what do they look with? The first layer consists of 64 *filters* of 7 × 7 pixels. Each answers where the image resembles it. Here they are as small pictures, each at its own full contrast; grey is
+# zero.
+
+# %% mystnb={"figure": {"caption": "The filters of the first layer."}, "image": {"alt": "Squares of eight by eight small filters for the random weights, and for the trained ones where at hand."}}
+backbones = {"random": random_backbone(own_normalize)}
+if loaded or not is_random:
+    backbones["trained"] = trained
+
+
+def side_by_side_filters(backbone):  # (64, 3, 7, 7) -> (71, 71, 3)
+    w = backbone.conv1.weight.detach().cpu()
+    w = 0.5 + 0.5 * w / w.abs().amax(dim=(1, 2, 3), keepdim=True)
+    return make_grid(w, nrow=8, padding=1, pad_value=1.0).permute(1, 2, 0).numpy()
+
+
+figure = plotting.image_grid([side_by_side_filters(b) for b in backbones.values()], list(backbones))
+figure
+
+# %% [markdown]
+# *What to look for:* random filters look like noise, and are. Trained ones are edges in all directions, stripes, and spots of colour: what photographs are made of. Nobody drew
+# them; they are what telling objects apart needs first.
 #
 # ## How much is luck?
 #

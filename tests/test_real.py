@@ -381,3 +381,16 @@ def test_a_finished_batch_can_be_recorded_and_is_shown(finished, tmp_path):
     assert run["metrics"]["image_auroc"] == pytest.approx(metrics["image_auroc"], rel=1e-5)
     page = real.page(out, tmp_path / "book" / "run")
     assert page.count("| Image AUROC |") == 2 and "RANDOM WEIGHTS" in page and str(out) not in page
+
+
+def test_random_weights_stand_beside_trained_ones_and_are_compared_with_them(tmp_path):
+    folders = [write_run(tmp_path / "trained", auroc=0.8)]
+    for seed, auroc in ((0, 0.6), (1, 0.7)):
+        folders.append(write_run(tmp_path / f"random{seed}", seed=seed, auroc=auroc))
+        file = folders[-1] / "photographs" / "tile" / "run.json"
+        write_json(file, json.loads(file.read_text()) | {"weights": {"name": "random", "sha256": str(seed) * 64}})  # drawn from the seed
+    page = recorded_page(tmp_path, record.collect(folders[::-1]))
+    assert cells(page, "Measure") == [["published", "published with random weights"]]
+    assert cells(page, "Image AUROC") == [["0.800", "0.650 (0.600 to 0.700)"]]
+    assert "What pre-training is worth: the AUROC of the published detector is 0.650 with random weights and 0.800 with trained ones." in page
+    assert "The published detector with random weights is weakest on" in page and "RANDOM WEIGHTS" not in page

@@ -52,6 +52,15 @@ def test_many_groups_differ_in_colour_or_marker():
     assert len({(line.get_color(), line.get_marker()) for line in axis.lines if line.get_marker() != "None"}) == n
 
 
+def test_a_coloured_table_shows_each_number_at_its_place_and_leaves_out_what_is_missing():
+    table = pd.DataFrame({"random": {"cut": 0.5, "a$b$": None}, "trained": {"cut": 1.0, "a$b$": 0.75}}, dtype=float)
+    axis = studies.coloured_table(table).axes[0]
+    shown = {(text.get_position()[0] - 0.5, text.get_position()[1] - 0.5): text.get_text() for text in axis.texts}
+    assert shown == {(0, 0): "0.500", (1, 0): "1.000", (1, 1): "0.750"}
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["cut", r"a\$b\$"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["random", "trained"]
+
+
 def test_names_with_dollar_signs_are_no_mathematics(tmp_path):
     table = pd.DataFrame({"method": ["a$b$ \\x_$"], "category": ["$\\nonsense$"], "auroc": 0.5, "low": 0.4, "high": 0.6})
     studies.points_with_intervals(table, "method", "category").savefig(tmp_path / "x.svg")

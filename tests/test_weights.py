@@ -9,7 +9,7 @@ from conftest import needs_shared
 from safetensors.torch import save_file
 from torchvision.models import ResNet50_Weights, resnet50
 
-from texad import downloads, weights
+from texad import downloads, features, weights
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,20 @@ def test_auto_takes_the_environment_variable(tmp_path, state_dict, monkeypatch):
     save_file(state_dict, tmp_path / "mine.safetensors")
     monkeypatch.setenv(weights.ENVIRONMENT_VARIABLE, str(tmp_path / "mine.safetensors"))
     assert weights.resolve("auto") == str(tmp_path / "mine.safetensors")
+
+
+@torch.inference_mode()
+def test_blocks_of_untrained_weights_begin_as_shortcuts():
+    """What a place is described by lies within 11 pixels: a filter of 7, then the largest of 3 that are 2 pixels apart; the rest only skips places."""
+    for shortcuts in (True, False):
+        backbone = features.build_backbone(weights.untrained(0, shortcuts))
+        x = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+        changed = x.clone()
+        changed[:, :, 56:] = 0
+        difference = (backbone(changed) - backbone(x)).abs().amax((0, 1, 3))  # of each row of places, 16 pixels apart
+        assert difference[-2:].min() > 0
+        assert (difference[:4].max() == 0) == shortcuts
+    assert weights.load("random", 0).sha256 == weights.untrained(0).sha256 != weights.untrained(0, shortcuts=False).sha256
 
 
 def test_auto_without_network_is_random_with_a_warning(no_network):

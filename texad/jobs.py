@@ -37,7 +37,7 @@ LEFT_OUT = "*This copy was made for its results: solutions and asides are left o
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 STARTERS = (  # no notebook imports them
     "__main__.py", "annotations.py", "batch.py", "book", "cluster.py", "commands.py", "drawings.py", "drift.py", "export.py", "importing.py", "jobs.py",
-    "kernels.py", "labels.py", "outlines.py", "parameters.py", "pools.py", "pretrain", "report.py", "rows.py", "sources.py", "sweeps.py",
+    "kernels.py", "labels.py", "outlines.py", "parameters.py", "pools.py", "report.py", "rows.py", "sources.py", "sweeps.py",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ and in marker: the colours stay apart for colour-blind readers (Okabe and Ito, "
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -56,6 +57,26 @@ def points_with_intervals(
     if groups:
         axis.legend(title=groups, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     plt.close(figure)  # a notebook then shows it once, as the value of its cell
+    return figure
+
+
+def coloured_table(table: pd.DataFrame) -> Figure:
+    """AUROCs as a table in which low ones are dark.
+
+    Parameters
+    ----------
+    table : DataFrame of float
+        Rows and columns are named by their labels. A missing value is an empty field.
+    """
+    names = [[_plain(name) for name in labels] for labels in (table.index, table.columns)]
+    figure, axis = plt.subplots(figsize=(2.2 + 1.25 * table.shape[1], 1.0 + 0.4 * table.shape[0]), layout="constrained")
+    sns.heatmap(
+        table.astype(float), annot=True, fmt=".3f", cmap="Blues_r", vmin=0.5, vmax=1, cbar=False, linewidths=1,
+        yticklabels=names[0], xticklabels=names[1], ax=axis,
+    )  # fmt: skip
+    axis.tick_params(length=0, labelrotation=0)
+    axis.set(xlabel="", ylabel="")
+    plt.close(figure)
     return figure
 
 

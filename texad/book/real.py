@@ -13,7 +13,7 @@ from texad import studies
 from texad.artifacts import read_json
 from texad.autoencoder import DETECTORS
 from texad.book import markdown
-from texad.book.record import FILE, check, collect
+from texad.book.record import FILE, check, collect, is_random
 from texad.files import replacing
 from texad.scoring import RULES
 
@@ -21,6 +21,8 @@ INTRODUCTION = """\
 A program drew the synthetic textures of this book, and their defects too. What works on a drawing may fail on a photograph, so here are the results on
 photographs of real surfaces. The *published* detector is that of chapters 3 and 4, the *extended* one that of chapter 8. Where a detector ran with several
 *seeds*, that is with other random choices on the same images, the tables show the mean over them, and in brackets the lowest and the highest value."""
+
+UNTAUGHT = " with random weights"
 
 # what is known of a data set or a category by its name
 ABOUT = {
@@ -61,8 +63,8 @@ def page(runs: Path, folder: Path) -> str:
     groups: dict[tuple[str, str], list[dict]] = {}
     for run in content["runs"]:
         groups.setdefault((run["dataset"], run["category"]), []).append(run)
-    random = next((run["weights"] for run in content["runs"] if run["weights"]["name"] == "random"), {"name": ""})
-    parts = ["# Real surfaces", INTRODUCTION, origin, markdown.warning(random), *_picture(content["runs"], len(groups) > 1, folder)]
+    all_random = all(map(is_random, content["runs"]))
+    parts = ["# Real surfaces", INTRODUCTION, origin, markdown.warning(content["runs"][0]["weights"]) if all_random else "", *_picture(content["runs"], len(groups) > 1, folder)]
     for group in groups.values():
         parts += _category(group)
     parts += ["## Where these numbers come from", *_provenance(content["runs"])]
@@ -75,7 +77,7 @@ def _picture(runs: list[dict], name_category: bool, folder: Path) -> list[str]:
     rows = []
     for run in runs:
         auroc, (low, high) = run["metrics"]["image_auroc"], run["metrics"]["image_auroc_interval"] or (None, None)
-        name = f"{run['category']}, {run['detector']}" if name_category else run["detector"]
+        name = f"{run['category']}, {_name(run)}" if name_category else _name(run)
         rows.append({"method": name, "seed": run["seed"], "auroc": auroc, "low": low, "high": high})
     table = pd.DataFrame(rows).astype({"auroc": float, "low": float, "high": float})
     if table["auroc"].isna().all():
@@ -94,7 +96,9 @@ def _picture(runs: list[dict], name_category: bool, folder: Path) -> list[str]:
 def _category(group: list[dict]) -> list[str]:
     """A section on one category: its data, both detectors side by side, and where they lose."""
     first, name = group[0], markdown.text(group[0]["category"])
-    detectors = {detector: runs for detector in DETECTORS if (runs := [run for run in group if run["detector"] == detector])}
+    detectors: dict[str, list[dict]] = {}
+    for run in group:  # in the order of the record
+        detectors.setdefault(_name(run), []).append(run)
     about = ABOUT.get(first["dataset"]) or ABOUT.get(first["category"]) or ""
     counts = (
         f"The detectors learnt from {first['n_train']} good images, {first['n_calibration']} more were kept out to set thresholds with, and {first['n_test']} "
@@ -154,13 +158,13 @@ def _losses(name: str, detectors: dict[str, list[dict]], kinds: list[str]) -> st
         over = f", on average over {len(runs)} seeds," if len(runs) > 1 else ""
         if means[detector]:
             kind, worst = min(means[detector].items(), key=lambda item: item[1])
-            lines.append(f"The {detector} detector is weakest on *{markdown.text(kind)}*, with an AUROC{over} of **{worst:.3f}**.")
+            lines.append(f"The {_spoken(detector)} is weakest on *{markdown.text(kind)}*, with an AUROC{over} of **{worst:.3f}**.")
         alarms, misses = (_mean([run["metrics"][rate] for run in runs]) for rate in ("false_alarm_rate", "miss_rate"))
         said = [f"rejects {_percent(alarms)} of the good images"] if alarms is not None else []
         said += [f"misses {_percent(misses)} of the defective ones"] if misses is not None else []
         if said:
-            lines.append(f"With the rule that decides, it {' and '.join(said)}." if means[detector] else f"The {detector} detector {' and '.join(said)}.")
-    if len(means) == 2:
+            lines.append(f"With the rule that decides, it {' and '.join(said)}." if means[detector] else f"The {_spoken(detector)} {' and '.join(said)}.")
+    if means.keys() >= {*DETECTORS}:
         published, extended = (means[detector] for detector in DETECTORS)
         behind = [kind for kind in published if kind in extended and extended[kind] < published[kind] - 0.0005]
         listed = ", ".join(f"*{markdown.text(kind)}* (by {published[kind] - extended[kind]:.3f})" for kind in behind)
@@ -168,7 +172,19 @@ def _losses(name: str, detectors: dict[str, list[dict]], kinds: list[str]) -> st
             lines.append(f"The extended detector is behind the published one on {listed}.")
         elif published.keys() & extended.keys():
             lines.append("On no kind of defect is the extended detector behind the published one.")
+    for detector in DETECTORS:
+        aurocs = [_mean([run["metrics"]["image_auroc"] for run in detectors.get(key, [])]) for key in (detector, detector + UNTAUGHT)]
+        if None not in aurocs:
+            lines.append(f"What pre-training is worth: the AUROC of the {detector} detector is {aurocs[1]:.3f} with random weights and {aurocs[0]:.3f} with trained ones.")
     return " ".join(lines) if len(lines) > 1 else ""
+
+
+def _name(run: dict) -> str:
+    return str(run["detector"]) + (UNTAUGHT if is_random(run) else "")
+
+
+def _spoken(name: str) -> str:
+    return f"{name.removesuffix(UNTAUGHT)} detector{UNTAUGHT if name.endswith(UNTAUGHT) else ''}"
 
 
 def _compared(run: dict) -> list[tuple[str, ...]]:

@@ -164,7 +164,7 @@ def collect(folders: Sequence[str | Path]) -> dict:
                 except (LookupError, TypeError, AttributeError) as error:  # a part is missing, or of another kind
                     raise RunError(f"{run.folder} is damaged, or of another version: run it again ({type(error).__name__}: {error})") from None
     _refuse_mixtures(found)
-    entries = sorted(found.values(), key=lambda run: (run["dataset"], run["category"], DETECTORS.index(run["detector"]), run["seed"]))
+    entries = sorted(found.values(), key=lambda run: (run["dataset"], run["category"], is_random(run), DETECTORS.index(run["detector"]), run["seed"]))
     return {"date": f"{datetime.now(timezone.utc):%Y-%m-%d}", "texad": __version__, "runs": entries}
 
 
@@ -218,20 +218,26 @@ def _read_comparison(file: Path) -> list[dict]:
     return [{name: text if name in ("category", "method") else float(text) if text else None for name, text in row.items()} for row in rows]
 
 
+def is_random(run: dict) -> bool:
+    """Was this run of a record made with random weights? These may stand beside those of trained ones."""
+    return bool(run["weights"]["name"] == "random")
+
+
 def _refuse_mixtures(found: dict[Path, dict]) -> None:
     """A mean over seeds is one only if nothing but the seed differs."""
     first: dict[tuple, tuple[Path, object]] = {}
     for folder, run in found.items():
         category = (run["dataset"], run["category"])
+        kind = (*category, is_random(run), run["detector"])
         for key, name, same in (
             (category, "data", run["data_sha256"]),
-            (category, "weights", run["weights"]["sha256"]),
-            ((*category, run["detector"]), "parameters", run["parameters"]),
+            ((*category, is_random(run)), "weights", "random" if is_random(run) else run["weights"]["sha256"]),  # random ones are of the seed
+            (kind, "parameters", run["parameters"]),
         ):
             before, value = first.setdefault((key, name), (folder, same))
             if value != same:
-                raise RunError(f"{folder} and {before} are of different {name}: record runs that differ in seed and detector alone")
-        before, _ = first.setdefault((*category, run["detector"], run["seed"]), (folder, None))
+                raise RunError(f"{folder} and {before} are of different {name}: record runs that differ in seed and detector alone, or in random and trained weights")
+        before, _ = first.setdefault((*kind, run["seed"]), (folder, None))
         if before != folder:
             raise RunError(f"{folder} and {before} are of the same seed ({run['seed']}) and detector ({run['detector']}): leave out one")
 
