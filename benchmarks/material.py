@@ -102,7 +102,7 @@ def networks(options: Options, paths: list[Path]) -> tuple[nn.Module, nn.Module]
     fast, plain : nn.Module
         On `features.device()`. Both take (N, 3, H, W) and give (N, 1024, H/16, W/16). The plain one is `plain_network`.
     """
-    loaded = weights.load(options.weights)
+    loaded = weights.untrained(0, shortcuts=False) if options.weights == "random" else weights.load(options.weights)  # every convolution counts
     backbone = features.build_backbone(loaded)
     if loaded.is_random:
         features.calibrate_batchnorm(backbone, paths[:32], image_size=options.image_size, progress=False)

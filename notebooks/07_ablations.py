@@ -461,8 +461,10 @@ def score_with(backbone):
     return score(fit(F), F_new)
 
 
-keep("weights", "random, as created", score_with(random_backbone(own_normalize, calibrate=False)))
-keep("weights", "random, stirred", score_with(random_backbone(own_normalize, shortcuts=False)))
+as_created = random_backbone(own_normalize, calibrate=False)
+keep("weights", "random, as created", score_with(as_created))
+stirred = random_backbone(own_normalize, shortcuts=False)
+keep("weights", "random, stirred", score_with(stirred))
 calibrated = baseline if is_random else score_with(random_backbone(own_normalize))
 keep("weights", "random, calibrated", calibrated)
 
@@ -521,7 +523,8 @@ def side_by_side_filters(backbone):  # (64, 3, 7, 7) -> (71, 71, 3)
     return make_grid(w, nrow=8, padding=1, pad_value=1.0).permute(1, 2, 0).numpy()
 
 
-figure = plotting.image_grid([side_by_side_filters(b) for b in backbones.values()], list(backbones))
+filters = [side_by_side_filters(backbone) for backbone in backbones.values()]
+figure = plotting.image_grid(filters, list(backbones))
 figure
 
 # %% [markdown]

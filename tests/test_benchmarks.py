@@ -205,7 +205,7 @@ def test_rounds_take_turns_and_the_first_does_not_count():
 
 @pytest.fixture(scope="module")
 def plain():
-    return material.plain_network(weights.load("random", 0).state_dict)
+    return material.plain_network(weights.untrained(0, shortcuts=False).state_dict)
 
 
 def test_operations_are_those_that_torch_counts(plain):

@@ -19,7 +19,7 @@ torch.set_num_threads(int(sys.argv[1]))
 from texad import autoencoder, features, scoring, weights
 paths = sorted(Path(sys.argv[2]).glob("*.png"))
 with tempfile.TemporaryDirectory() as folder:
-    backbone = features.build_backbone(weights.load("random", 0))
+    backbone = features.build_backbone(weights.untrained(0, shortcuts=False))
     features.calibrate_batchnorm(backbone, paths, progress=False)
     measured = features.extract(features.fold_batchnorm(backbone), paths, Path(folder) / "f.npy", progress=False)
     fitted, _ = autoencoder.fit(measured, epochs=2, seed=0, progress=False)

@@ -13,7 +13,7 @@ from texad import features, preprocessing, weights
 
 @pytest.fixture(scope="module")
 def loaded():
-    return weights.load("random", 0)
+    return weights.untrained(0, shortcuts=False)  # every convolution counts
 
 
 @pytest.fixture
