@@ -173,7 +173,8 @@ def fit(
             autoencoder.eval()
             with torch.inference_mode():
                 for block in blocks(validation):
-                    validation_loss += loss_of(block).item() * len(block) / (len(validation) * places)
+                    for part in block.split(batch_size):  # a block's reconstruction would take as much memory as the block, several times
+                        validation_loss += loss_of(part).item() * len(part) / (len(validation) * places)
             if not np.isfinite(validation_loss):
                 if not all(torch.isfinite(block).all() for block in blocks(np.arange(n_images))):
                     raise ValueError("features must be finite, and some are not: make them again")
