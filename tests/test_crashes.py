@@ -15,7 +15,9 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -35,6 +37,7 @@ from texad.kernels import PRELOADED
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks for processes as Linux lists them")
 
 KILLS, KILLS_OF_BATCHES = 46, 4
+PATIENCE_S = 300.0  # for what takes half a minute on an idle machine
 GIVEN = {"weights": "random", "seed": 0, "image_size": 64, "epochs": 2, "hidden": 32, "bottleneck": 8}  # as conftest.QUICK
 RESULTS = ("scores.csv", "metrics.json")
 
@@ -101,7 +104,7 @@ class Batch:
     def __init__(self, dataset: Path, out: Path, largest_file: int = resource.RLIM_INFINITY):
         self.mark = f"TEXAD_TEST_MARK={os.getpid()}-{time.monotonic_ns()}"
         command = [sys.executable, "-m", "texad", *map(str, run_arguments(dataset, out, "--jobs", 1))]
-        environment = os.environ | dict([self.mark.split("=")])
+        environment = os.environ | dict([self.mark.split("=")]) | {"PYTHONFAULTHANDLER": "1"}
 
         def prepare() -> None:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # the tests may have been started by a shell that lets its background jobs ignore it
@@ -127,17 +130,30 @@ class Batch:
                 continue  # it has ended meanwhile
         return found
 
-    def wait_for(self, role: str) -> psutil.Process | None:
-        """The kernel or worker, as soon as there is one; None if the batch ends without."""
+    def wait_until(self, condition: Callable[[], Any]) -> Any:
+        """What the condition gives, as soon as it gives something; None if the batch ends without."""
+        deadline = time.monotonic() + PATIENCE_S
         while self.main.poll() is None:
-            if found := self.processes(role):
-                return found[0]
+            if found := condition():
+                return found
+            if time.monotonic() > deadline:
+                self.end(0)
             time.sleep(0.02)
         return None
 
-    def end(self, seconds: float = 300) -> int:
-        """Wait until it has ended; the exit status."""
-        self.said += self.main.communicate(timeout=seconds)[1]
+    def wait_for(self, role: str) -> psutil.Process | None:
+        """The kernel or worker, as soon as there is one; None if the batch ends without."""
+        found = self.wait_until(lambda: self.processes(role))
+        return found[0] if found else None
+
+    def end(self, seconds: float = PATIENCE_S) -> int:
+        """Wait until it has ended; the exit status. If it does not end, the test fails and shows what each process is at."""
+        try:
+            self.said += self.main.communicate(timeout=seconds)[1]
+        except subprocess.TimeoutExpired:
+            for process in self.processes():
+                process.send_signal(signal.SIGABRT)  # Python then says where it is, see PYTHONFAULTHANDLER
+            pytest.fail(f"the batch does not end; its processes:\n{self.main.communicate(timeout=60)[1]}")
         return self.main.returncode
 
     def assert_gone(self, seconds: float = 20) -> None:
@@ -266,8 +282,7 @@ def test_an_interruption_ends_every_process_within_seconds_and_the_run_can_go_on
     folder = tmp_path / "surfaces" / "steel"
     for file, interrupt in (("images.csv", os.killpg), ("scores.csv", os.kill)):  # as a terminal does, to all; and to the first process only
         batch = Batch(steel, tmp_path)
-        while not (folder / file).exists() and batch.main.poll() is None:
-            time.sleep(0.02)
+        batch.wait_until((folder / file).exists)
         began = time.monotonic()
         interrupt(batch.main.pid, signal.SIGINT)
         assert batch.end(30) == 130
