@@ -351,7 +351,7 @@ def score_features(
     *,
     top_k: int = 10,
     reduction: str | None = None,
-    batch_size: int = 32,
+    batch_size: int = 8,
     progress: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score many images, a batch at a time, so that the errors of only one batch are in memory.
@@ -363,7 +363,9 @@ def score_features(
         May be memory-mapped, and may be empty.
     top_k, reduction
         As in `image_score`; without a reduction, the autoencoder's own.
-    batch_size : int, default 32
+    batch_size : int, default 8
+        Images at a time. The errors of an image take 0.8 MB at the usual size, and are copied several times: larger batches take more memory, and
+        are no faster.
     progress : bool, default True
         Show a progress bar.
 
