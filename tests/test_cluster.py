@@ -21,7 +21,7 @@ from texad.artifacts import STAGES, Run
 distributed = pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")  # comes with distributed
 
-CATEGORIES = [f"surface {i}" for i in range(5)]
+CATEGORIES = [f"surface {i}" for i in range(3)]
 SMALL = ["-p", "image_size", 32, "-p", "epochs", 1]
 SECONDS = 300  # that anything may take at most; it takes a fraction where the machine is free
 
@@ -35,8 +35,8 @@ def wait_until(condition, seconds=SECONDS):
 
 
 @pytest.fixture(scope="module")
-def five(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "five"
+def dataset(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "surfaces"
     for seed, name in enumerate(CATEGORIES):
         write_category(folder / name, n_train=4, n_good=2, n_defective=2, size=40, seed=seed)
     return folder
@@ -107,9 +107,9 @@ def complaint(capsys, dataset, out, *more) -> str:
     return line
 
 
-def test_without_dask_one_line_says_what_to_install(five, tmp_path, capsys, monkeypatch):
+def test_without_dask_one_line_says_what_to_install(dataset, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cluster, "distributed", None)
-    assert "pip install 'texad[cluster]'" in complaint(capsys, five, tmp_path / "runs", "--scheduler", "tcp://127.0.0.1:1")
+    assert "pip install 'texad[cluster]'" in complaint(capsys, dataset, tmp_path / "runs", "--scheduler", "tcp://127.0.0.1:1")
     assert not (tmp_path / "runs").exists()
 
 
@@ -129,15 +129,15 @@ def test_the_module_can_be_imported_without_dask(monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "127.0.0.1", "smoke://127.0.0.1:8786"])
-def test_an_address_without_a_scheduler_is_one_line_within_seconds(five, tmp_path, capsys, monkeypatch, address):
+def test_an_address_without_a_scheduler_is_one_line_within_seconds(dataset, tmp_path, capsys, monkeypatch, address):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 2)
     started = time.monotonic()
-    assert f"no Dask scheduler at {address}" in complaint(capsys, five, tmp_path / "runs", "--scheduler", address)
+    assert f"no Dask scheduler at {address}" in complaint(capsys, dataset, tmp_path / "runs", "--scheduler", address)
     assert time.monotonic() - started < 30 and not (tmp_path / "runs").exists()
 
 
-def test_jobs_are_for_one_machine(five, tmp_path, capsys):
-    assert "leave jobs out" in complaint(capsys, five, tmp_path / "runs", "--jobs", 2, "--scheduler", "tcp://127.0.0.1:1")
+def test_jobs_are_for_one_machine(dataset, tmp_path, capsys):
+    assert "leave jobs out" in complaint(capsys, dataset, tmp_path / "runs", "--jobs", 2, "--scheduler", "tcp://127.0.0.1:1")
 
 
 def needs(out: Path, folder: Path, **others) -> dict:
@@ -150,21 +150,21 @@ def needs(out: Path, folder: Path, **others) -> dict:
     return fine | others
 
 
-def test_a_worker_that_has_all_it_needs_lacks_nothing_and_leaves_nothing(five, tmp_path):
-    assert cluster.lacks(**needs(tmp_path, five)) == ""
+def test_a_worker_that_has_all_it_needs_lacks_nothing_and_leaves_nothing(dataset, tmp_path):
+    assert cluster.lacks(**needs(tmp_path, dataset)) == ""
     assert [file.name for file in tmp_path.iterdir()] == ["token"]
 
 
-def test_what_a_worker_lacks_is_said(five, tmp_path):
+def test_what_a_worker_lacks_is_said(dataset, tmp_path):
     def said(**others):
-        return cluster.lacks(**needs(tmp_path, five, **others))
+        return cluster.lacks(**needs(tmp_path, dataset, **others))
 
     assert "runs other code" in said(code="other")
     assert said(versions={"torch": "0.3"}).startswith(f"has torch {cluster.VERSIONS['torch']}, not 0.3")
     assert "does not see the folder /nowhere" in said(token="/nowhere/token")
     (tmp_path / "other").write_text("left by someone else")
     assert f"does not see the folder {tmp_path}" in said(token=str(tmp_path / "other"))
-    assert f"does not see {five / 'surface 9'}" in said(names=[*CATEGORIES, "surface 9"])
+    assert f"does not see {dataset / 'surface 9'}" in said(names=[*CATEGORIES, "surface 9"])
     assert f"looks for the data set in {datasets.data_root() / 'synthetic'}, not in /elsewhere/synthetic: set TEXAD_DATA to /elsewhere" in said(
         dataset="synthetic", root="/elsewhere/synthetic"
     )
@@ -174,10 +174,10 @@ def test_what_a_worker_lacks_is_said(five, tmp_path):
     assert f"has other weights {file}" in said(resolved=str(file), digest="0")
 
 
-def test_a_worker_that_does_not_see_the_folder_is_named(dask, five, tmp_path, capsys, monkeypatch):
+def test_a_worker_that_does_not_see_the_folder_is_named(dask, dataset, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cluster, "_sha256", lambda resolved: [file.unlink() for file in (tmp_path / "runs").iterdir()] and None)  # the token
     monkeypatch.setattr(Path, "unlink", lambda file, missing_ok=True, unlink=Path.unlink: unlink(file, missing_ok=True))
-    line = complaint(capsys, five, tmp_path / "runs", "--scheduler", dask.address)
+    line = complaint(capsys, dataset, tmp_path / "runs", "--scheduler", dask.address)
     assert line.startswith("texad: worker tcp://127.0.0.1:") and f"does not see the folder {tmp_path / 'runs'}" in line
     assert not list((tmp_path / "runs").iterdir())
 
@@ -185,10 +185,10 @@ def test_a_worker_that_does_not_see_the_folder_is_named(dask, five, tmp_path, ca
 # -- what runs on a cluster ------------------------------------------------------------------------
 
 
-def test_an_interrupted_client_leaves_no_kernel_behind(dask, five, tmp_path):
+def test_an_interrupted_client_leaves_no_kernel_behind(dask, dataset, tmp_path):
     address, workers = dask.address, dask.workers
     out = tmp_path / "runs"
-    command = [sys.executable, "-m", "texad", *run_arguments(five, out, *SMALL, "--category", CATEGORIES[0], "--scheduler", address)]
+    command = [sys.executable, "-m", "texad", *run_arguments(dataset, out, *SMALL, "--category", CATEGORIES[0], "--scheduler", address)]
     client = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     (name,) = wait_until(lambda: claims(out))
     (kernel,) = wait_until(lambda: kernels(workers[name].pid))
@@ -199,10 +199,10 @@ def test_an_interrupted_client_leaves_no_kernel_behind(dask, five, tmp_path):
     assert not kernels(workers[name].pid) and not list(out.rglob("metrics.json"))
 
 
-def test_five_categories_come_out_as_on_one_machine_though_a_worker_is_killed(dask, five, tmp_path):
+def test_categories_come_out_as_on_one_machine_though_a_worker_is_killed(dask, dataset, tmp_path):
     address, workers = dask.address, dask.workers
     here, there = tmp_path / "here", tmp_path / "there"
-    command = [sys.executable, "-m", "texad", *run_arguments(five, there, *SMALL, "--scheduler", address)]
+    command = [sys.executable, "-m", "texad", *run_arguments(dataset, there, *SMALL, "--scheduler", address)]
     client = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         left = wait_until(lambda: in_the_middle_of_the_second_stage(there, "one"))
@@ -217,9 +217,9 @@ def test_five_categories_come_out_as_on_one_machine_though_a_worker_is_killed(da
     after = json.loads((left / "run.json").read_text())["stages"]
     assert after[STAGES[0]] == before[STAGES[0]] and set(after) == set(STAGES)  # only the stage that was running was run again
 
-    assert texad(*run_arguments(five, here, *SMALL, "--jobs", 2)).returncode == 0
+    assert texad(*run_arguments(dataset, here, *SMALL, "--jobs", 2)).returncode == 0
     for category in CATEGORIES:
-        assert (there / "five" / category / "scores.csv").read_bytes() == (here / "five" / category / "scores.csv").read_bytes()
+        assert (there / "surfaces" / category / "scores.csv").read_bytes() == (here / "surfaces" / category / "scores.csv").read_bytes()
     tables = [pd.read_csv(out / "summary.csv").drop(columns="seconds") for out in (here, there)]
     pd.testing.assert_frame_equal(*tables)
     assert tables[0]["category"].tolist() == CATEGORIES and tables[0]["error"].isna().all()
@@ -277,5 +277,5 @@ def test_the_last_words_of_earlier_jobs_move_no_bar():
     assert done == [3]
 
 
-def test_the_folder_that_is_claimed_is_the_run_folder(five, tmp_path):
-    assert Run(five, CATEGORIES[0], tmp_path).folder == tmp_path / datasets.name(str(five)) / CATEGORIES[0]
+def test_the_folder_that_is_claimed_is_the_run_folder(dataset, tmp_path):
+    assert Run(dataset, CATEGORIES[0], tmp_path).folder == tmp_path / datasets.name(str(dataset)) / CATEGORIES[0]

@@ -1,7 +1,7 @@
 """Runs that are killed, interrupted, out of room, beside each other or tampered with: nothing is lost, and nothing half-written is left.
 
 Most runs here are `go_on`, the five stages in one process that goes on where the last one was killed: cheap enough to kill it many times.
-Then whole batches, with their workers and kernels, are killed too.
+Then whole batches, with their kernels, are killed too.
 """
 
 import json
@@ -16,6 +16,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from safetensors import safe_open
 from benchmarks import stages as direct
 from texad import datasets, jobs, parameters
 from texad.artifacts import FILES, STAGES, Run
-from texad.files import TEMPORARY, digests, leave, take
+from texad.files import LOCK, TEMPORARY, digests, leave, take
 from texad.kernels import PRELOADED
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks for processes as Linux lists them")
@@ -116,15 +117,15 @@ class Batch:
         self.said = ""
 
     def processes(self, role: str = "") -> list[psutil.Process]:
-        """All that belong to it and still run; or its "worker", or its "kernel"."""
+        """All that belong to it and still run; or its "kernel", or the "server" of kernels."""
         found = []
         for process in psutil.process_iter():
             try:
                 environment, command = Path(f"/proc/{process.pid}/environ").read_bytes(), " ".join(process.cmdline())
                 if self.mark.encode() not in environment or process.status() == psutil.STATUS_ZOMBIE:
                     continue
-                kernel = "multiprocessing.forkserver" in command and os.getsid(process.pid) == process.pid
-                if not role or role == ("kernel" if kernel else "worker" if "multiprocessing.spawn" in command else "other"):
+                forked = "multiprocessing.forkserver" in command
+                if not role or forked and role == ("kernel" if os.getsid(process.pid) == process.pid else "server"):
                     found.append(process)
             except (OSError, psutil.Error, AttributeError):
                 continue  # it has ended meanwhile
@@ -142,7 +143,7 @@ class Batch:
         return None
 
     def wait_for(self, role: str) -> psutil.Process | None:
-        """The kernel or worker, as soon as there is one; None if the batch ends without."""
+        """The kernel or its server, as soon as there is one; None if the batch ends without."""
         found = self.wait_until(lambda: self.processes(role))
         return found[0] if found else None
 
@@ -180,10 +181,18 @@ def go_on(dataset: Path, out: Path) -> None:
             call()
 
 
-def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_results(steel, tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_crashes", *PRELOADED])  # so that time goes into the stages
+@pytest.fixture
+def context(monkeypatch):
+    """Processes that have imported all that `go_on` needs, so that their time goes into the stages."""
+    folder = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{folder.parent}")
+    forkserver._forkserver._stop()  # that of tests before, which has imported less
+    multiprocessing.set_forkserver_preload(["test_crashes", *PRELOADED])
+    yield multiprocessing.get_context("forkserver")
+    forkserver._forkserver._stop()
 
+
+def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_results(steel, context, tmp_path):
     def start(out: Path) -> multiprocessing.Process:
         process = context.Process(target=go_on, args=(steel, out))
         process.start()
@@ -220,10 +229,10 @@ def test_a_batch_that_is_killed_whole_or_in_part_ends_with_the_same_results(stee
     rng, killed = random.Random(1), 0
     while killed < KILLS_OF_BATCHES:
         batch = Batch(steel, out)
-        target = ("all", "worker", "kernel", "main")[killed % 4]
+        target = ("all", "server", "kernel", "main")[killed % 4]
         batch.wait_for("kernel")
         time.sleep(rng.uniform(0, 3))
-        victim = batch.wait_for(target) if target in ("worker", "kernel") else None
+        victim = batch.wait_for(target) if target in ("server", "kernel") else None
         if batch.main.poll() is None:
             if target == "all":
                 os.killpg(batch.main.pid, signal.SIGKILL)
@@ -233,9 +242,9 @@ def test_a_batch_that_is_killed_whole_or_in_part_ends_with_the_same_results(stee
         status = batch.end(60)
         batch.assert_gone()
         assert_whole(folder)
-        if target in ("worker", "kernel") and status == 1:  # the batch itself lives on, and says what has happened
+        if target in ("server", "kernel") and status == 1:  # the batch itself lives on, and says what has happened
             (line,) = [line for line in batch.said.splitlines() if "failed" in line]
-            assert "the kernel died" in line or "a worker process died" in line
+            assert "the kernel died" in line
             assert "Traceback" not in batch.said
         if status == 0:  # it was faster
             assert results(folder) == results(undisturbed)
@@ -295,6 +304,21 @@ def test_an_interruption_ends_every_process_within_seconds_and_the_run_can_go_on
     assert Batch(steel, tmp_path).end() == 0
     assert (folder / "backbone.safetensors").stat().st_mtime_ns == first  # what was done is not done again
     assert results(folder) == results(undisturbed) and not leftovers(folder)
+
+
+def test_a_batch_that_waits_for_another_one_can_be_interrupted(steel, tmp_path):
+    folder = tmp_path / "surfaces" / "steel"
+    assert take(folder)
+    try:
+        batch = Batch(steel, tmp_path)
+        while "waiting until it is done" not in batch.said and batch.main.poll() is None:
+            batch.said += batch.main.stderr.readline()
+        batch.main.send_signal(signal.SIGINT)
+        assert batch.end(30) == 130
+        batch.assert_gone(10)
+        assert [file.name for file in folder.iterdir()] == [LOCK]
+    finally:
+        leave(folder)
 
 
 # -- no room ---------------------------------------------------------------------------------------

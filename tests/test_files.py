@@ -186,18 +186,26 @@ def test_a_killed_process_holds_nothing(tmp_path):
     leave(tmp_path)
 
 
-def test_who_finds_a_folder_taken_says_so_once_and_waits(tmp_path, monkeypatch):
+def test_who_finds_a_folder_taken_says_so_and_waits(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "WAIT_SECONDS", 0.02)
-    lock, said = hold(tmp_path), []
+    lock, waited = hold(tmp_path), []
     threading.Timer(0.3, os.close, [lock]).start()
     began = time.monotonic()
-    with alone(tmp_path, lambda: said.append("waiting")):
+    with alone(tmp_path, waited.append):
         assert is_held(tmp_path) and 0.25 < time.monotonic() - began < 10
-    assert said == ["waiting"] and not is_held(tmp_path)
-    with pytest.raises(ZeroDivisionError), alone(tmp_path, lambda: said.append("again")):
+    assert waited == list(range(len(waited))) and len(waited) > 1 and not is_held(tmp_path)
+    with pytest.raises(ZeroDivisionError), alone(tmp_path, waited.clear):
         raise ZeroDivisionError
-    assert said == ["waiting"] and take(tmp_path)
+    assert waited and take(tmp_path)
     leave(tmp_path)
+
+
+def test_who_waits_can_be_told_not_to(tmp_path):
+    lock = hold(tmp_path)
+    with pytest.raises(ZeroDivisionError), alone(tmp_path, lambda waited: 1 / 0):
+        pytest.fail("somebody else holds the folder")
+    assert not is_held(tmp_path)
+    os.close(lock)
 
 
 def test_the_kernels_of_a_batch_may_write_into_the_folder_that_it_holds_and_no_other(tmp_path, monkeypatch):

@@ -17,9 +17,7 @@ from __future__ import annotations  # some of the classes are imported for type 
 import hashlib
 import json
 import logging
-import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -37,9 +35,8 @@ from texad import datasets
 from texad.files import sha256
 
 if TYPE_CHECKING:
-    from jupyter_client import AsyncKernelManager
-
     from texad.jobs import Job
+    from texad.kernels import ForkedKernelManager
     from texad.pools import Pool
 
 try:
@@ -258,7 +255,7 @@ def work(topic: str, number: int, job: dict) -> dict:
     from texad import jobs
 
     todo = jobs.Job(**job)
-    kernels: list[AsyncKernelManager] = []
+    kernels: list[ForkedKernelManager] = []
     worker, ended = distributed.get_worker(), threading.Event()
     watch = threading.Thread(target=_end_when_cancelled, args=(worker, worker.get_current_task(), kernels, ended), daemon=True)
     watch.start()
@@ -269,13 +266,13 @@ def work(topic: str, number: int, job: dict) -> dict:
         ended.set()
 
 
-def _end_when_cancelled(worker: distributed.Worker, task: str, kernels: list[AsyncKernelManager], ended: threading.Event) -> None:
+def _end_when_cancelled(worker: distributed.Worker, task: str, kernels: list[ForkedKernelManager], ended: threading.Event) -> None:
     """A task that was cancelled, or whose client or scheduler is gone, must not write into a folder that the next batch is filling."""
     while not ended.wait(POLL_SECONDS):
         state = getattr(worker.state.tasks.get(task), "state", "forgotten")
         if worker.status in ENDING or state not in ("executing", "long-running", "resumed"):
-            if pid := getattr(kernels[-1].provisioner, "pid", None) if kernels else None:
-                os.kill(pid, signal.SIGKILL)
+            if kernels:
+                kernels[-1].end()
 
 
 def _line(error: BaseException) -> str:

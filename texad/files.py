@@ -226,20 +226,19 @@ def descriptor(folder: Path) -> int | None:
 
 
 @contextmanager
-def alone(folder: Path, say: Callable[[], None]) -> Iterator[None]:
+def alone(folder: Path, waits: Callable[[int], None]) -> Iterator[None]:
     """Hold a folder while the block runs, after waiting until nobody else does.
 
     Parameters
     ----------
     folder : Path
-    say : callable
-        Called once if it has to wait.
+    waits : callable
+        Called before each wait of half a second, with how many there have been; what it raises ends them.
     """
-    waiting = False
+    waited = 0
     while not take(folder):
-        if not waiting:
-            say()
-        waiting = True
+        waits(waited)
+        waited += 1
         time.sleep(WAIT_SECONDS)
     try:
         yield

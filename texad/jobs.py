@@ -18,7 +18,6 @@ from typing import Any
 
 import nbformat
 import papermill
-from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, papermill_engines
 from traitlets.config import Config
@@ -26,7 +25,7 @@ from traitlets.config import Config
 from texad import datasets
 from texad.artifacts import FILES, STAGES, STUDIES, Run
 from texad.files import alone, digests, replacing, sha256
-from texad.kernels import ForkedKernelManager
+from texad.kernels import THREADS, ForkedKernelManager
 from texad.parameters import defaults, notebooks_folder
 from texad.records import DamagedError, read_json
 
@@ -34,7 +33,6 @@ MEASURES = ("image_auroc", "precision", "recall", "f1")
 COLUMNS = ("category", "images", *MEASURES, "seconds", "error")
 ASIDES = {"aside", "solution"}  # tags of cells that teach, and leave nothing for a result
 LEFT_OUT = "*This copy was made for its results: solutions and asides are left out. `texad run --studies` has them, for one category.*"
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 STARTERS = (  # no notebook imports them
     "__main__.py", "annotations.py", "batch.py", "book", "cluster.py", "commands.py", "drawings.py", "drift.py", "export.py", "importing.py", "jobs.py",
     "kernels.py", "labels.py", "outlines.py", "parameters.py", "pools.py", "report.py", "rows.py", "sources.py", "sweeps.py",
@@ -47,7 +45,7 @@ class KernelDiedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """What one worker needs to know about one category.
+    """What is to be done for one category.
 
     Attributes
     ----------
@@ -57,7 +55,7 @@ class Job:
     parameters : dict of str to object
         Further parameters of the notebooks.
     threads : int or None
-        Of each notebook; None leaves it to the environment of the worker.
+        Of each notebook; None leaves it to the environment.
     label : str
         Its name on the progress bar.
     stages : tuple of str
@@ -77,7 +75,12 @@ class Job:
     in_full: bool = False
 
 
-def run_category(job: Job, report: Callable[[str, int], None], on_kernel: Callable[[AsyncKernelManager], None] = lambda kernel: None) -> dict:
+def run_category(
+    job: Job,
+    report: Callable[[str, int], None],
+    on_kernel: Callable[[ForkedKernelManager], None] = lambda kernel: None,
+    given_up: Callable[[], bool] = lambda: False,
+) -> dict:
     """Execute those notebooks of a category that are not up to date. If another process is writing into the run folder, wait for it.
 
     Parameters
@@ -87,6 +90,8 @@ def run_category(job: Job, report: Callable[[str, int], None], on_kernel: Callab
         Called with a stage and how many cells of the job are finished, whenever there is one more.
     on_kernel : callable, optional
         Called with the manager of each kernel, before it starts.
+    given_up : callable, optional
+        Asked before each stage, and while it waits for the folder; if it says yes, that is the row's error.
 
     Returns
     -------
@@ -99,16 +104,23 @@ def run_category(job: Job, report: Callable[[str, int], None], on_kernel: Callab
         data = datasets.load_category(job.dataset, job.category)
         fingerprint = datasets.fingerprint(data)
 
-        def waits() -> None:
-            _say(f"{run.folder} is in use by another batch or an open notebook; waiting until it is done")
-            report("waiting", 0)  # to the bar: the worker may be on another machine
+        def go_on() -> None:
+            if given_up():
+                raise InterruptedError("given up; the same command goes on where it stopped")
+
+        def waits(waited: int) -> None:
+            go_on()
+            if not waited:
+                _say(f"{run.folder} is in use by another batch or an open notebook; waiting until it is done")
+                report("waiting", 0)  # to the bar: the worker may be on another machine
 
         with alone(run.folder, waits):
             _set_aside_if_damaged(run)
             for stage in job.stages:
+                go_on()
                 given = {name: value for name, value in (asdict(job) | job.parameters).items() if name in defaults(stage)}
                 if not is_current(run, stage, given, data, fingerprint, job.in_full):
-                    _execute(run, stage, given, job.in_full, partial(_tell, report, stage, done), on_kernel)
+                    _execute(run, stage, given, job, partial(_tell, report, stage, done), on_kernel)
                 done += n_cells(stage, job.in_full)
                 report(stage, done)
             metrics, stages = read_json(run.folder / "metrics.json"), run.read()["stages"]
@@ -219,7 +231,7 @@ def _notebook(stage: str) -> nbformat.NotebookNode:
     return nbformat.read(notebooks_folder() / f"{stage}.ipynb", as_version=4)
 
 
-def _execute(run: Run, stage: str, given: dict[str, object], in_full: bool, on_cells: Callable[[int], None], on_kernel: Callable) -> None:
+def _execute(run: Run, stage: str, given: dict[str, object], job: Job, on_cells: Callable[[int], None], on_kernel: Callable) -> None:
     target = run.folder / _executed(stage)
     failed = target.with_name(f"{stage}.failed.ipynb")
     code, started = code_fingerprint(stage), time.perf_counter()
@@ -232,7 +244,8 @@ def _execute(run: Run, stage: str, given: dict[str, object], in_full: bool, on_c
                 engine_name="texad",
                 progress_bar=False,
                 folder=run.folder,
-                in_full=in_full,
+                threads=job.threads,
+                in_full=job.in_full,
                 on_cells=on_cells,
                 on_kernel=on_kernel,
             )
@@ -241,9 +254,9 @@ def _execute(run: Run, stage: str, given: dict[str, object], in_full: bool, on_c
             raise
     failed.unlink(missing_ok=True)
     stages = run.read()["stages"]
-    threads = int(os.environ.get(THREADS[0]) or cores())
+    threads = job.threads or int(os.environ.get(THREADS[0]) or cores())
     cost = {"notebook_seconds": round(time.perf_counter() - started, 2), "threads": threads, "cores": cores()}  # with the kernel's start
-    entry = stages[stage] | {"code": code, "in_full": in_full} | cost | ({"runs": _runs_fingerprint(run)} if stage in STUDIES else {})
+    entry = stages[stage] | {"code": code, "in_full": job.in_full} | cost | ({"runs": _runs_fingerprint(run)} if stage in STUDIES else {})
     entry["files"] |= digests(run.folder, [_executed(stage)])
     run.write(stages=stages | {stage: entry})
 
@@ -267,7 +280,16 @@ class _Engine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: Any, kernel_name: str, *, folder: Path, in_full: bool, on_cells: Callable[[int], None], on_kernel: Callable, **kwargs: Any
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        *,
+        folder: Path,
+        threads: int | None,
+        in_full: bool,
+        on_cells: Callable[[int], None],
+        on_kernel: Callable,
+        **kwargs: Any,
     ) -> Any:
         title, *others = _kept(nb_man.nb.cells, in_full)
         if not in_full:
@@ -289,10 +311,9 @@ class _Engine(NBClientEngine):
             on_cells(finished)
 
         class Kernel(ForkedKernelManager):
-            held = folder
-
             def __init__(self, *args: Any, **options: Any):
                 super().__init__(*args, **options)
+                self.held, self.threads = folder, threads
                 on_kernel(self)
 
         nb_man.cell_start, nb_man.cell_complete = cell_start, cell_complete

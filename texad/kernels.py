@@ -1,8 +1,9 @@
 """Kernels that start at once: forks of a process that has the libraries in memory already.
 
 Each notebook of a batch runs in a kernel of its own, so that none can leave anything to the next. To start one takes seconds, nearly all of them to
-import torch and its like, and a batch starts five for each category. Here a server imports them once, and every kernel begins as a copy of it:
-the libraries are there, and nothing else is. Only Linux copies a process safely, and a worker of Dask may start none; there, kernels start as usual.
+import torch and its like, and a batch starts five for each category. Here a server imports them once, and every kernel of the batch begins as a
+copy of it: the libraries are there, and nothing else is. Only Linux copies a process safely, and a worker of Dask may start none; there, kernels start
+as usual.
 
 A kernel shares the lock of the run folder with the process that started it, so that the folder is not free before both have ended.
 """
@@ -12,7 +13,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
@@ -28,21 +30,30 @@ from texad.files import HELD, descriptor
 # What the notebooks import and what takes long. Not pyplot and seaborn, which look for IPython when they are imported.
 PRELOADED = ["torch", "torchvision.models", "pandas", "scipy.stats", "sklearn.metrics", "matplotlib.figure", "ipykernel.kernelapp"]
 BACKEND = "module://matplotlib_inline.backend_inline"  # what a kernel chooses, but here matplotlib comes before the kernel
+FORKS = sys.platform == "linux"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class ForkedKernelManager(AsyncKernelManager):
     """Starts a notebook's kernel as a copy of the server; for papermill, which takes any manager."""
 
     held: Path | None = None  # a run folder that this process holds, and the kernel may write into
+    threads: int | None = None  # that the kernel may use; None leaves it to the environment
 
     async def _async_pre_start_kernel(self, **options: Any) -> tuple[list[str], dict[str, Any]]:
+        options["env"] = dict(options.get("env") or os.environ) | (dict.fromkeys(THREADS, str(self.threads)) if self.threads else {})
         if self.held is not None:
-            options["env"] = {**(options.get("env") or os.environ), HELD: str(self.held)}
+            options["env"][HELD] = str(self.held)
             if (lock := descriptor(self.held)) is not None and os.name == "posix":
                 options["pass_fds"] = (lock,)
-        if self.provisioner is None and sys.platform == "linux" and not multiprocessing.current_process().daemon:
+        if self.provisioner is None and FORKS and not multiprocessing.current_process().daemon:
             self.provisioner = ForkProvisioner(parent=self, kernel_id=self.kernel_id, kernel_spec=self.kernel_spec)
         return await super()._async_pre_start_kernel(**options)
+
+    def end(self) -> None:
+        """Kill the kernel, at once and from any thread; nothing if it does not run."""
+        if (process := getattr(self.provisioner, "process", None)) is not None:
+            process.kill()
 
 
 class ForkProvisioner(LocalProvisioner):
@@ -51,15 +62,37 @@ class ForkProvisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **options: Any) -> KernelConnectionInfo:
         if cmd[0] != sys.executable or "ipykernel_launcher" not in cmd:  # another Python, or another language
             return await super().launch_kernel(cmd, **options)
-        os.environ["MPLBACKEND"] = BACKEND
+        start_server()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
         shared = [_Shared(lock) for lock in options.get("pass_fds", ())]
         process = _Process(context.Process(target=_be_kernel, args=(arguments, options.get("cwd"), dict(options["env"]), shared)))
         self.process = process  # type: ignore[assignment]  # Jupyter says Popen, and uses no more of it than this has
         self.pid = self.pgid = process.pid
         return self.connection_info
+
+
+def start_server() -> None:
+    """Let the server begin to import, if it has not yet: the first kernel then waits the less."""
+    if not FORKS:
+        return
+    from multiprocessing import forkserver
+
+    forkserver.set_forkserver_preload(PRELOADED)
+    with _deaf_to_interrupts():  # Ctrl-C in a terminal reaches all processes at once; only the one that started them may act on it
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # it hears none anyway
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Process:
@@ -106,6 +139,7 @@ def _received(duplicate: Any) -> int:
 
 
 def _be_kernel(arguments: list[str], folder: str | None, environment: dict[str, str], shared: list[int]) -> None:
+    import matplotlib
     import torch
     from ipykernel.kernelapp import IPKernelApp
     from threadpoolctl import threadpool_limits
@@ -117,6 +151,7 @@ def _be_kernel(arguments: list[str], folder: str | None, environment: dict[str, 
     if threads := int(environment.get("OMP_NUM_THREADS") or 0):  # the libraries have read the server's
         torch.set_num_threads(threads)
         threadpool_limits(threads)
+    matplotlib.rcParams["backend"] = environment.get("MPLBACKEND") or BACKEND
     if folder:
         os.chdir(folder)
     sys.argv = ["ipykernel_launcher", *arguments]

@@ -1,33 +1,31 @@
 """Many jobs at a time: a pool of workers, the bars that show what they do, and what Ctrl-C does to them.
 
 A pool is a `concurrent.futures.Executor` that is given jobs, and a queue of what its workers tell meanwhile. `local` makes one of
-processes of this machine, `texad.cluster.connect` one of machines elsewhere; `run_all` knows no difference.
+threads of this process, `texad.cluster.connect` one of machines elsewhere; `run_all` knows no difference.
 """
 
-import multiprocessing
 import os
 import queue
-import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from multiprocessing import resource_tracker
-from multiprocessing.queues import Queue as SharedQueue
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from texad import jobs
-from texad.jobs import THREADS, Job
-from texad.kernels import end_with_parent
+from texad.jobs import Job
+from texad.kernels import ForkedKernelManager, start_server
 from texad.reading import printable
 
-Events = queue.Queue | queue.SimpleQueue | SharedQueue
 MOST_BARS = 40  # more would leave the screen: then one bar stands for all
 
 _numbers = count()  # of all jobs of this process, so that none is taken for another
@@ -41,7 +39,7 @@ class Pool:
     ----------
     submit : callable
         Takes a number and a `Job`, and returns an executor's future of a row of the summary.
-    events : a queue of this process, or of several
+    events : queue.SimpleQueue
         Tuples of the job's number, a stage, and how many cells of the job are finished.
     abandon : callable
         Give up all jobs, at once.
@@ -52,7 +50,7 @@ class Pool:
     """
 
     submit: Callable[[int, Job], Future]
-    events: Events
+    events: queue.SimpleQueue
     abandon: Callable[[], None]
     check: Callable[[str, list[str], str, Path], None] = lambda *needed: None
     watch: Callable[[], None] = lambda: None
@@ -103,7 +101,7 @@ def run_all(todo: list[Job], pool: Pool, progress: bool) -> list[dict]:
 
 @contextmanager
 def local(n_jobs: int) -> Iterator[Pool]:
-    """A pool of processes of this machine.
+    """A pool of threads of this process. What computes are the kernels, and these are processes of their own.
 
     Parameters
     ----------
@@ -111,25 +109,38 @@ def local(n_jobs: int) -> Iterator[Pool]:
         Jobs at a time.
     """
     _start_quiet_tracker()
-    context = multiprocessing.get_context("spawn")
-    events, others = context.Queue(), set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(n_jobs, context, initializer=_start_worker, initargs=(events,))
+    start_server()
+    events: queue.SimpleQueue[tuple] = queue.SimpleQueue()
+    executor, abandoned = ThreadPoolExecutor(n_jobs), threading.Event()
+    at_work: dict[int, ForkedKernelManager | None] = {}  # the latest kernel of each job, by its number
+
+    def work(number: int, job: Job) -> dict:
+        at_work[number] = None
+        try:
+            return jobs.run_category(
+                job, lambda stage, cells: events.put((number, stage, cells)), partial(at_work.__setitem__, number), abandoned.is_set
+            )
+        finally:
+            del at_work[number]
 
     def submit(number: int, job: Job) -> Future:
-        with _deaf_to_interrupts():  # a worker starts with a job, not before; it inherits this
-            return executor.submit(_work, number, job)
+        return executor.submit(work, number, job)
 
     def abandon() -> None:
+        abandoned.set()
         executor.shutdown(wait=False, cancel_futures=True)
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.kill()  # and its kernel ends with it
+        while at_work:
+            for kernel in list(at_work.values()):
+                if kernel is not None:
+                    kernel.end()
+            time.sleep(0.05)  # a kernel may have been about to start
 
     with executor:
         yield Pool(submit, events, abandon)
 
 
 def _start_quiet_tracker() -> None:
-    """Start the process that removes the semaphores which killed processes have left. It warns of each, but here they are killed on purpose."""
+    """Start the process that removes the semaphores which killed kernels have left. It warns of each, but here they are killed on purpose."""
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning" + (f",{before}" if before else "")
     try:
@@ -139,35 +150,6 @@ def _start_quiet_tracker() -> None:
             del os.environ["PYTHONWARNINGS"]
         else:
             os.environ["PYTHONWARNINGS"] = before
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Ctrl-C in a terminal reaches all processes at once. Only the first of them may act on it: it ends, and so do the others, without a word."""
-    if threading.current_thread() is not threading.main_thread():  # it hears none anyway
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-# -- in a worker of this machine -------------------------------------------------------------------
-
-_events: Events  # the queue that leads to the progress bars
-
-
-def _start_worker(events: Events) -> None:
-    global _events
-    _events = events
-    end_with_parent()
-
-
-def _work(number: int, job: Job) -> dict:
-    os.environ.update(dict.fromkeys(THREADS, str(job.threads)))  # inherited by the kernels: all of them together use each core once
-    return jobs.run_category(job, lambda stage, cells: _events.put((number, stage, cells)))
 
 
 # -- what is seen of them --------------------------------------------------------------------------
@@ -189,7 +171,7 @@ def _bars(todo: list[Job], live: bool, progress: bool) -> list[tqdm]:
     ]
 
 
-def _drain(events: Events, positions: dict[int, int], bars: list[tqdm], done: list[int], live: bool) -> None:
+def _drain(events: queue.SimpleQueue, positions: dict[int, int], bars: list[tqdm], done: list[int], live: bool) -> None:
     """Show all that has been told since, of these jobs. A job that another worker had to take over begins its bar anew."""
     while True:
         try:
@@ -213,7 +195,5 @@ def _result(job: Job, future: Future) -> dict:
         return future.result()
     except CancelledError:
         return jobs.empty_row(job, "given up, since the scheduler is gone or the task was cancelled; the same command goes on where it stopped")
-    except BrokenExecutor:
-        return jobs.empty_row(job, "a worker process died, perhaps for lack of memory; the same command goes on where it stopped")
     except Exception as error:  # what no job should raise
         return jobs.empty_row(job, f"worker: {type(error).__name__}: {error}")
