@@ -1,7 +1,7 @@
-"""What the notebooks cost: the batch of papermill against the same stages called directly, both in two processes.
+"""What the notebooks cost: the batch of papermill against the same stages called directly, both for two categories at a time.
 
-A notebook runs in a kernel of its own. This start-up is measured apart: as many kernels, started as the batch starts them
-in as many processes, that execute nothing but the imports of the notebooks. The seconds that remain are those of the notebooks' own work,
+A notebook runs in a kernel of its own. This start-up is measured apart: as many kernels, started as the batch starts them, from a new process
+and as many at a time, that execute nothing but the imports of the notebooks. The seconds that remain are those of the notebooks' own work,
 against direct calls in two processes that have imported everything already.
 """
 
@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -41,13 +41,9 @@ def run(options: Options) -> list[Row]:
     for _ in range(min(options.repeats, MAX_REPEATS)):
         with material.folder(options) as folder:
             parameters = {name: str(value) for name, value in (fit_options | {"image_size": options.image_size}).items()}
-            started = time.perf_counter()
-            with material.quietly():
-                done = batch.run(str(root), ",".join(names), options.weights, folder / "papermill", JOBS, parameters=parameters, progress=False)
-            seconds["papermill"].append(time.perf_counter() - started)
-            if failed := [row["error"] for row in done if row["error"]]:
-                raise RuntimeError(f"the batch failed: {failed[0]}")
-            seconds["start-up"].append(in_processes(start_up, names, warm=False))
+            whole = (str(root), ",".join(names), options.weights, folder / "papermill", parameters)
+            seconds["papermill"].append(in_processes(by_papermill, [whole], warm=False))
+            seconds["start-up"].append(in_processes(start_up, [names], warm=False))
             calls = [(str(root), name, str(folder / "direct"), options.weights, options.image_size, fit_options) for name in names]
             seconds["direct"].append(in_processes(direct, calls, warm=True))
             check_equal(folder, root.name, names)
@@ -68,7 +64,7 @@ def rows(seconds: dict[str, list[float]], n_categories: int) -> list[Row]:
     start_up = median(seconds["start-up"])
     return [
         Row("papermill", f"{n_categories} categories by papermill", median(seconds["papermill"]), "s", details={name: spread(v) for name, v in seconds.items()}),
-        Row("papermill", "start-up of the kernels", start_up, "s", note=f"{kernels} kernels in {JOBS} processes, {start_up * JOBS / kernels:.2f} s each"),
+        Row("papermill", "start-up of the kernels", start_up, "s", note=f"{kernels} kernels, {JOBS} at a time, {start_up * JOBS / kernels:.2f} s each"),
         Row("papermill", "(papermill - start-up) / direct calls", median([(p - s) / d for p, s, d in rounds]), at_most=BAR),
         Row("papermill", "papermill with start-up / direct calls", median([p / d for p, _, d in rounds])),
     ]
@@ -102,7 +98,22 @@ def direct(call: tuple) -> None:
     stages.run_category(root, name, runs, weights, image_size=image_size, **fit_options)
 
 
-def start_up(_: str) -> None:
+def by_papermill(call: tuple) -> None:
+    """The batch of all categories, from this process."""
+    dataset, names, weights, runs, parameters = call
+    with material.quietly():
+        done = batch.run(dataset, names, weights, runs, JOBS, parameters=parameters, progress=False)
+    if failed := [row["error"] for row in done if row["error"]]:
+        raise RuntimeError(f"the batch failed: {failed[0]}")
+
+
+def start_up(names: list[str]) -> None:
+    """The kernels of all categories, from this process, as `by_papermill` has them."""
+    with ThreadPoolExecutor(JOBS) as pool:
+        list(pool.map(_start_five, names))
+
+
+def _start_five(_: str) -> None:
     """For each of the five notebooks: start a kernel, import what it imports, and end it."""
     for stage in STAGES:
         with tempfile.TemporaryDirectory() as sockets:  # as in texad.jobs

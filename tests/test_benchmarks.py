@@ -163,7 +163,7 @@ def test_start_up_of_the_kernels_is_taken_off_by_hand():
     without, with_it = rows[2:]
     assert without.value == pytest.approx(1.2) and without.holds  # 2.0, 1.2, 0.8
     assert with_it.value == pytest.approx(1.6)  # 3.0, 1.6, 0.9
-    assert "25 kernels in 2 processes, 0.80 s each" in rows[1].note
+    assert "25 kernels, 2 at a time, 0.80 s each" in rows[1].note
 
 
 def test_memory_and_time_of_the_stages_by_hand():

@@ -150,7 +150,7 @@ def test_a_bar_shows_the_batches_unless_it_is_unwanted(capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("options", "sizes"), [({}, [32, 3]), ({"batch_size": 10}, [10, 10, 10, 5])])
+@pytest.mark.parametrize(("options", "sizes"), [({}, [8, 8, 8, 8, 3]), ({"batch_size": 10}, [10, 10, 10, 5])])
 def test_one_batch_is_in_memory_at_a_time_and_what_was_read_is_given_back(options, sizes, monkeypatch):
     many = np.repeat(F[:1], 35, axis=0)
     seen, given_back = [], []

@@ -16,11 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from texad.files import release, replacing
+from texad.files import release, write_tensors
 
 DETECTORS = ("published", "extended")  # this module, and texad.extended
 BLOCK = 64  # images in memory at a time
@@ -194,8 +193,7 @@ def fit(
 
 def save(autoencoder: FeatureAutoencoder, file: Path) -> None:
     """Write an autoencoder, published or extended, as safetensors, its widths in the metadata."""
-    with replacing(file) as temporary:
-        save_file(autoencoder.state_dict(), temporary, {name: str(width) for name, width in autoencoder.widths.items()})
+    write_tensors(file, autoencoder.state_dict(), {name: str(width) for name, width in autoencoder.widths.items()})
 
 
 def load(file: Path) -> FeatureAutoencoder:

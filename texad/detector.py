@@ -20,12 +20,11 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from texad import autoencoder, datasets, extended, features, preprocessing, scoring, weights
-from texad.files import replacing
+from texad.files import write_tensors
 
 FORMAT = 1  # of the file; a later one that cannot be read by this code has another number
 FITS: dict[str, Callable[..., tuple[autoencoder.FeatureAutoencoder, pd.DataFrame]]] = {"published": autoencoder.fit, "extended": extended.fit}
@@ -280,8 +279,7 @@ class AnomalyDetector(BaseEstimator):
             "stride_in_1x1": features.stride_in_1x1(backbone),
             "origin": self.origin_,
         }
-        with replacing(Path(file)) as temporary:
-            save_file(tensors, temporary, {"texad": json.dumps(about, ensure_ascii=False, allow_nan=False)})
+        write_tensors(Path(file), tensors, {"texad": json.dumps(about, ensure_ascii=False, allow_nan=False)})
 
     @classmethod
     def load(cls, file: str | Path, progress: bool = True) -> "AnomalyDetector":

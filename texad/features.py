@@ -18,13 +18,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from texad import preprocessing
-from texad.files import replacing
+from texad.files import replacing, write_tensors
 from texad.weights import Weights
 
 CHANNELS = 1024  # of layer3's output
@@ -152,8 +151,7 @@ def save_backbone(backbone: nn.Sequential, file: Path) -> None:
     if any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
         raise ValueError("backbone still has BatchNorm layers: fold them with fold_batchnorm before saving it")
     tensors = {name: tensor.cpu().contiguous() for name, tensor in backbone.state_dict().items()}
-    with replacing(file) as temporary:
-        save_file(tensors, temporary, {"stride_in_1x1": str(stride_in_1x1(backbone)).lower()})
+    write_tensors(file, tensors, {"stride_in_1x1": str(stride_in_1x1(backbone)).lower()})
 
 
 def load_backbone(file: Path) -> nn.Sequential:

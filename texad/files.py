@@ -15,8 +15,12 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 try:
     import fcntl
@@ -46,7 +50,7 @@ def replacing(file: Path) -> Iterator[Path]:
     """Give a temporary path to write to; it becomes `file` when the block ends, and vanishes if the block fails.
 
     A reader sees the old file or the new one, never a half. Who may read it is as if `open` had written it: the old file's permissions stay, and a
-    new one has those that the system gives new files. (Some writers, such as safetensors', would let nobody else read theirs.)
+    new one has those that the system gives new files, whatever the writer does.
 
     Parameters
     ----------
@@ -82,6 +86,22 @@ def replacing(file: Path) -> Iterator[Path]:
             f"no room to write {file}: the disk is full, or a quota or limit on the size of files is reached. "
             "What was there before is as it was: make room, and run the same again"
         ) from error
+
+
+def write_tensors(file: Path, tensors: dict[str, "torch.Tensor"], metadata: dict[str, str]) -> None:
+    """Write a file of safetensors, as `replacing` does.
+
+    Not by their own `save_file`: that writes to a hidden file of its own first, which a killed process leaves behind for good.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room for the file. The old one is as it was.
+    """
+    from safetensors.torch import save  # only now: it imports torch, and who moves files about needs none
+
+    with replacing(file) as temporary:
+        temporary.write_bytes(save(tensors, metadata))
 
 
 @contextmanager
@@ -125,10 +145,8 @@ def _permissions(file: Path) -> int:
 
 
 def _is_full(error: BaseException) -> bool:
-    """Was there no room? NumPy and safetensors say it in words of their own, without the error's number."""
-    if isinstance(error, OSError):
-        return error.errno in FULL or bool(re.search(r"\d+ requested and \d+ written", str(error)))
-    return type(error).__name__ == "SafetensorError" and any(f"os error {number}" in str(error) for number in FULL)
+    """Was there no room? NumPy says it in words of its own, without the error's number."""
+    return isinstance(error, OSError) and (error.errno in FULL or bool(re.search(r"\d+ requested and \d+ written", str(error))))
 
 
 def sha256(file: Path) -> str:

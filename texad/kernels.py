@@ -13,8 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
@@ -30,7 +29,6 @@ from texad.files import HELD, descriptor
 # What the notebooks import and what takes long. Not pyplot and seaborn, which look for IPython when they are imported.
 PRELOADED = ["torch", "torchvision.models", "pandas", "scipy.stats", "sklearn.metrics", "matplotlib.figure", "ipykernel.kernelapp"]
 BACKEND = "module://matplotlib_inline.backend_inline"  # what a kernel chooses, but here matplotlib comes before the kernel
-FORKS = sys.platform == "linux"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -46,7 +44,7 @@ class ForkedKernelManager(AsyncKernelManager):
             options["env"][HELD] = str(self.held)
             if (lock := descriptor(self.held)) is not None and os.name == "posix":
                 options["pass_fds"] = (lock,)
-        if self.provisioner is None and FORKS and not multiprocessing.current_process().daemon:
+        if self.provisioner is None and sys.platform == "linux" and not multiprocessing.current_process().daemon:
             self.provisioner = ForkProvisioner(parent=self, kernel_id=self.kernel_id, kernel_spec=self.kernel_spec)
         return await super()._async_pre_start_kernel(**options)
 
@@ -62,7 +60,7 @@ class ForkProvisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **options: Any) -> KernelConnectionInfo:
         if cmd[0] != sys.executable or "ipykernel_launcher" not in cmd:  # another Python, or another language
             return await super().launch_kernel(cmd, **options)
-        start_server()
+        _start_server()
         context = multiprocessing.get_context("forkserver")
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
         shared = [_Shared(lock) for lock in options.get("pass_fds", ())]
@@ -72,27 +70,16 @@ class ForkProvisioner(LocalProvisioner):
         return self.connection_info
 
 
-def start_server() -> None:
-    """Let the server begin to import, if it has not yet: the first kernel then waits the less."""
-    if not FORKS:
-        return
+def _start_server() -> None:
+    """Start the server that kernels are copies of, unless it runs."""
     from multiprocessing import forkserver
 
     forkserver.set_forkserver_preload(PRELOADED)
-    with _deaf_to_interrupts():  # Ctrl-C in a terminal reaches all processes at once; only the one that started them may act on it
-        forkserver.ensure_running()
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # it hears none anyway
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C reaches all processes of a terminal, and only the first may act on it
     try:
-        yield
+        forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Process:
@@ -145,6 +132,7 @@ def _be_kernel(arguments: list[str], folder: str | None, environment: dict[str, 
     from threadpoolctl import threadpool_limits
 
     end_with_parent()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which the server does not hear
     os.setsid()  # a group of its own, as Jupyter expects: signals reach the kernel and all that it has started
     os.environ.clear()
     os.environ.update(environment)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from texad import jobs
 from texad.jobs import Job
-from texad.kernels import ForkedKernelManager, start_server
+from texad.kernels import ForkedKernelManager
 from texad.reading import printable
 
 MOST_BARS = 40  # more would leave the screen: then one bar stands for all
@@ -109,7 +109,6 @@ def local(n_jobs: int) -> Iterator[Pool]:
         Jobs at a time.
     """
     _start_quiet_tracker()
-    start_server()
     events: queue.SimpleQueue[tuple] = queue.SimpleQueue()
     executor, abandoned = ThreadPoolExecutor(n_jobs), threading.Event()
     at_work: dict[int, ForkedKernelManager | None] = {}  # the latest kernel of each job, by its number
