@@ -1,6 +1,7 @@
 """The command line: `python -m texad`, also installed as `texad`."""
 
 import argparse
+import os
 import sys
 import textwrap
 
@@ -87,6 +88,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("texad: interrupted", file=sys.stderr)
         return 130
+    except SystemExit as end:
+        if end.code == 130:  # an interrupted batch: its threads still wait for kernels that are dead, and need not be waited for
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
+        raise
     except ModuleNotFoundError as error:
         if options.command not in NEEDS_BOOK:
             raise

@@ -6,6 +6,7 @@ was interrupted, in whatever process and on whatever machine, goes on anywhere t
 """
 
 import hashlib
+import logging
 import os
 import sys
 import tempfile
@@ -37,6 +38,9 @@ STARTERS = (  # no notebook imports them
     "__main__.py", "annotations.py", "batch.py", "book", "cluster.py", "commands.py", "drawings.py", "drift.py", "export.py", "importing.py", "jobs.py",
     "kernels.py", "labels.py", "outlines.py", "parameters.py", "pools.py", "report.py", "rows.py", "sources.py", "sweeps.py",
 )  # fmt: skip
+
+
+logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what goes wrong is said in one line, by `_explain`
 
 
 class KernelDiedError(RuntimeError):

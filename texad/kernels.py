@@ -132,8 +132,10 @@ def _be_kernel(arguments: list[str], folder: str | None, environment: dict[str, 
     from threadpoolctl import threadpool_limits
 
     end_with_parent()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which the server does not hear
     os.setsid()  # a group of its own, as Jupyter expects: signals reach the kernel and all that it has started
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # one that came before was for the batch
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the server hears none
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
     if threads := int(environment.get("OMP_NUM_THREADS") or 0):  # the libraries have read the server's

@@ -74,7 +74,7 @@ def run_all(todo: list[Job], pool: Pool, progress: bool) -> list[dict]:
     Raises
     ------
     SystemExit
-        With status 130, if it is interrupted from the keyboard. All workers have ended then.
+        With status 130, if it is interrupted from the keyboard. The kernels end at once, and the threads that wait for them within seconds.
     """
     if not todo:
         return []
@@ -125,17 +125,22 @@ def local(n_jobs: int) -> Iterator[Pool]:
     def submit(number: int, job: Job) -> Future:
         return executor.submit(work, number, job)
 
-    def abandon() -> None:
-        abandoned.set()
-        executor.shutdown(wait=False, cancel_futures=True)
+    def end_kernels() -> None:
         while at_work:
             for kernel in list(at_work.values()):
                 if kernel is not None:
                     kernel.end()
-            time.sleep(0.05)  # a kernel may have been about to start
+            time.sleep(0.05)  # one may have been about to start
 
-    with executor:
+    def abandon() -> None:
+        abandoned.set()
+        executor.shutdown(wait=False, cancel_futures=True)
+        threading.Thread(target=end_kernels, daemon=True).start()
+
+    try:
         yield Pool(submit, events, abandon)
+    finally:
+        executor.shutdown(wait=not abandoned.is_set())
 
 
 def _start_quiet_tracker() -> None:
