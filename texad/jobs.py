@@ -247,6 +247,7 @@ def _execute(run: Run, stage: str, given: dict[str, object], job: Job, on_cells:
                 given,
                 engine_name="texad",
                 progress_bar=False,
+                request_save_on_cell_execute=False,  # nobody sees the file before it is finished
                 folder=run.folder,
                 threads=job.threads,
                 in_full=job.in_full,
