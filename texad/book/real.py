@@ -77,7 +77,7 @@ def _picture(runs: list[dict], name_category: bool, folder: Path) -> list[str]:
     rows = []
     for run in runs:
         auroc, (low, high) = run["metrics"]["image_auroc"], run["metrics"]["image_auroc_interval"] or (None, None)
-        name = f"{run['category']}, {_name(run)}" if name_category else _name(run)
+        name = (f"{run['category']}, " if name_category else "") + _name(run).replace(UNTAUGHT, f"\n{UNTAUGHT.strip()}")  # two short lines fit a phone
         rows.append({"method": name, "seed": run["seed"], "auroc": auroc, "low": low, "high": high})
     table = pd.DataFrame(rows).astype({"auroc": float, "low": float, "high": float})
     if table["auroc"].isna().all():
