@@ -71,7 +71,7 @@ def rows(seconds: dict[str, list[float]], n_categories: int) -> list[Row]:
 
 
 def in_processes(function, arguments: list, warm: bool) -> float:
-    """Seconds to call a function for each argument in `JOBS` processes, each with its share of the cores.
+    """Seconds to call a function for each argument in up to `JOBS` processes, each with its share of the cores.
 
     Parameters
     ----------

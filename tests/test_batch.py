@@ -161,7 +161,6 @@ def test_the_extended_detector_goes_through_the_same_notebooks(surfaces, tmp_pat
     assert metrics["threshold"] == record["threshold"] and metrics["confusion"]["tp"] == int((test["prediction"] * test["label"]).sum())
 
 
-
 def test_only_what_changed_is_run_again_and_the_same_seed_gives_the_same_scores(finished, surfaces, tmp_path):
     shutil.copytree(finished[0] / "surfaces" / "steel", tmp_path / "runs" / "surfaces" / "steel")
     folder = tmp_path / "runs" / "surfaces" / "steel"

@@ -93,6 +93,14 @@ def write_tensors(file: Path, tensors: dict[str, "torch.Tensor"], metadata: dict
 
     Not by their own `save_file`: that writes to a hidden file of its own first, which a killed process leaves behind for good.
 
+    Parameters
+    ----------
+    file : Path
+        Its folder is made if need be.
+    tensors : dict of str to Tensor
+        By name, contiguous and on the CPU.
+    metadata : dict of str to str
+
     Raises
     ------
     DiskFullError
@@ -251,7 +259,7 @@ def alone(folder: Path, waits: Callable[[int], None]) -> Iterator[None]:
     ----------
     folder : Path
     waits : callable
-        Called before each wait of half a second, with how many there have been; what it raises ends them.
+        Called before each wait of half a second, with the number of waits so far. An exception that it raises ends the waiting.
     """
     waited = 0
     while not take(folder):
