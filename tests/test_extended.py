@@ -329,10 +329,15 @@ def magnetic_tile(tmp_path_factory):
 
 
 def test_on_real_surfaces_it_orders_the_images_better_than_the_published_method(magnetic_tile):
+    """By tile, that is: no tile of the test was seen in training.
+
+    The first split was drawn image by image, and each tile was photographed under up to six exposures, so the test showed other exposures of tiles
+    that the training had shown. Words remember: they had 0.887 there, and the published method 0.757. What was gained by remembering is gone.
+    """
     F_train, F_test, labels = magnetic_tile
     aurocs = [
         evaluation.image_auroc(labels, scoring.score_features(fitted, F_test, progress=False)[0])
         for fitted, _ in (autoencoder.fit(F_train, progress=False), extended.fit(F_train, progress=False))
     ]
     published, stronger = aurocs
-    assert stronger > published + 0.08 and stronger > 0.86, aurocs  # measured: 0.757 and 0.887
+    assert stronger > published + 0.03 and stronger > 0.74, aurocs  # measured: 0.711 and 0.773

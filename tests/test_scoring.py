@@ -364,7 +364,7 @@ def test_sigma_breaks_it_on_skewed_scores():
 
 @pytest.fixture(scope="module")
 def real_scores(tmp_path_factory):
-    """Scores of real good images by an autoencoder fit to 60 of them: those 60, and 314 others."""
+    """Scores of real good images by an autoencoder fit to 60 of them: those 60, and 320 others."""
     root = needs_shared("data/magnetic_tile")
     backbone = features.fold_batchnorm(features.build_backbone(weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors"))))
     good = sorted((root / "train" / "good").iterdir())
