@@ -47,10 +47,10 @@ lab: .venv/installed
 	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 student: .venv/installed
-	$(BIN)/python -m texad.book.student
+	$(BIN)/python -m texad.teaching.student
 
 pdf: .venv/installed
-	$(BIN)/python -m texad.book.pdf
+	$(BIN)/python -m texad.site.pdf
 
 sync: .venv/installed
 	$(BIN)/jupytext --sync notebooks/*.py

@@ -9,7 +9,8 @@ from functools import partial
 from benchmarks import material
 from benchmarks.material import Options, texad_forward
 from benchmarks.measure import Row, median, seconds_in_turn, spread
-from texad import features, preprocessing
+from texad.model import backbone as features
+from texad.model import preprocessing
 
 BAR = 0.80
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from benchmarks import material
 from benchmarks.material import Options, forward
 from benchmarks.measure import Row
-from texad import autoencoder, scoring
+from texad.model import autoencoder, scoring
 
 BATCH_SIZE = 16
 BAR = 1e-4

@@ -1,7 +1,7 @@
 """Training: seconds to the published configuration's loss, against the loop that one writes first.
 
 The literal loop takes the method at its word: 1x1 convolutions on feature maps, a step for 16 images with all their places, all
-images in every epoch. `texad.autoencoder.fit` trains the same network with the same loss and optimizer on shuffled vectors. Both
+images in every epoch. `texad.model.autoencoder.fit` trains the same network with the same loss and optimizer on shuffled vectors. Both
 get the same features in memory, and each seed gives one round. The literal loop stops in the first epoch whose training loss is not
 above that of the weights that `autoencoder.fit` kept, or when it has taken `CAP` times as long. Faster is worth nothing if
 the detector is worse, so the AUROC of both is compared, too.
@@ -17,7 +17,8 @@ from tqdm import tqdm
 from benchmarks import material
 from benchmarks.material import Options
 from benchmarks.measure import Row, median, spread
-from texad import autoencoder, evaluation, scoring
+from texad.evaluation import metrics as evaluation
+from texad.model import autoencoder, scoring
 
 BATCH_SIZE = 16
 BAR, CAP = 5.0, 10.0

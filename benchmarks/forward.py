@@ -15,7 +15,8 @@ from torch import nn
 from benchmarks import material
 from benchmarks.material import Options, forward, texad_forward
 from benchmarks.measure import Row, median, seconds_in_turn, spread
-from texad import features, preprocessing
+from texad.model import backbone as features
+from texad.model import preprocessing
 
 BATCH_SIZE = 16
 PLAIN_BAR, LIMIT_BAR = 1.5, 0.75

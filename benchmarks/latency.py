@@ -10,7 +10,8 @@ from tqdm import tqdm
 from benchmarks import material
 from benchmarks.material import FEATURE_BATCH, Options
 from benchmarks.measure import Row, median
-from texad import features, preprocessing, scoring
+from texad.model import backbone as features
+from texad.model import preprocessing, scoring
 
 
 def run(options: Options) -> list[Row]:

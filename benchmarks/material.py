@@ -18,8 +18,10 @@ from torch import nn
 from torchvision.models import resnet50
 from tqdm import tqdm
 
-from texad import autoencoder, datasets, features, synthetic, weights
-from texad.files import replacing
+from texad.data import datasets, synthetic
+from texad.io.atomic import replacing
+from texad.model import autoencoder, weights
+from texad.model import backbone as features
 
 FEATURE_BATCH = inspect.signature(features.extract).parameters["batch_size"].default  # images in a forward pass of texad
 LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
@@ -118,7 +120,7 @@ def plain_network(state_dict: dict[str, torch.Tensor], stride_in_1x1: bool = Fal
     state_dict : dict of str to Tensor
         Named as in torchvision's `resnet50`, up to layer3.
     stride_in_1x1 : bool, default False
-        As in `texad.weights.Weights`.
+        As in `texad.model.weights.Weights`.
     """
     whole = resnet50(weights=None)
     plain = nn.Sequential()

@@ -11,8 +11,8 @@ from tqdm import tqdm
 from benchmarks import material
 from benchmarks.material import Options
 from benchmarks.measure import Row
-from texad import synthetic
-from texad.artifacts import STAGES, read_json
+from texad.data import synthetic
+from texad.runs.run_folder import STAGES, read_json
 
 MEMORY_BAR, PEAK_BAR_MB, TIME_BAR = 1.1, 2000.0, 1.1
 PARAMETERS = {"epochs": 2}  # of the training; time for each image does not depend on the number of epochs

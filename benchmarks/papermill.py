@@ -20,10 +20,11 @@ import pandas as pd
 from benchmarks import material, stages
 from benchmarks.material import Options
 from benchmarks.measure import Row, cores, median, spread
-from texad import batch, synthetic
-from texad.artifacts import STAGES
-from texad.kernels import ForkedKernelManager
-from texad.parameters import notebooks_folder
+from texad.batch import batch
+from texad.batch.kernels import ForkedKernelManager
+from texad.batch.parameters import notebooks_folder
+from texad.data import synthetic
+from texad.runs.run_folder import STAGES
 
 JOBS = 2
 BAR = 1.25
@@ -116,7 +117,7 @@ def start_up(names: list[str]) -> None:
 def _start_five(_: str) -> None:
     """For each of the five notebooks: start a kernel, import what it imports, and end it."""
     for stage in STAGES:
-        with tempfile.TemporaryDirectory() as sockets:  # as in texad.jobs
+        with tempfile.TemporaryDirectory() as sockets:  # as in texad.batch.notebooks
             asyncio.run(_start_one(stage, {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}))
 
 

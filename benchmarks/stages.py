@@ -1,7 +1,7 @@
 """The five stages as direct calls of the package: what chapters 1 to 5 leave in a run folder, without what they teach on the way.
 
 This is what the batch of notebooks is measured against, and a short answer to "how would I call this from a program?". The run
-folder is that of the notebooks (see `texad.artifacts`), except for the executed notebooks themselves.
+folder is that of the notebooks (see `texad.runs.run_folder`), except for the executed notebooks themselves.
 """
 
 from pathlib import Path
@@ -10,8 +10,13 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sklearn_metrics
 
-from texad import autoencoder, datasets, evaluation, explorer, features, plotting, preprocessing, scoring, weights
-from texad.artifacts import SPLITS, STAGES, Run
+from texad.data import datasets
+from texad.evaluation import metrics as evaluation
+from texad.figures import plots as plotting
+from texad.model import autoencoder, preprocessing, scoring, weights
+from texad.model import backbone as features
+from texad.runs.run_folder import SPLITS, STAGES, Run
+from texad.teaching import explorer
 
 
 def run_category(
@@ -29,14 +34,14 @@ def run_category(
     Parameters
     ----------
     dataset, category, runs
-        As for `texad.artifacts.Run`.
+        As for `texad.runs.run_folder.Run`.
     weights_name : str
-        As for `texad.weights.resolve`.
+        As for `texad.model.weights.resolve`.
     seed : int
     image_size, calibration_fraction
         Parameters of chapter 1.
     **fit_options
-        For `texad.autoencoder.fit`.
+        For `texad.model.autoencoder.fit`.
     """
     run = Run(dataset, category, runs)
     read_data(run, datasets.load_category(dataset, category), image_size, calibration_fraction, seed)

@@ -41,8 +41,13 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from texad import datasets, evaluation, plotting, preprocessing, quiz, reading
-from texad.artifacts import Run
+from texad.data import datasets
+from texad.evaluation import metrics as evaluation
+from texad.figures import plots as plotting
+from texad.io import images as reading
+from texad.model import preprocessing
+from texad.runs.run_folder import Run
+from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
 options = dict(

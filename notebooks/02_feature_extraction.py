@@ -33,9 +33,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from texad import evaluation, features, plotting, preprocessing, quiz
-from texad import weights as backbone_weights
-from texad.artifacts import Run
+from texad.evaluation import metrics as evaluation
+from texad.figures import plots as plotting
+from texad.model import backbone as features
+from texad.model import preprocessing
+from texad.model import weights as backbone_weights
+from texad.runs.run_folder import Run
+from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
 run.start("02_feature_extraction", weights=weights, seed=seed, normalize=normalize)

@@ -41,8 +41,12 @@ import torch
 from IPython.display import Markdown
 from torch import nn
 
-from texad import autoencoder, extended, features, plotting, quiz, scoring
-from texad.artifacts import Run, RunError
+from texad.figures import plots as plotting
+from texad.model import autoencoder, scoring
+from texad.model import backbone as features
+from texad.model import codebook as extended
+from texad.runs.run_folder import Run, RunError
+from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
 options = dict(

@@ -38,8 +38,12 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from texad import autoencoder, evaluation, features, plotting, preprocessing, quiz, scoring
-from texad.artifacts import Run, RunError
+from texad.evaluation import metrics as evaluation
+from texad.figures import plots as plotting
+from texad.model import autoencoder, preprocessing, scoring
+from texad.model import backbone as features
+from texad.runs.run_folder import Run, RunError
+from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
 decision = dict(n_sigma=n_sigma, rule=rule, alpha=alpha)

@@ -34,8 +34,11 @@ import pandas as pd
 from IPython.display import Markdown
 from sklearn import metrics as sklearn_metrics
 
-from texad import evaluation, explorer, plotting, preprocessing, quiz, scoring
-from texad.artifacts import Run
+from texad.evaluation import metrics as evaluation
+from texad.figures import plots as plotting
+from texad.model import preprocessing, scoring
+from texad.runs.run_folder import Run
+from texad.teaching import explorer, quiz
 
 run = Run(dataset, category, runs)
 run.start("05_evaluation", weights=weights, seed=seed, n_heatmaps=n_heatmaps)

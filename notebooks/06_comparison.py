@@ -46,8 +46,14 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional
 
-from texad import autoencoder, datasets, evaluation, features, plotting, preprocessing, quiz, scoring, studies
-from texad.artifacts import SPLITS, Run, RunError
+from texad.data import datasets
+from texad.evaluation import metrics as evaluation
+from texad.figures import plots as plotting
+from texad.figures import study_plots as studies
+from texad.model import autoencoder, preprocessing, scoring
+from texad.model import backbone as features
+from texad.runs.run_folder import SPLITS, Run, RunError
+from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
 options = dict(categories=categories, top_k=top_k, alpha=alpha)

@@ -41,9 +41,14 @@ from IPython.display import Markdown
 from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.utils import make_grid
 
-from texad import autoencoder, evaluation, features, plotting, preprocessing, quiz, scoring, studies
-from texad import weights as backbone_weights
-from texad.artifacts import Run
+from texad.evaluation import metrics as evaluation
+from texad.figures import plots as plotting
+from texad.figures import study_plots as studies
+from texad.model import autoencoder, preprocessing, scoring
+from texad.model import backbone as features
+from texad.model import weights as backbone_weights
+from texad.runs.run_folder import Run
+from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
 choices = dict(seed=seed, n_images=n_images, ablation_epochs=ablation_epochs)

@@ -40,8 +40,15 @@ from IPython.display import Markdown
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-from texad import autoencoder, evaluation, extended, features, plotting, preprocessing, pretend, quiz, scoring, studies
-from texad.artifacts import SPLITS, Run
+from texad.data import synthetic_defects as pretend
+from texad.evaluation import metrics as evaluation
+from texad.figures import plots as plotting
+from texad.figures import study_plots as studies
+from texad.model import autoencoder, preprocessing, scoring
+from texad.model import backbone as features
+from texad.model import codebook as extended
+from texad.runs.run_folder import SPLITS, Run
+from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
 run.start("08_extended_detector", weights=weights, seed=seed, n_pretend=n_pretend)

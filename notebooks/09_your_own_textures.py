@@ -46,10 +46,14 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from PIL import Image, ImageEnhance, ImageFilter
 
-from texad import drift, explorer, heatmaps, plotting, quiz, scoring
-from texad.artifacts import Run
 from texad.detector import AnomalyDetector
-from texad.reading import read_image
+from texad.evaluation import drift
+from texad.figures import overlay as heatmaps
+from texad.figures import plots as plotting
+from texad.io.images import read_image
+from texad.model import scoring
+from texad.runs.run_folder import Run
+from texad.teaching import explorer, quiz
 
 run = Run(dataset, category, runs)
 costs = {"cost_of_false_alarm": cost_of_false_alarm, "cost_of_miss": cost_of_miss}

@@ -20,11 +20,11 @@ from pathlib import Path
 import atheris
 import numpy as np
 
-with atheris.instrument_imports(include=["PIL", "texad.reading"]):
+with atheris.instrument_imports(include=["PIL", "texad.io.images"]):
     from PIL import Image, ImageOps
 
     Image.init()  # imports the formats
-    from texad import reading
+    from texad.io import images as reading
 
 FILE = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)) / "image.png"
 MOST_PIXELS = 2**14  # a file of a few bytes may say that it is large; what this costs is a test of its own

@@ -19,13 +19,15 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["texad.artifacts", "texad.jobs", "texad.book", "json"]):
+with atheris.instrument_imports(include=["texad.runs.run_folder", "texad.batch.notebooks", "texad.site", "json"]):
     from conftest import write_category
 
-    from texad import datasets, jobs
-    from texad.artifacts import STAGES, STUDIES, Run, RunError, read_json
-    from texad.book import pages, record, scale
-    from texad.book.gallery import FinishedRun
+    from texad.batch import notebooks as jobs
+    from texad.data import datasets
+    from texad.runs.run_folder import STAGES, STUDIES, Run, RunError, read_json
+    from texad.site import cluster_page as scale
+    from texad.site import pages, record
+    from texad.site.gallery import FinishedRun
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
 CATEGORY = write_category(FOLDER / "surfaces" / "steel", n_train=2, n_good=1, n_defective=1, size=48)

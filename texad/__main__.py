@@ -100,22 +100,23 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"texad {options.command} needs the book's tools: pip install 'texad[book]' (there is no module {error.name})", file=sys.stderr)
         return 2
     except (ValueError, OSError) as error:
-        from texad.reading import printable
+        from texad.io.images import printable
 
         print(f"texad: {printable(str(error))}", file=sys.stderr)
         return 2
 
 
 def _record(options: argparse.Namespace) -> int:
-    from texad.book import record  # only now: importing torch takes seconds, --help should not
+    from texad.site import record  # only now: importing torch takes seconds, --help should not
 
     print(record.record(options.runs, options.to))
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
-    from texad import artifacts, batch, parameters, sweeps
-    from texad.reading import printable
+    from texad.batch import batch, parameters, sweeps
+    from texad.io.images import printable
+    from texad.runs import run_folder as artifacts
 
     where = (options.dataset, options.category, options.weights, options.out or artifacts.runs_root(), options.jobs)
     how = (options.studies, not options.quiet, options.scheduler)
@@ -292,7 +293,7 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _import(options: argparse.Namespace) -> int:
-    from texad.importing import import_category
+    from texad.data.convert.importing import import_category
 
     arguments = {name: value for name, value in vars(options).items() if name not in ("command", "quiet", "to")}
     print(import_category(target=options.to, progress=not options.quiet, **arguments))
@@ -300,14 +301,14 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _with_detector(options: argparse.Namespace) -> int:
-    from texad import commands
+    from texad.commands import commands
 
     arguments = {name: value for name, value in vars(options).items() if name not in ("command", "quiet")}
     return getattr(commands, options.command)(**arguments, progress=not options.quiet)
 
 
 def _export(options: argparse.Namespace) -> int:
-    from texad import export
+    from texad.model import onnx_export as export
 
     print(export.export(options.detector, out=options.out, size=options.size))
     return 0

@@ -2,7 +2,7 @@
 
 It has scikit-learn's habits: what is chosen is given to the constructor, what is learnt by `fit` ends with an underscore. The stages are those of
 chapters 1 to 4, and so are the functions. Some good images are kept out of the fit; their scores say how strange a good image can be, and with
-enough of them the false-alarm rate is a promise (see `texad.scoring`).
+enough of them the false-alarm rate is a promise (see `texad.model.scoring`).
 """
 
 import json
@@ -23,8 +23,11 @@ from safetensors import SafetensorError, safe_open
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from texad import autoencoder, datasets, extended, features, preprocessing, scoring, weights
-from texad.files import write_tensors
+from texad.data import datasets
+from texad.io.atomic import write_tensors
+from texad.model import autoencoder, preprocessing, scoring, weights
+from texad.model import backbone as features
+from texad.model import codebook as extended
 
 FORMAT = 1  # of the file; a later one that cannot be read by this code has another number
 FITS: dict[str, Callable[..., tuple[autoencoder.FeatureAutoencoder, pd.DataFrame]]] = {"published": autoencoder.fit, "extended": extended.fit}

@@ -1,0 +1,171 @@
+import hashlib
+import http.server
+import threading
+import time
+
+import pytest
+import torch
+from conftest import needs_shared
+from safetensors.torch import save_file
+from torchvision.models import ResNet50_Weights, resnet50
+
+from texad.io import download as downloads
+from texad.model import backbone as features
+from texad.model import weights
+
+
+@pytest.fixture(scope="module")
+def state_dict():
+    torch.manual_seed(3)
+    return resnet50(weights=None).state_dict()
+
+
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    """An empty download cache, and no environment variable."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv(weights.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr(downloads, "SCHEMES", ("http",))  # the server of these tests has no certificate
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+@pytest.fixture
+def no_network(no_cache, monkeypatch):
+    monkeypatch.setattr(type(ResNet50_Weights.IMAGENET1K_V1), "url", "http://127.0.0.1:9/resnet50-00000000.pth", raising=False)
+    return no_cache
+
+
+@pytest.fixture
+def server(no_cache, state_dict, tmp_path, monkeypatch):
+    """A server on this machine that has the weights, as torchvision's has: the start of the hash stands in the name."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    torch.save(state_dict, folder / "weights.pth")
+    digest = hashlib.sha256((folder / "weights.pth").read_bytes()).hexdigest()
+    file = (folder / "weights.pth").rename(folder / f"resnet50-{digest[:8]}.pth")
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{running.server_port}/{file.name}"
+        monkeypatch.setattr(type(ResNet50_Weights.IMAGENET1K_V1), "url", url, raising=False)
+        monkeypatch.setattr(weights, "IMAGENET_SHA256", digest)
+        yield file
+        running.shutdown()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_file_gives_the_tensors_up_to_layer3(tmp_path, state_dict, suffix, whole):
+    content = state_dict if whole else {n: t for n, t in state_dict.items() if not n.startswith(("layer4", "fc"))}
+    file = tmp_path / f"mine{suffix}"
+    save_file(content, file) if suffix == ".safetensors" else torch.save(content, file)
+    loaded = weights.load(file)
+    assert loaded.name == file.name and not loaded.is_random and not loaded.stride_in_1x1
+    assert loaded.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert {name.split(".")[0] for name in loaded.state_dict} == {"conv1", "bn1", "layer1", "layer2", "layer3"}
+    assert torch.equal(loaded.state_dict["layer3.5.conv3.weight"], state_dict["layer3.5.conv3.weight"])
+
+
+def test_metadata_says_where_the_stride_is(tmp_path, state_dict):
+    save_file(state_dict, tmp_path / "original.safetensors", {"stride_in_1x1": "true"})
+    assert weights.load(tmp_path / "original.safetensors").stride_in_1x1
+
+
+def test_random_weights_depend_on_the_seed_alone():
+    first, second, other = weights.load("random", 1), weights.load("random", 1), weights.load("random", 2)
+    assert first.is_random and first.sha256 == second.sha256 != other.sha256
+    assert torch.equal(first.state_dict["conv1.weight"], second.state_dict["conv1.weight"])
+
+
+def test_auto_takes_the_environment_variable(tmp_path, state_dict, monkeypatch):
+    save_file(state_dict, tmp_path / "mine.safetensors")
+    monkeypatch.setenv(weights.ENVIRONMENT_VARIABLE, str(tmp_path / "mine.safetensors"))
+    assert weights.resolve("auto") == str(tmp_path / "mine.safetensors")
+
+
+@torch.inference_mode()
+def test_blocks_of_untrained_weights_begin_as_shortcuts():
+    """What a place is described by lies within 11 pixels: a filter of 7, then the largest of 3 that are 2 pixels apart; the rest only skips places."""
+    for shortcuts in (True, False):
+        backbone = features.build_backbone(weights.untrained(0, shortcuts))
+        x = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+        changed = x.clone()
+        changed[:, :, 56:] = 0
+        difference = (backbone(changed) - backbone(x)).abs().amax((0, 1, 3))  # of each row of places, 16 pixels apart
+        assert difference[-2:].min() > 0
+        assert (difference[:4].max() == 0) == shortcuts
+    assert weights.load("random", 0).sha256 == weights.untrained(0).sha256 != weights.untrained(0, shortcuts=False).sha256
+
+
+def test_auto_without_network_is_random_with_a_warning(no_network):
+    start = time.monotonic()
+    with pytest.warns(weights.RandomWeightsWarning, match="RANDOM WEIGHTS"):
+        assert weights.resolve("auto") == "random"
+    assert time.monotonic() - start < 4 * weights.TIMEOUT_S
+
+
+def test_auto_with_a_cached_file_asks_no_network(no_network):
+    no_network.mkdir(parents=True)
+    (no_network / "resnet50-00000000.pth").touch()
+    assert weights.resolve("auto") == "imagenet"
+
+
+def test_imagenet_is_downloaded_and_its_hash_checked(server, state_dict):
+    assert weights.resolve("auto") == "imagenet"
+    loaded = weights.load("imagenet")
+    assert loaded.name == "imagenet" and loaded.sha256 == hashlib.sha256(server.read_bytes()).hexdigest()
+    assert torch.equal(loaded.state_dict["conv1.weight"], state_dict["conv1.weight"])
+
+
+def test_a_download_with_the_wrong_hash_is_refused(server, no_cache):
+    server.write_bytes(server.read_bytes()[:-1] + b"?")
+    with pytest.raises(ConnectionError, match="could not be downloaded"):
+        weights.load("imagenet")
+    assert not list(no_cache.iterdir())
+
+
+def test_a_cached_file_that_is_another_is_not_used(no_network):
+    no_network.mkdir(parents=True)
+    (no_network / "resnet50-00000000.pth").write_bytes(b"short")
+    with pytest.raises(ValueError, match="00000000.pth is not the one of http.*delete it to have it downloaded"):
+        weights.load("imagenet")
+
+
+def test_imagenet_without_network_says_where_to_put_the_file(no_network):
+    with pytest.raises(ConnectionError, match=f"put http.* at {no_network}"):
+        weights.load("imagenet")
+
+
+def test_a_name_that_is_misspelt_gets_the_right_one():
+    with pytest.raises(ValueError, match="did you mean 'imagenet'"):
+        weights.check("imagnet")
+
+
+def test_a_file_that_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        weights.check(tmp_path / "nowhere.pth")
+
+
+def test_files_that_are_no_resnet50_are_refused(tmp_path):
+    torch.save({"layer3.5.conv3.weight": torch.zeros(1), 3: "three"}, tmp_path / "mixed.pth")
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "text.safetensors").write_text("hello")
+    (tmp_path / "empty.pth").touch()
+    for file in tmp_path.iterdir():
+        with pytest.raises(ValueError, match=file.name):
+            weights.load(file)
+
+
+def test_the_real_weights_are_what_they_should_be():
+    loaded = weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors"))
+    assert loaded.sha256 == "1bc9d6a52ae3a1ff19c8cc00ebd00b71bba2a955af312f4ac72d144c3f950c89"
+    assert loaded.stride_in_1x1

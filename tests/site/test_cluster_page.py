@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import pytest
+
+from texad.runs.run_folder import STAGES, STUDIES, write_json
+from texad.site import cluster_page as scale
+from texad.site.gallery import FinishedRun
+
+
+def run_that_cost(folder: Path, name: str, seconds: list[float], images=(6, 2, 12), peaks=(500.0,) * 5, start=2.0, features=3000, rest=5000, **others):
+    """A run folder with a run.json and files of known sizes."""
+    run = folder / "surfaces" / name
+    stages = {
+        stage: {"seconds": s, "notebook_seconds": s + start, "peak_mb": peak, "threads": 2, "cores": 8} | others
+        for stage, s, peak in zip(STAGES, seconds, peaks, strict=True)
+    }
+    data = dict(zip(("n_train", "n_calibration", "n_test"), images, strict=True))
+    write_json(run / "run.json", {"stages": stages, "data": data})
+    (run / "features").mkdir()
+    (run / "features" / "train.npy").write_bytes(b"x" * features)
+    (run / "maps").mkdir()
+    (run / "maps" / "test.npy").write_bytes(b"x" * (rest - (run / "run.json").stat().st_size))
+    return FinishedRun(run)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """26 and 46 seconds of stages, each with 5 x 2 seconds of starting; 2 of 8 cores each."""
+    first = run_that_cost(tmp_path, "steel", [1, 10, 8, 4, 3])
+    second = run_that_cost(tmp_path, "wool", [3, 20, 12, 6, 5], images=(10, 0, 30), peaks=(400, 900.5, 700, 600, 500), features=5000, rest=7000)
+    return [first, second]
+
+
+def test_the_costs_of_a_category_are_the_means_and_the_largest_memory(two):
+    costs = scale.measure(two)
+    assert costs.n_measured == 2 and costs.images == 30
+    assert list(costs.seconds.values()) == [2, 15, 10, 5, 4] and list(costs.seconds) == list(STAGES)
+    assert costs.start_seconds == pytest.approx(10) and costs.seconds_in_all == pytest.approx(46)
+    assert (costs.threads, costs.cores, costs.at_a_time) == (2, 8, 4)
+    assert costs.peak_mb == 900.5
+    assert (costs.bytes, costs.feature_bytes) == (10_000, 4_000)  # (3000 + 5000 + 5000 + 7000) / 2
+
+
+def test_hours_worked_out_by_hand(two):
+    costs = scale.measure(two)
+    assert costs.core_hours(10_000) == pytest.approx(10_000 * 46 * 2 / 3600)  # 255.6
+    assert costs.hours(10_000, 1) == pytest.approx(2500 * 46 / 3600)  # 4 at a time
+    assert costs.hours(10_000, 100) == pytest.approx(25 * 46 / 3600)
+    assert costs.hours(9, 1) == pytest.approx(3 * 46 / 3600)  # two full rounds, and one for the last
+    assert costs.hours(3, 100) == pytest.approx(46 / 3600)  # no category is faster than itself
+
+
+def test_the_page_says_what_was_worked_out(two):
+    page = scale.page(two)
+    for said in (
+        "2 measured categories with 30 images each, on average, on a machine with 8 cores, 4 categories at a time",
+        "| `02_feature_extraction` | 15.0 | 33% |", "| start of the notebooks | 10.0 | 22% |", "**46.0**",
+        "**256 core hours**", "| 1 | 4 | 2,500 | 31.9 hours |", "| 10 | 40 | 250 | 3.2 hours |", "| 100 | 400 | 25 | 0.3 hours |",
+        "| everything is kept | 100 MB |", "| the features are deleted | 60 MB |", "900 MB for its notebook, so a machine with 4 of them 3.6 GB",
+    ):  # fmt: skip
+        assert said in page, said
+
+
+def test_files_of_the_studies_are_not_a_category_s(two):
+    before = scale.measure(two)
+    for study in STUDIES:
+        file = two[0].folder / "notebooks" / f"{study}.ipynb"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("much")
+    assert scale.measure(two) == before
+
+
+def test_memory_that_was_not_measured_is_not_guessed(tmp_path):
+    run = run_that_cost(tmp_path, "steel", [1, 2, 3, 4, 5], peaks=(500, None, 500, 500, 500))
+    assert scale.measure([run]).peak_mb is None
+    page = scale.page([run])
+    assert "Memory was not measured in these runs." in page and "None" not in page
+
+
+def test_runs_of_an_older_batch_are_left_out(two):
+    record = two[0].read()
+    record["stages"][STAGES[3]].pop("threads")
+    write_json(two[0].folder / "run.json", record)
+    assert scale.measure(two).n_measured == 1
+    record = two[1].read()
+    record["stages"].pop(STAGES[4])
+    write_json(two[1].folder / "run.json", record)
+    assert scale.measure(two) is None
+    page = scale.page(two)
+    assert "nothing can be worked out here" in page and "core hours" not in page
+
+
+@pytest.mark.parametrize("name", ["threads", "cores", "notebook_seconds"])
+@pytest.mark.parametrize("unknown", [None, 0])
+def test_runs_that_do_not_say_on_how_many_cores_are_left_out(two, name, unknown):
+    record = two[0].read()
+    record["stages"][STAGES[1]][name] = unknown
+    write_json(two[0].folder / "run.json", record)
+    assert scale.measure(two) == scale.measure(two[1:])
+
+
+def test_runs_that_do_not_say_of_how_many_images_are_left_out(two):
+    record = two[0].read()
+    del record["data"]
+    write_json(two[0].folder / "run.json", record)
+    assert scale.measure(two) == scale.measure(two[1:])
+
+
+def test_an_older_run_that_kept_no_images_out_counts_those_it_had(two):
+    record = two[0].read()
+    del record["data"]["n_calibration"]
+    write_json(two[0].folder / "run.json", record)
+    assert scale.measure(two[:1]).images == 6 + 12
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"), [(999, "0.999 kB"), (175_385_238, "175 MB"), (1.754e12, "1.75 TB"), (2.5e9, "2.5 GB")]
+)
+def test_sizes_are_in_units_of_a_thousand(n_bytes, text):
+    assert scale._size(n_bytes) == text
+
+
+@pytest.mark.parametrize(("hours", "text"), [(47.9, "47.9 hours"), (48, "2.0 days"), (1200, "50.0 days")])
+def test_long_times_are_days(hours, text):
+    assert scale._hours(hours) == text

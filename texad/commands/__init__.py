@@ -1,0 +1,1 @@
+"""What the commands for a detector of one's own do."""

@@ -1,0 +1,1 @@
+"""Labels of others, brought into MVTec AD's layout."""

@@ -1,0 +1,348 @@
+"""Images on disk, in the layout of MVTec AD.
+
+A category is one kind of surface: defect-free images to learn from, and a test part with a folder for each
+kind of defect::
+
+    <category>/train/good/*                         defect-free
+    <category>/test/good/*                          defect-free
+    <category>/test/<defect>/*                      defective
+    <category>/ground_truth/<defect>/<stem>_mask.*  where the defect is
+
+A data set is a folder of categories. Two are known by name: "synthetic" is drawn on the spot, "mvtec" is
+downloaded once. What comes after this module sees paths and labels; `reading` makes RGB images of them, whatever the files are like.
+Nothing is opened here: which files can be read at all, `preprocessing.readable` finds out.
+
+MVTec AD, a comprehensive real-world dataset for unsupervised anomaly detection, Bergmann et al., CVPR 2019.
+"""
+
+import difflib
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from texad.data import mvtec, synthetic
+from texad.io.atomic import sha256
+from texad.io.images import DataError
+
+ENVIRONMENT_VARIABLE = "TEXAD_DATA"
+EMBEDDED = ("synthetic", "mvtec")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a category.
+
+    Attributes
+    ----------
+    path : Path
+        Absolute.
+    split : str
+        "train" or "test".
+    defect : str
+        "good", or the name of the defect's folder.
+    label : int
+        0 normal, 1 anomalous.
+    mask : Path or None
+        The ground truth; None for good images, and for defective ones without mask.
+    """
+
+    path: Path
+    split: str
+    defect: str
+    label: int
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that was left out.
+
+    Attributes
+    ----------
+    sample : Sample
+    reason : str
+        What is wrong with the image or its mask, in a few words.
+    """
+
+    sample: Sample
+    reason: str
+
+
+@dataclass(frozen=True)
+class Category:
+    """The images of one kind of surface, in natural order (2 before 10), the test images by defect first.
+
+    Attributes
+    ----------
+    dataset : str
+        "synthetic", "mvtec", or the name of the data set's folder.
+    name : str
+        Of the category.
+    root : Path
+        Absolute; holds train and test.
+    train, test : tuple of Sample
+    unreadable : tuple of Unreadable
+        What `preprocessing.readable` left out of them; until then, empty.
+    """
+
+    dataset: str
+    name: str
+    root: Path
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+# -- which data sets and categories there are ----------------------------------------------------------
+
+
+def data_root() -> Path:
+    """Where "synthetic" and "mvtec" live: an absolute path, which need not exist.
+
+    It is the environment variable TEXAD_DATA if set; else `data` in the checkout that the package runs from;
+    else `data` in the current folder.
+    """
+    if given := os.environ.get(ENVIRONMENT_VARIABLE):
+        return Path(given).expanduser().resolve()
+    checkout = Path(__file__).resolve().parents[2]
+    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
+
+
+def is_embedded(dataset: str | Path) -> bool:
+    """True for the names "synthetic" and "mvtec", False for a folder. A `Path` is always a folder."""
+    return dataset in EMBEDDED
+
+
+def name(dataset: str | Path) -> str:
+    """The data set's name: "synthetic", "mvtec", or the folder's own. FileNotFoundError if there is none."""
+    return _folder(dataset).name
+
+
+def categories(dataset: str | Path) -> list[str]:
+    """Names of the categories that "all" stands for, sorted. Nothing is made or downloaded.
+
+    Parameters
+    ----------
+    dataset : str or Path
+        "synthetic" or "mvtec" (five textures each), or a folder (its sub-folders that hold `train/good`).
+
+    Raises
+    ------
+    DataError
+        A ValueError: the folder holds no category, or is one itself.
+    FileNotFoundError
+        If there is no such data set.
+    """
+    if dataset == "synthetic":
+        return sorted(synthetic.CATEGORIES)
+    if dataset == "mvtec":
+        return sorted(mvtec.TEXTURES)
+    folder = _folder(dataset)
+    folders = [sub for sub in folder.iterdir() if _train(sub).is_dir() and not sub.name.startswith(".")]
+    names = sorted(sub.name for sub in folders)
+    if not names and _train(folder).is_dir():
+        raise DataError(
+            f"{folder} is itself a category: pass its parent {folder.parent} as the data set and "
+            f"{folder.name!r} as the category"
+        )
+    if not names:
+        raise DataError(f"{folder} holds no category: put defect-free images into {_train(folder / 'NAME')}")
+    return names
+
+
+def select(dataset: str | Path, category: str) -> list[str]:
+    """Turn what the user asked for into names of categories. Nothing is made or downloaded.
+
+    Parameters
+    ----------
+    dataset : str or Path
+        "synthetic", "mvtec", or a folder.
+    category : str
+        "all", a name, or names with commas between. Of MVTec AD any of its 15 categories may be named, while
+        "all" stands for the five textures.
+
+    Returns
+    -------
+    list of str
+        Each name once; in the order given, or sorted for "all".
+
+    Raises
+    ------
+    DataError
+        A ValueError: a category is unknown; one line that lists those there are, and the nearest name.
+    FileNotFoundError
+        If there is no such data set.
+    """
+    listed = categories(dataset)
+    known = list(mvtec.CATEGORIES) if dataset == "mvtec" else listed
+    if category == "all":
+        return listed
+    # The name of a folder may have a comma in it. Only listed names pass, so none leads out of the data set.
+    names = [category] if category in known else [part.strip() for part in category.split(",")]
+    for unknown in (each for each in names if each not in known):
+        as_written = {each.lower(): each for each in known}
+        near = difflib.get_close_matches(unknown.lower(), as_written, n=1)
+        hint = f" (did you mean {as_written[near[0]]!r}?)" if near else ""
+        if not is_embedded(dataset) and unknown in os.listdir(_folder(dataset)):
+            hint = f" (there is no folder {_train(_folder(dataset) / unknown)})"
+        raise DataError(f"{name(dataset)} has no category {unknown!r}{hint}: choose from {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def prepare(dataset: str | Path, names: Sequence[str]) -> None:
+    """Make or download the categories that are not on disk yet. There is nothing to do for a folder.
+
+    Parameters
+    ----------
+    dataset : str or Path
+    names : sequence of str
+        As `select` returns them.
+
+    Raises
+    ------
+    ConnectionError, ValueError, FileExistsError
+        See `texad.data.mvtec.prepare` and `texad.data.synthetic.write`.
+    """
+    if dataset == "synthetic":
+        for category in names:
+            synthetic.write(_folder(dataset), category, seed=0, progress=True)
+    elif dataset == "mvtec":
+        mvtec.prepare(_folder(dataset), names)
+
+
+def _folder(dataset: str | Path) -> Path:
+    if is_embedded(dataset):
+        return data_root() / dataset
+    folder = Path(dataset).expanduser().resolve()
+    if str(dataset) and folder.is_dir():
+        return folder
+    near = difflib.get_close_matches(Path(dataset).name.lower(), EMBEDDED, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise FileNotFoundError(
+        f"data set {str(dataset)!r} is no folder{hint}: choose synthetic, mvtec, or a folder whose "
+        "sub-folders hold train/good"
+    )
+
+
+def _train(root: Path) -> Path:
+    return root / "train" / "good"
+
+
+# -- the images of a category --------------------------------------------------------------------------
+
+
+def load_category(dataset: str | Path, category: str) -> Category:
+    """List the images of a category, making or downloading it first if it is missing.
+
+    Images and masks are the files ending in .png, .jpg, .jpeg, .bmp, .tif or .tiff, upper or lower case.
+    Hidden files, others, and masks without an image are passed over.
+
+    Parameters
+    ----------
+    dataset : str or Path
+        "synthetic", "mvtec", or a folder.
+    category : str
+        One name.
+
+    Raises
+    ------
+    DataError
+        A ValueError: there is no such category, its `train/good` or `test` has no images, a folder of good test images is not called
+        `good`, or a folder may not be listed.
+    FileNotFoundError
+        If there is no such data set.
+    ConnectionError
+        If MVTec AD is neither on disk nor can be downloaded.
+    """
+    names = select(dataset, category)
+    if len(names) > 1:
+        raise DataError(f"only one category can be loaded, not {category!r}: choose from {', '.join(names)}")
+    prepare(dataset, names)
+    root = _folder(dataset) / names[0]
+    try:
+        train = _samples(root, "train", "good")
+        folder = root / "test"
+        defects = [sub.name for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith(".")] if folder.is_dir() else []
+        test = [sample for defect in sorted(defects, key=natural) for sample in _samples(root, "test", defect)]
+    except PermissionError as error:
+        raise DataError(f"{error.filename} may not be read ({error.strerror}): ask its owner, or copy the data") from None
+    if not train:
+        raise DataError(f"{_train(root)} has no images: put defect-free ones there ({', '.join(SUFFIXES)})")
+    if wrong := [defect for defect in defects if defect != "good" and defect.strip().lower() == "good"]:
+        raise DataError(f"{folder / wrong[0]} would count as a kind of defect: rename it to good, or give the defect another name")
+    if not test:
+        raise DataError(
+            f"{folder} has no images in sub-folders: put defect-free ones into {folder / 'good'}, defective "
+            f"ones into a folder for each kind of defect ({', '.join(SUFFIXES)})"
+        )
+    return Category(name(dataset), names[0], root, tuple(train), tuple(test))
+
+
+def calibration_images(n: int, fraction: float, seed: int = 0) -> set[int]:
+    """Which of `n` good images are kept out of the fit; whole images, since the places of one image resemble each other.
+
+    Parameters
+    ----------
+    n : int
+    fraction : float
+        Rounded to whole images; if it is above 0, at least one of two, and never all.
+    seed : int, default 0
+
+    Raises
+    ------
+    ValueError
+        If `fraction` is not at least 0 and below 1.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"calibration_fraction must be at least 0 and below 1, not {fraction}")
+    n_kept_out = min(max(1, round(fraction * n)), n - 1) if fraction > 0 else 0
+    return set(np.random.default_rng(seed).permutation(n)[:n_kept_out].tolist())
+
+
+def fingerprint(category: Category) -> str:
+    """SHA-256 over names and contents of all images and masks, in hexadecimal.
+
+    Names are relative to the category's folder, so a copy elsewhere has the same fingerprint. What was left out as unreadable counts, too: if
+    it is mended, the data are others.
+    """
+    samples = category.train + category.test + tuple(left_out.sample for left_out in category.unreadable)
+    files = {sample.path for sample in samples} | {sample.mask for sample in samples if sample.mask}
+    lines = sorted(f"{file.relative_to(category.root).as_posix()}\0{_content(file)}\n" for file in files)
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
+
+
+def _content(file: Path) -> str:
+    """SHA-256 of a file; of one that cannot be opened, or is a pipe or a device, that it is unreadable."""
+    try:
+        return sha256(file) if file.is_file() else "unreadable"
+    except OSError:
+        return "unreadable"
+
+
+def _samples(root: Path, split: str, defect: str) -> list[Sample]:
+    is_good = defect == "good"
+    masks = {} if is_good else {mask.stem: mask for mask in reversed(_images(root / "ground_truth" / defect))}
+    return [
+        Sample(path, split, defect, int(not is_good), masks.get(f"{path.stem}_mask") or masks.get(path.stem))
+        for path in _images(root / split / defect)
+    ]
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
+    # Not is_file(): a broken link is to fail when it is read, not to go missing.
+    files = [file for file in files if not file.name.startswith(".") and not file.is_dir()]
+    return sorted(files, key=lambda file: natural(file.name))
+
+
+def natural(text: str) -> tuple:
+    """A sort key that puts 2 before 10."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))], text

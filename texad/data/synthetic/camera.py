@@ -1,0 +1,85 @@
+"""A photograph of a surface: light, contrast, focus, noise.
+
+No two photographs of a production line are equal. How bright an image is, how strong its contrast, how warm its
+colour must therefore say nothing about defects. In a written data set these conditions are not drawn at
+random but dealt out evenly (a low-discrepancy sequence): good and defective test images then share the same spread of light,
+even where there are only a few of them.
+"""
+
+import numpy as np
+from scipy import ndimage
+
+from texad.data.synthetic.textures import Surface, coordinates
+
+CONDITIONS = 8  # level, contrast, warmth, green cast, noise, focus, distance, tilt of the light
+MASK_THRESHOLD = 0.02  # about five grey levels: less is no visible change
+
+
+def dealt_conditions(rng: np.random.Generator, index: int) -> np.ndarray:
+    """Conditions of image `index` of a group, each evenly spread over [0, 1] within the group.
+
+    The additive sequence of M. Roberts ("The unreasonable effectiveness of quasirandom sequences", 2018), with a random start.
+    """
+    base = 2.0
+    for _ in range(60):  # the root of x^(d+1) = x + 1, the golden ratio for d = 1
+        base = (1 + base) ** (1 / (CONDITIONS + 1))
+    return (rng.random(CONDITIONS) + index * base ** -np.arange(1.0, CONDITIONS + 1)) % 1
+
+
+def distance(conditions: np.ndarray) -> float:
+    """Scale of the texture: how near the camera is."""
+    return float(0.96 + 0.08 * conditions[6])
+
+
+def photograph(
+    surface: Surface, damaged: Surface | None, conditions: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take the photograph of a surface, and find out where the damage shows.
+
+    Parameters
+    ----------
+    surface : Surface
+        Without defect.
+    damaged : Surface or None
+        The same piece with a defect; None if it has none.
+    conditions : ndarray, shape (CONDITIONS,), in [0, 1]
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    image : ndarray, uint8, shape (size, size, 3)
+    mask : ndarray, bool, shape (size, size)
+        Where the photographs with and without defect differ visibly.
+    """
+    size = surface.size
+    level, contrast, warmth, green, noise, focus, _, tilt = conditions
+    x, y = coordinates(size)
+    direction = rng.uniform(0, 2 * np.pi)
+    slope = (np.cos(direction) * (x / 128 - 1) + np.sin(direction) * (y / 128 - 1)).astype(np.float32)
+    light = (0.99 + 0.02 * level) * (1 + (0.005 + 0.025 * tilt) * slope)
+    warmth, green = 0.02 * (warmth - 0.5), 0.012 * (green - 0.5)
+    tint = np.asarray((1 + warmth, 1 + green, 1 - warmth), dtype=np.float32)
+    blur = (0.36 + 0.14 * focus) * size / 256
+    middle = surface.colour.mean((0, 1))
+    stray = 0.016 * (level - 0.5) * middle  # light that veils the whole image adds brightness but no contrast
+    gain = 1 + surface.contrast_spread * (2 * contrast - 1)
+
+    def expose(colour: np.ndarray) -> np.ndarray:
+        sharp = middle + stray + gain * (colour - middle)
+        return ndimage.gaussian_filter(sharp, (blur, blur, 0)) * light[..., None] * tint
+
+    image = expose((damaged or surface).colour)
+    mask = np.zeros((size, size), dtype=bool)
+    if damaged is not None:
+        mask = _closed(np.abs(np.clip(image, 0, 1) - np.clip(expose(surface.colour), 0, 1)).max(axis=2), size)
+    grain = rng.standard_normal((size, size, 3), dtype=np.float32) * np.float32(0.008 + 0.005 * noise)
+    return np.round(np.clip(image + grain, 0, 1) * 255).astype(np.uint8), mask
+
+
+def _closed(change: np.ndarray, size: int) -> np.ndarray:
+    """Visible change, with the gaps in it closed where defect and texture happen to be equally bright."""
+    visible = change > min(MASK_THRESHOLD, 0.5 * change.max())
+    radius = max(round(2 * size / 256), 1)
+    padded = np.pad(visible, 2 * radius)
+    closed = ndimage.binary_closing(padded, ndimage.generate_binary_structure(2, 1), iterations=radius)
+    return ndimage.binary_fill_holes(closed[2 * radius : -2 * radius, 2 * radius : -2 * radius])

@@ -1,0 +1,1 @@
+"""How good are the scores, and do they still hold?"""

@@ -1,0 +1,224 @@
+"""Has the line drifted? New good images against those that the threshold was set with.
+
+A detector knows the surface, the light and the camera as they were. If one of them changes, so do the scores of good images, and what was promised of
+the threshold no longer holds. Scores of new good images show it, without a single defect. Two tests look at them, each at half of the level, so
+that a line which has not changed is suspected with a probability of at most the level:
+
+- Do the new scores come from the same distribution? The two-sample test of Kolmogorov and Smirnov (Hodges, "The significance probability of the
+  Smirnov two-sample test", Arkiv för Matematik 3, 1958). It sees changes anywhere, best those of the middle.
+- Are more of them above the threshold than was promised? With n calibration scores, of which the r largest are those that the threshold rejects,
+  the number of m new good images above it is beta-binomial with parameters m, r and n + 1 − r: the rate itself is known only as well as n
+  images show it (Vovk, "Conditional validity of inductive conformal predictors", ACML 2012).
+
+Both take the images for independent. Frames of one piece that follow each other are not: they are fewer images than they seem.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from texad.model import scoring
+
+LEVEL = 0.01  # a check a day then cries wolf about once in three months, at most
+FAR = 0.95  # the typical new image is stranger than such a part of the old ones: another threshold would hide it, not mend it
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What two sets of scores of good images say about each other.
+
+    Attributes
+    ----------
+    n_calibration, n_new : int
+    statistic : float
+        The largest distance between the two cumulative distributions, from 0 to 1.
+    p_value : float
+        How often a line that has not changed would show so large a distance.
+    n_above : int
+        New images above the threshold.
+    interval : (float, float)
+        Where the part of good images above the threshold lies, with 95% confidence, as the new images alone tell it (Wilson's interval).
+    promised : float or None
+        The false-alarm rate that the threshold promises; None if it promises none.
+    p_above : float
+        How often so many would be above it if the promise held; 1 if there is none.
+    rank : float
+        Part of the calibration scores below the median of the new ones: 0.5 if nothing has changed.
+    smallest_shift : float
+        A shift of all scores, in standard deviations, that the first test would see about four times in five; infinite if it could see none.
+    level : float
+        Of both tests together.
+    verdict : str
+        "none seen", "too few", "lower", "higher", "far higher", "spread".
+    """
+
+    n_calibration: int
+    n_new: int
+    statistic: float
+    p_value: float
+    n_above: int
+    interval: tuple[float, float]
+    promised: float | None
+    p_above: float
+    rank: float
+    smallest_shift: float
+    level: float
+    verdict: str
+
+    @property
+    def rate(self) -> float:
+        """Part of the new images above the threshold."""
+        return self.n_above / self.n_new
+
+    @property
+    def has_drifted(self) -> bool:
+        return self.verdict not in ("none seen", "too few")
+
+
+def compare(
+    calibration_scores: np.ndarray, new_scores: np.ndarray, threshold: float, promised: float | None, level: float = LEVEL
+) -> Drift:
+    """Compare the scores of new good images with those of the calibration images.
+
+    Parameters
+    ----------
+    calibration_scores : ndarray, shape (n,)
+        Of good images that the detector was not fit to.
+    new_scores : ndarray, shape (m,)
+        Of other good images.
+    threshold : float
+    promised : float or None
+        The false-alarm rate that the threshold promises ("conformal"); None if it promises none.
+    level : float, default 0.01
+        The probability with which a line that has not changed may be suspected.
+
+    Raises
+    ------
+    ValueError
+        If there are no scores on a side, one is not finite, or `level` does not lie between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1 (0.01 is one wrong alarm in a hundred checks), not {level}")
+    old, new = np.asarray(calibration_scores, dtype=np.float64), np.asarray(new_scores, dtype=np.float64)
+    for name, scores in (("calibration_scores", old), ("new_scores", new)):
+        if not scores.size or not np.isfinite(scores).all():
+            raise ValueError(f"{name} must hold at least one score, and finite ones")
+    n, m = len(old), len(new)
+    test = stats.ks_2samp(old, new)
+    n_above = int(scoring.predict(new, threshold).sum())
+    interval = stats.binomtest(n_above, m).proportion_ci(0.95, method="wilson")
+    p_above = 1.0
+    if promised is not None:
+        r = rejecting(n, promised)
+        p_above = float(stats.betabinom.sf(n_above - 1, m, r, n + 1 - r))
+    rank = float((np.mean(old < np.median(new)) + np.mean(old <= np.median(new))) / 2)
+    differs, rises = test.pvalue <= level / 2, p_above <= level / 2
+    if not (differs or rises):
+        verdict = "too few" if m < images_needed(n, level) else "none seen"
+    elif rank >= FAR:
+        verdict = "far higher"
+    elif rises or rank > 0.6:
+        verdict = "higher"
+    else:
+        verdict = "lower" if rank < 0.4 else "spread"
+    return Drift(
+        n, m, float(test.statistic), float(test.pvalue), n_above, (float(interval.low), float(interval.high)), promised, p_above, rank,
+        smallest_shift(n, m, level), level, verdict,
+    )  # fmt: skip
+
+
+def rejecting(n: int, alpha: float) -> int:
+    """How many of `n` calibration scores the threshold of `scoring.conformal_threshold` lies at or below: ⌊(n + 1)α⌋, counted as there."""
+    return int(np.sum(np.arange(1, n + 1) / (n + 1) <= alpha))
+
+
+def rate_interval(n: int, alpha: float) -> tuple[float, float]:
+    """Where the false-alarm rate of one conformal threshold lies, 9 times in 10.
+
+    The promise is kept on the average over all choices of calibration images. Given these, the rate is beta-distributed, with parameters r and
+    n + 1 − r for r = ⌊(n + 1)α⌋ (Vovk 2012).
+    """
+    r = rejecting(n, alpha)
+    low, high = stats.beta.ppf([0.05, 0.95], r, n + 1 - r)
+    return float(low), float(high)
+
+
+def images_needed(n: int, level: float = LEVEL) -> int:
+    """The fewest new images with which the test of Kolmogorov and Smirnov could see any change at all, compared with `n`.
+
+    If all new scores are above all old ones, p is 2 divided by the number of ways to choose the new ones among all. With one calibration image,
+    for instance, it takes hundreds.
+    """
+    m = 1
+    while math.comb(n + m, m) < 4 / level:
+        m += 1
+    return m
+
+
+def smallest_shift(n: int, m: int, level: float = LEVEL) -> float:
+    """By how many standard deviations all scores must have moved to be seen about four times in five, if they are normally distributed.
+
+    A shift by δ standard deviations makes the distributions 2Φ(δ/2) − 1 apart, where Φ is the normal distribution; the test asks for a distance
+    of about c·√((n + m)/(n·m)), where c is the quantile of Kolmogorov's distribution. The largest distance of two samples tends to be
+    larger than that of their distributions, hence four times in five, and not one in two (simulated).
+    """
+    distance = stats.kstwobign.isf(level / 2) * math.sqrt((n + m) / (n * m))
+    return float(2 * stats.norm.ppf((1 + distance) / 2)) if distance < 1 and m >= images_needed(n, level) else math.inf
+
+
+ADVICE = {
+    "none seen": "No drift seen: go on.",
+    "too few": "Too few images to see anything: at least {needed} are needed, and {wanted} or more are better.",
+    "lower": (
+        "DRIFT: good images have lower scores than before. There are no more false alarms for it, but defects may have lower scores, too, and be "
+        "missed: less light or a lens out of focus can do that. Look at them first. If the change is meant to stay, calibrate again (texad calibrate)."
+    ),
+    "higher": (
+        "DRIFT: good images have higher scores than before, and there will be more false alarms than promised. Look at light and camera first. "
+        "If the change is meant to stay, calibrate again (texad calibrate)."
+    ),
+    "far higher": (
+        "DRIFT: a typical good image is now as strange as the strangest were. To calibrate again would stop the false alarms, and would hide defects "
+        "behind them. Look at light and camera first. If the change is meant to stay, fit again, with images as they are now (texad fit)."
+    ),
+    "spread": (
+        "DRIFT: the scores of good images are as high as before in the middle, but spread differently: perhaps two kinds of images, or two "
+        "lights. Look at the strangest ones. If the change is meant to stay, calibrate again (texad calibrate)."
+    ),
+}
+
+
+def words(drift: Drift) -> list[str]:
+    """What was found, in sentences: the verdict with its advice first."""
+    n, m = drift.n_calibration, drift.n_new
+    low, high = drift.interval
+    promise = "no rate was promised" if drift.promised is None else f"promised is at most {100 * drift.promised:.3g}%"
+    above = (
+        f"{drift.n_above} of {m} new good images ({drift.rate:.1%}) are above the threshold; the true part lies between {low:.1%} and {high:.1%} "
+        f"(95% confidence), and {promise}."
+    )
+    if drift.promised is not None and drift.rate > drift.promised:
+        above += (
+            f" {'More than chance explains' if drift.p_above <= drift.level / 2 else 'This may be chance'}: if the promise holds, so many are "
+            f"above it in {_often(drift.p_above)}."
+        )
+    shift = drift.smallest_shift
+    seen = "could not see any change" if math.isinf(shift) else f"would see a shift of all scores by {shift:.2g} standard deviations four times in five"
+    return [
+        ADVICE[drift.verdict].format(needed=images_needed(n, drift.level), wanted=max(20, images_needed(n, drift.level))),
+        f"The scores of {m} new good images and of {n} calibration images are {drift.statistic:.2g} apart (0 the same, 1 fully apart). "
+        f"Without any change, chance makes them so different in {_often(drift.p_value)} (p = {drift.p_value:.2g}, Kolmogorov-Smirnov).",
+        above,
+        f"With so many images the check {seen}; a smaller change may have gone unseen.",
+        f"A line that has not changed is suspected in at most {_often(drift.level)}. All this takes the images for independent: frames of one piece, "
+        "one after the other, count as one.",
+    ]
+
+
+def _often(p: float) -> str:
+    """A probability in plain words."""
+    if p > 0.095:
+        return f"{10 * p:.0f} of 10 checks"
+    return f"one of {1 / p:,.0f} checks" if p > 1e-6 else "less than one of a million checks"

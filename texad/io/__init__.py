@@ -1,0 +1,1 @@
+"""Bytes on disk: whole files, images, downloads; knows nothing of the method."""

@@ -1,0 +1,191 @@
+"""Files from the network: over HTTPS alone, gone on with where they were cut off, and used only when their hash is right.
+
+What comes is written to `<file>.part`. It becomes `<file>` when it is whole and its SHA-256 is the one expected, so what lies at a file's
+own place has been checked. A part that was cut off stays for the next call; one whose hash is wrong is deleted.
+"""
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from tqdm import tqdm
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: there, nothing keeps two processes from the same download
+    fcntl = None  # type: ignore[assignment]  # mypy has no word for a module that may be missing
+
+SCHEMES = ("https",)  # of addresses that are opened, and followed
+TIMEOUT_S = 10.0  # for connecting, and for the silence of a server
+BLOCK = 1 << 20  # bytes read at a time
+UNITS: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1000}  # of the progress bars
+
+
+def download(url: str, file: Path, sha256: str, what: str) -> None:
+    """Download a file, or what is missing of it.
+
+    Parameters
+    ----------
+    url : str
+        An HTTPS address, and so must be all that it leads to.
+    file : Path
+        Where the file goes. Its folder is made if need be.
+    sha256 : str
+        What the file must have, in hexadecimal.
+    what : str
+        Its name on the progress bars.
+
+    Raises
+    ------
+    ConnectionError
+        If it does not come, or not over HTTPS. What came so far is kept beside `file`, and the message says where.
+    ValueError
+        If something else came than was expected. It is deleted.
+    """
+    part = file.with_name(f"{file.name}.part")
+    with _alone(part, file):
+        if file.exists():  # another process has just brought it
+            return
+        try:
+            while not _fetch(url, part, what):
+                pass  # cut off, but not before something came: go on from there
+        except ConnectionError as error:
+            kept = f"; {_size(part) / 1e9:.2f} GB are kept in {part}" if _size(part) else ""
+            raise ConnectionError(f"{error}{kept}") from error
+        if hash_with_bar(part, what) != sha256:
+            part.unlink()
+            raise ValueError(f"what {url} sent is something else than expected (its SHA-256 is wrong) and was deleted")
+        os.replace(part, file)
+
+
+def open_url(url: str, method: str = "GET", headers: dict[str, str] | None = None, timeout: float | None = None) -> http.client.HTTPResponse:
+    """Open an address, over HTTPS alone: neither it nor what it redirects to may be another kind of address, or a file.
+
+    Parameters
+    ----------
+    url : str
+    method : str, default "GET"
+    headers : dict of str to str, optional
+    timeout : float, optional
+        In seconds; `TIMEOUT_S` by default.
+
+    Raises
+    ------
+    ConnectionError
+        If that cannot be, for whatever reason: the only kind of error, so that it can be told from a full disk.
+    """
+    with _network_errors():
+        _check(url)
+        request = urllib.request.Request(url, headers={"User-Agent": "texad"} | (headers or {}), method=method)
+        return urllib.request.build_opener(_CheckedRedirects).open(request, timeout=TIMEOUT_S if timeout is None else timeout)
+
+
+def hash_with_bar(file: Path, what: str) -> str:
+    """As `texad.io.atomic.sha256`, with a progress bar: gigabytes take a while."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream, reading_with_bar(stream, f"{what}, checking") as reader:
+        while block := reader.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def reading_with_bar(stream: BinaryIO, description: str) -> AbstractContextManager[Any]:
+    """The stream, with a bar that shows how much of the file has been read."""
+    return tqdm.wrapattr(stream, "read", desc=description, total=os.fstat(stream.fileno()).st_size, **UNITS)
+
+
+@contextmanager
+def _alone(part: Path, file: Path) -> Iterator[None]:
+    """Wait until no other process writes to the `part` of a `file`, and keep it so; the kernels of a batch all want the same weights at once."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with part.open("ab") as held:
+            if fcntl is not None:
+                fcntl.flock(held, fcntl.LOCK_EX)
+            is_gone = not part.exists() or not os.path.samestat(os.fstat(held.fileno()), part.stat())
+            if is_gone and not file.exists():
+                continue  # the one before has deleted it, since it was wrong
+            try:
+                yield
+            finally:
+                if part.exists() and not _size(part):
+                    part.unlink()
+            return
+
+
+def _fetch(url: str, part: Path, what: str) -> bool:
+    """Ask once for what `part` still lacks.
+
+    Returns
+    -------
+    bool
+        True when there is no more to come, False when the connection was cut after it brought something.
+
+    Raises
+    ------
+    ConnectionError
+        If it brought nothing.
+    """
+    before = _size(part)
+    try:
+        response = open_url(url, headers={"Range": f"bytes={before}-"} if before else None)
+    except ConnectionError as error:
+        if getattr(error.__cause__, "code", None) == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return True  # nothing comes after the last byte: `part` is whole, or its hash will tell
+        raise
+    resumed = response.status == http.client.PARTIAL_CONTENT
+    start = before if resumed else 0  # a server that knows no ranges sends the file from its start
+    length = response.headers.get("Content-Length")
+    total = start + int(length) if length else None
+    with response, part.open("ab" if resumed else "wb") as file:
+        try:
+            with tqdm(desc=f"{what}, downloading", total=total, initial=start, **UNITS) as bar:
+                while block := _next_block(response):
+                    file.write(block)
+                    bar.update(len(block))
+        except ConnectionError:
+            if file.tell() <= before:
+                raise
+            return False
+        is_whole = total is None or file.tell() >= total
+        if not is_whole and file.tell() <= before:
+            raise ConnectionError(f"the server stopped after {file.tell()} of {total} bytes")
+        return is_whole
+
+
+def _next_block(response: http.client.HTTPResponse) -> bytes:
+    with _network_errors():
+        return response.read1(BLOCK)
+
+
+class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        _check(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _check(url: str) -> None:
+    if urllib.parse.urlsplit(url).scheme.lower() not in SCHEMES:
+        raise ConnectionError(f"{url} is no HTTPS address, and no other kind is opened")
+
+
+@contextmanager
+def _network_errors() -> Iterator[None]:
+    """Give whatever goes wrong on the way one name, and so tell it from a full disk."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address that is none
+        raise ConnectionError(str(error) or type(error).__name__) from error
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0

@@ -1,0 +1,318 @@
+"""Images in, feature maps out: a frozen ResNet-50, stopped at layer3.
+
+The early layers of a network see edges, the late ones see objects. layer3 lies between: each of its 14 x 14 places
+describes a piece of texture by 1024 numbers, which is what a defect changes. Nothing is trained here, so the
+features of an image are computed once and kept on disk.
+
+Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
+"""
+
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from tqdm import tqdm
+
+from texad.io.atomic import replacing, write_tensors
+from texad.model import preprocessing
+from texad.model.weights import Weights
+
+CHANNELS = 1024  # of layer3's output
+CALIBRATION = 32  # images
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+STRIDE = 16  # pixels of the image between two neighbouring places of the feature map
+
+
+def build_backbone(weights: Weights) -> nn.Sequential:
+    """A ResNet-50 from `conv1` to `layer3`, frozen, in eval mode.
+
+    Parameters
+    ----------
+    weights : Weights
+
+    Returns
+    -------
+    nn.Sequential
+        Takes (N, 3, H, W), gives (N, 1024, H/16, W/16). Its parts have torchvision's names.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, or has another shape than a ResNet-50's.
+    """
+    backbone = _resnet50_to_layer3(weights.stride_in_1x1)
+    try:
+        backbone.load_state_dict(weights.state_dict)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split("\n\t")[1:2])
+        raise ValueError(f"weights {weights.name} do not fit a ResNet-50 up to layer3: {problem}") from error
+    return backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def calibrate_batchnorm(
+    backbone: nn.Sequential,
+    paths: Sequence[Path],
+    *,
+    image_size: int = preprocessing.IMAGE_SIZE,
+    normalize: bool = False,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> None:
+    """Set the BatchNorm statistics of a random backbone to those of the training images, in place.
+
+    A random network's activations grow or shrink from layer to layer, because its BatchNorm layers have seen no
+    data. One pass over defect-free images gives every channel the mean and variance it should remove. No weight is trained.
+
+    Parameters
+    ----------
+    backbone : nn.Sequential
+        From `build_backbone`, before `fold_batchnorm`.
+    paths : sequence of Path
+        Training images. Of many, 32 are taken, spread evenly: enough for the mean and variance of a channel.
+    batch_size : int, default 16
+        The variance is that within a batch, averaged over the batches, so these must not be small.
+    image_size, normalize, progress
+        As in `extract`.
+    """
+    paths = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, CALIBRATION).astype(int))]
+    layers = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average over all batches
+    backbone.train()
+    backbone.to(device())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would add up a mean in parts, one each: another number of threads, other last digits in all that follows
+    try:
+        with torch.inference_mode(), tqdm(total=len(paths), desc="calibration", unit="image", disable=not progress) as bar:
+            for images in preprocessing.image_batches(paths, image_size, batch_size):
+                images = images.to(device())
+                backbone(preprocessing.normalize(images) if normalize else images)
+                bar.update(len(images))
+    finally:
+        torch.set_num_threads(threads)
+    backbone.eval()
+
+
+def fold_batchnorm(backbone: nn.Sequential) -> nn.Sequential:
+    """Merge every BatchNorm into the convolution before it, in place: the same output with half the layers, and with fewer passes over memory.
+
+    In eval mode BatchNorm multiplies and shifts each channel by fixed numbers, which the convolution's weights and bias can
+    do by themselves. The ReLU after it, and the addition in between, are then done along with the convolution: see `texad.model.onednn`.
+    """
+    from torchvision.models.resnet import Bottleneck
+
+    from texad.model.onednn import FusedBottleneck, FusedConvolution
+
+    pairs = [(backbone, "conv1", "bn1")]
+    for module in backbone.modules():
+        if isinstance(module, Bottleneck):
+            pairs += [(module, f"conv{i}", f"bn{i}") for i in (1, 2, 3)]
+            if module.downsample is not None:
+                pairs.append((module.downsample, "0", "1"))
+    for parent, conv, norm in pairs:
+        setattr(parent, conv, fuse_conv_bn_eval(getattr(parent, conv), getattr(parent, norm)))
+        setattr(parent, norm, nn.Identity())
+    first = backbone.conv1
+    assert isinstance(first, nn.Conv2d)
+    backbone.conv1 = FusedConvolution(first, relu=True)
+    backbone.relu = nn.Identity()
+    for layer in map(backbone.get_submodule, ("layer1", "layer2", "layer3")):
+        for name, block in layer.named_children():
+            setattr(layer, name, FusedBottleneck(block))
+    return backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def save_backbone(backbone: nn.Sequential, file: Path) -> None:
+    """Keep the instrument that measured the features, so that new images can be measured with the same one, whatever its weights were.
+
+    Parameters
+    ----------
+    backbone : nn.Sequential
+        From `fold_batchnorm`.
+    file : Path
+        Where it goes (`.safetensors`). Its metadata say `stride_in_1x1`, as in a file of weights.
+
+    Raises
+    ------
+    ValueError
+        If the backbone still has BatchNorm layers.
+    """
+    if any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
+        raise ValueError("backbone still has BatchNorm layers: fold them with fold_batchnorm before saving it")
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in backbone.state_dict().items()}
+    write_tensors(file, tensors, {"stride_in_1x1": str(stride_in_1x1(backbone)).lower()})
+
+
+def load_backbone(file: Path) -> nn.Sequential:
+    """Read a backbone that `save_backbone` wrote; it gives the same features to the last bit.
+
+    Parameters
+    ----------
+    file : Path
+
+    Returns
+    -------
+    nn.Sequential
+        Folded, frozen, in eval mode, on the CPU. Takes (N, 3, H, W), gives (N, 1024, H/16, W/16).
+
+    Raises
+    ------
+    ValueError
+        If the file is no such backbone.
+    """
+    try:
+        with safe_open(file, framework="pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+            return folded_backbone(tensors, stored.metadata()["stride_in_1x1"] == "true")
+    except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{file} is no backbone of texad ({reason}); run the feature extraction again") from error
+
+
+def folded_backbone(tensors: dict[str, torch.Tensor], stride_in_1x1: bool) -> nn.Sequential:
+    """A backbone from the tensors of one that was folded; RuntimeError if they are not such."""
+    backbone = fold_batchnorm(_resnet50_to_layer3(stride_in_1x1).eval())  # its random weights are overwritten
+    backbone.load_state_dict(tensors)
+    return backbone
+
+
+def stride_in_1x1(backbone: nn.Sequential) -> bool:
+    """Is it the original network of He et al.? See `weights.Weights`."""
+    return bool(backbone.get_submodule("layer2.0.conv1").stride == (2, 2))
+
+
+def extract(
+    backbone: nn.Sequential,
+    paths: Sequence[Path],
+    file: Path,
+    *,
+    image_size: int = preprocessing.IMAGE_SIZE,
+    normalize: bool = False,
+    batch_size: int = 2,
+    progress: bool = True,
+) -> np.ndarray:
+    """Compute the features of images and store them in a NumPy file, batch by batch.
+
+    Parameters
+    ----------
+    backbone : nn.Sequential
+    paths : sequence of Path, length N
+        May be empty.
+    file : Path
+        Where the features go (`.npy`), written under a temporary name and renamed when complete. Stored as
+        (N, H, W, C), so that the vector of a place lies in one piece.
+    image_size : int, default 224
+        In pixels; a multiple of 16.
+    normalize : bool, default False
+        Subtract the ImageNet mean and divide by its standard deviation first. Off in the published method.
+    batch_size : int, default 2
+        Images in one forward pass. Each core works on a batch of its own, so small ones are as fast as large ones there, and keep fewer
+        images in memory. A graphics processor wants 32 or more.
+    progress : bool, default True
+        Show a progress bar.
+
+    Returns
+    -------
+    ndarray, float32, shape (N, 1024, image_size / 16, image_size / 16)
+        Memory-mapped: read from disk where it is used.
+
+    Raises
+    ------
+    ValueError
+        If an image cannot be read, or its features are not finite.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    backbone.to(device())
+    side = image_size // STRIDE
+
+    @torch.inference_mode()
+    def features_of(batch: Sequence[Path]) -> np.ndarray:
+        images = preprocessing.load_images(batch, image_size).to(device())
+        maps = backbone(preprocessing.normalize(images) if normalize else images)
+        if not torch.isfinite(maps).all():
+            raise ValueError(f"features of {batch[0]} or one of the {len(batch) - 1} images after it are not finite")
+        return maps.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    with replacing(file) as temporary, temporary.open("wb") as out, tqdm(total=len(paths), desc=file.stem, unit="image", disable=not progress) as bar:
+        shape = (len(paths), side, side, CHANNELS)
+        np.lib.format.write_array_header_1_0(out, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for maps in in_order(features_of, batches):
+            out.write(maps.data)
+            bar.update(len(maps))
+    return load(file)
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+    """`function` of each item, in their order, computed by a thread for each core.
+
+    Each thread computes on one core. This is faster than all cores on one item, since nobody waits: while one reads an image, another convolves.
+    Few results are ever in memory, however slowly they are taken. The items may come slowly, too: a result is given as soon as it is there, and
+    does not wait for the next item.
+    """
+    cores = torch.get_num_threads()
+    pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
+    futures: queue.Queue[Future[Result] | None] = queue.Queue(2 * cores + 2)
+    stopped = threading.Event()
+
+    def feed() -> None:
+        try:
+            for item in items:
+                if stopped.is_set():
+                    return
+                futures.put(pool.submit(function, item))
+        except BaseException as error:  # the items' own: to be raised where the results are taken
+            failed: Future[Result] = Future()
+            futures.put(failed)
+            failed.set_exception(error)
+        futures.put(None)
+
+    threading.Thread(target=feed, daemon=True).start()  # daemon: it may wait for an item that never comes
+    try:
+        while (future := futures.get()) is not None:
+            yield future.result()
+    finally:
+        stopped.set()
+        while not futures.empty():  # the feeder may wait for room
+            futures.get_nowait()
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)  # for the threads that others will start
+
+
+def load(file: Path) -> np.ndarray:
+    """Open stored features without reading them into memory.
+
+    Returns
+    -------
+    ndarray, float32, shape (N, 1024, H, W), memory-mapped and read-only
+    """
+    return np.load(file, mmap_mode="r").transpose(0, 3, 1, 2)
+
+
+def device() -> torch.device:
+    """The graphics processor where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _resnet50_to_layer3(stride_in_1x1: bool) -> nn.Sequential:
+    from torchvision.models import resnet50  # only when needed: importing it takes seconds, and some stages do without
+
+    whole = resnet50(weights=None)
+    names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
+    backbone = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in names))
+    if stride_in_1x1:
+        for layer in (whole.layer2, whole.layer3):
+            layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    return backbone

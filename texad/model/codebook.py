@@ -1,0 +1,230 @@
+"""The extended detector: an autoencoder whose code is one of a few thousand words.
+
+The published autoencoder may say anything in its code, and so it can describe many a defect well enough to rebuild it. This one may
+say only what a normal surface has said before: the code of a place is replaced by the nearest of 16384 typical codes, the *words*
+(vector quantization, as in VQ-VAE), and rebuilt from the word. Encoder and decoder are linear, and the best linear ones are known without
+training: the principal components. What is trained are the words, by k-means, which makes the same loss small as the published training.
+
+Around it: each place is averaged with its neighbours, so that its vector is less noisy, if neighbours resemble each other; errors are
+measured in units of what is normal for their place on held-out images, since image borders are always harder; and the score adds what
+is wrong everywhere to what is wrong somewhere. What is stored has one size, however many images there were.
+
+Neural discrete representation learning, van den Oord, Vinyals, Kavukcuoglu, 2017, arXiv:1711.00937. Principal components as the best linear
+autoencoder: Baldi and Hornik, Neural Networks 2, 1989. Averages of neighbours: PatchCore, Roth et al., 2022, arXiv:2106.08265.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+
+from texad.io.atomic import release
+from texad.model import autoencoder
+from texad.model.autoencoder import BLOCK
+
+WORDS = 16384
+SAMPLE = 192  # images, enough for a covariance of 1024 channels
+SMALLEST_IMAGE = 64  # pixels: 4 × 4 places, and its score is the mean of ten
+KEPT = 1 / 3  # average neighbours if so much of the variance within an image survives it; of unrelated neighbours 9/64 would
+SHRINKAGE = 10  # a place's normal error counts as if so many more images had shown the mean of all places
+
+
+class QuantizedAutoencoder(autoencoder.FeatureAutoencoder):
+    """Encoder: C → `bottleneck`, linear. Code: the nearest word. Decoder: `bottleneck` → C, linear.
+
+    Parameters
+    ----------
+    channels : int
+        C, the length of a feature vector.
+    bottleneck : int
+        Length of a word.
+    words : int
+        How many there are.
+    height, width : int
+        H and W: the errors of each place have a unit of their own.
+    averaged : bool or int
+        Does it see each place averaged with its neighbours?
+    """
+
+    reduction = "local_and_global"
+    mean: torch.Tensor
+    components: torch.Tensor
+    codebook: torch.Tensor
+    unit: torch.Tensor
+
+    def __init__(self, channels: int, bottleneck: int, words: int, height: int, width: int, averaged: bool | int = True):
+        super().__init__()
+        self.widths = {"channels": channels, "bottleneck": bottleneck, "words": words, "height": height, "width": width, "averaged": int(averaged)}
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("components", torch.zeros(channels, bottleneck))  # orthonormal columns
+        self.register_buffer("codebook", torch.zeros(words, bottleneck))
+        self.register_buffer("unit", torch.ones(height, width))  # root of the normal mean squared error of each place
+
+    def prepare(self, features: torch.Tensor) -> torch.Tensor:
+        """What the autoencoder sees, (N, C, H, W): places, averaged with their neighbours or not, in the place's unit of error."""
+        return (average(features) if self.widths["averaged"] else features) / self.unit
+
+    def forward(self, prepared: torch.Tensor) -> torch.Tensor:
+        """Reconstruct prepared feature maps: (N, C, H, W) in, the same shape out."""
+        vectors = (prepared * self.unit).permute(0, 2, 3, 1)  # (N, H, W, C)
+        words = self.codebook[self.nearest(self.encode(vectors.reshape(-1, vectors.shape[-1])))]
+        return self.decode(words).reshape(vectors.shape).permute(0, 3, 1, 2) / self.unit
+
+    def encode(self, vectors: torch.Tensor) -> torch.Tensor:
+        """(n, C) → (n, bottleneck)"""
+        return (vectors - self.mean) @ self.components
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """(n, bottleneck) → (n, C)"""
+        return codes @ self.components.T + self.mean
+
+    def nearest(self, codes: torch.Tensor, batch_size: int = 2048) -> torch.Tensor:
+        """The nearest word of each code, as its number: (n, bottleneck) → int64, (n,)."""
+        half = torch.square(self.codebook).sum(dim=1) / 2  # |z − w|²/2 = |z|²/2 − z·w + |w|²/2, and |z|² is the same for all words
+        return torch.cat([torch.addmm(half, part, self.codebook.T, alpha=-1).argmin(dim=1) for part in codes.split(batch_size)])
+
+
+def average(features: torch.Tensor) -> torch.Tensor:
+    """Each place's mean with its neighbours, (N, C, H, W).
+
+    Two means of 2 x 2 places after one another weigh a place 4, its neighbours 2, and those at its corners 1.
+    """
+    corners = functional.avg_pool2d(features, 2, stride=1, padding=1, count_include_pad=False)  # (N, C, H + 1, W + 1)
+    return functional.avg_pool2d(corners, 2, stride=1)
+
+
+@torch.inference_mode()
+def fit(
+    features: np.ndarray,
+    *,
+    bottleneck: int = 256,
+    words: int = WORDS,
+    epochs: int = 15,
+    averaged: bool | None = None,
+    validation_fraction: float = 0.1,
+    patience: int = 1,
+    min_improvement: float = 0.01,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[QuantizedAutoencoder, pd.DataFrame]:
+    """Learn components, words and the normal error of each place from defect-free images.
+
+    Neighbouring places of a good description see much the same, and their mean is less noisy. Where most of the variance within an image
+    would be averaged away, neighbours differ for good reason, and are not averaged. The words start as codes of random places. In each
+    epoch every code pulls its nearest word towards itself, the less the more codes that word has drawn before, so that a word ends as the
+    mean of its codes (mini-batch k-means: Sculley, "Web-scale k-means clustering", 2010). The loss is that of `autoencoder.fit`: the
+    squared error of a whole feature map, averaged over the images.
+
+    Parameters
+    ----------
+    features : ndarray, float32, shape (N, C, H, W)
+        Of defect-free training images. May be memory-mapped.
+    bottleneck : int, default 256
+        At most C.
+    words : int, default 16384
+        The size of what is stored depends on it, and not on N. With fewer places than words, some words are the same.
+    averaged : bool, optional
+        Average neighbours? Decided from the features by default, see above.
+    epochs, validation_fraction, patience, min_improvement, seed, progress
+        As in `autoencoder.fit`; words settle sooner than weights, hence the smaller patience. On the held-out images the normal error of
+        each place is measured, too.
+
+    Returns
+    -------
+    quantized : QuantizedAutoencoder
+        Of the epoch with the lowest validation loss; in eval mode, on the CPU.
+    history : DataFrame
+        A row an epoch: `epoch`, `train_loss`, `validation_loss`.
+
+    Raises
+    ------
+    ValueError
+        If there are no features, they are not finite, or a parameter is out of range.
+    """
+    autoencoder.check(features, validation_fraction, epochs=epochs, words=words, patience=patience)
+    n_images, channels, height, width = features.shape
+    in_file_order = features.transpose(0, 2, 3, 1)  # (N, H, W, C)
+    if not 1 <= bottleneck <= channels:
+        raise ValueError(f"bottleneck must be between 1 and {channels}, the number of channels, not {bottleneck}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    quantized = QuantizedAutoencoder(channels, bottleneck, words, height, width).to(device).eval()
+    rng = np.random.default_rng(seed)
+    train, validation = autoencoder.split(rng, n_images, validation_fraction)
+
+    def maps(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, C, H, W), of at most BLOCK images
+        for start in range(0, len(images), BLOCK):
+            block = in_file_order[images[start : start + BLOCK]]
+            release(features)
+            yield torch.from_numpy(block).to(device).permute(0, 3, 1, 2)
+
+    def blocks(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C)
+        for block in maps(images):
+            yield quantized.prepare(block).permute(0, 2, 3, 1).reshape(-1, channels)
+
+    some = rng.permutation(train)[:SAMPLE]
+    if averaged is None:
+        before, after = torch.tensor([[_spread(block), _spread(average(block))] for block in maps(some)]).sum(dim=0)
+        averaged = bool(after >= KEPT * before)
+    quantized.widths["averaged"] = int(averaged)
+    sample = torch.cat(list(blocks(some)))
+    if not torch.isfinite(sample).all():
+        raise ValueError("features must be finite")
+    quantized.mean.copy_(sample.mean(dim=0))
+    quantized.components.copy_(_principal_components(sample - quantized.mean, bottleneck))
+    first = rng.permutation(np.resize(np.arange(len(sample)), max(words, len(sample))))[:words]
+    quantized.codebook.copy_(quantized.encode(sample[first]))
+    floor = max(1e-6 * float(sample.var(dim=0, correction=0).mean()), 1e-12)
+    del sample
+    drawn = torch.zeros(words, device=device)  # codes that each word has drawn so far
+
+    history, best_loss, best_epoch, best_words = [], np.inf, 0, quantized.codebook
+    with tqdm(range(1, epochs + 1), desc="training", unit="epoch", disable=not progress) as bar:
+        for epoch in bar:
+            train_loss = validation_loss = 0.0
+            for vectors in blocks(rng.permutation(train)):
+                codes = quantized.encode(vectors)
+                numbers = quantized.nearest(codes)
+                train_loss += float(_errors(quantized, vectors, numbers).sum()) / len(train)
+                counts = torch.bincount(numbers, minlength=words)
+                drawn += counts
+                sums = torch.zeros_like(quantized.codebook).index_add_(0, numbers, codes)
+                quantized.codebook += (sums - counts[:, None] * quantized.codebook) / drawn.clamp(min=1)[:, None]
+            for vectors in blocks(validation):
+                validation_loss += float(_errors(quantized, vectors).sum()) / len(validation)
+            if not np.isfinite(validation_loss):
+                raise ValueError("features must be finite")
+            history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss})
+            bar.set_postfix(train=f"{train_loss:.4g}", validation=f"{validation_loss:.4g}")
+            if validation_loss < best_loss * (1 - min_improvement):
+                best_epoch = epoch
+            if validation_loss < best_loss:
+                best_loss, best_words = validation_loss, quantized.codebook.clone()
+            if epoch - best_epoch >= patience:
+                break
+    quantized.codebook.copy_(best_words)
+    errors = (_errors(quantized, vectors).reshape(-1, height, width).sum(dim=0) for vectors in blocks(validation))
+    error = sum(errors, torch.zeros(height, width, device=device)) / channels
+    # of few images: the mean of all places stands in for what they have not shown; positive, even where nothing varies
+    normal = (error + SHRINKAGE * error.mean() / len(validation)) / (len(validation) + SHRINKAGE)
+    quantized.unit.copy_(normal.clamp(min=floor).sqrt())
+    return quantized.cpu(), pd.DataFrame(history)
+
+
+def _spread(block: torch.Tensor) -> float:
+    """By how much the places within an image differ: their variance, added up over images and channels."""
+    return float(block.var(dim=(2, 3), correction=0).sum())
+
+
+def _principal_components(centred: torch.Tensor, n: int) -> torch.Tensor:
+    """The `n` directions in which the vectors vary most, as columns."""
+    covariance = (centred.T @ centred).double().cpu() / len(centred)
+    return torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :n].to(centred)
+
+
+def _errors(quantized: QuantizedAutoencoder, vectors: torch.Tensor, numbers: torch.Tensor | None = None) -> torch.Tensor:
+    """The squared error of each vector, given the numbers of the words if they are known: (n,)"""
+    numbers = quantized.nearest(quantized.encode(vectors)) if numbers is None else numbers
+    return torch.square(vectors - quantized.decode(quantized.codebook[numbers])).sum(dim=1)

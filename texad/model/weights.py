@@ -1,0 +1,249 @@
+"""Where the backbone's numbers come from.
+
+A ResNet-50 that has learnt to tell a thousand kinds of objects apart on ImageNet also describes textures well. Its weights
+are a download of 98 MB. Where they cannot be had, a random network is the fallback: it still describes textures
+a little, and the user is told in a way that cannot be overlooked.
+
+Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
+"""
+
+import difflib
+import hashlib
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import safe_open
+
+from texad.io.atomic import sha256
+from texad.io.download import download, open_url
+
+if TYPE_CHECKING:
+    from torchvision.models import ResNet50_Weights
+
+ENVIRONMENT_VARIABLE = "TEXAD_WEIGHTS"
+NAMES = ("auto", "imagenet", "random")
+SUFFIXES = (".safetensors", ".pth", ".pt")
+TIMEOUT_S = 5.0  # for an answer from the server of the ImageNet weights
+IMAGENET_SHA256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"  # torchvision names its files by the first 8 digits
+
+RANDOM_WARNING = (
+    "RANDOM WEIGHTS: these numbers come from a backbone that has learnt nothing (its BatchNorm statistics were calibrated on the "
+    "training images). They show how the method works, not how well it works. "
+    f"For ImageNet weights, connect to the internet once, or set {ENVIRONMENT_VARIABLE} to a file."
+)
+
+
+class RandomWeightsWarning(UserWarning):
+    """The backbone is a random network, so the results say little about the method."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a ResNet-50 up to layer3.
+
+    Attributes
+    ----------
+    name : str
+        "imagenet", "random", or the name of the file.
+    sha256 : str
+        Of the file; for "random", of the initial tensors.
+    state_dict : dict of str to Tensor
+        Named as in torchvision's `resnet50`.
+    stride_in_1x1 : bool
+        True for the original network of He et al., whose stride-2 step sits in the 1x1 convolution of the first
+        block of layer2 and layer3; torchvision puts it in the 3x3 convolution.
+    """
+
+    name: str
+    sha256: str
+    state_dict: dict[str, torch.Tensor]
+    stride_in_1x1: bool = False
+
+    @property
+    def is_random(self) -> bool:
+        return self.name == "random"
+
+
+def check(weights: str | Path) -> str:
+    """Check what the user asked for, without looking for the file in the network.
+
+    Parameters
+    ----------
+    weights : {"auto", "imagenet", "random"} or path
+
+    Returns
+    -------
+    str
+        The name, or the absolute path.
+
+    Raises
+    ------
+    ValueError
+        If `weights` is neither a known name nor a file of a known kind.
+    FileNotFoundError
+        If it is a path and there is no such file.
+    """
+    weights = str(weights)
+    if weights in NAMES:
+        return weights
+    path = Path(weights).expanduser()
+    if path.suffix not in SUFFIXES:
+        near = difflib.get_close_matches(weights, NAMES, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"weights {weights!r}{hint}: choose auto, imagenet, random, or a file ending in .safetensors or .pth")
+    if not path.is_file():
+        raise FileNotFoundError(f"weights file {path} does not exist; choose another file, or imagenet, random or auto")
+    return str(path.resolve())
+
+
+def resolve(weights: str | Path = "auto") -> str:
+    """Turn what the user asked for into what will be loaded.
+
+    Parameters
+    ----------
+    weights : {"auto", "imagenet", "random"} or path
+        "auto" is the environment variable TEXAD_WEIGHTS if set, else "imagenet" if the file is cached or its
+        server answers within seconds, else "random", with a `RandomWeightsWarning`.
+
+    Returns
+    -------
+    str
+        "imagenet", "random", or an absolute path.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As `check`.
+    """
+    weights = check(weights)
+    if weights == "auto":
+        weights = check(os.environ.get(ENVIRONMENT_VARIABLE) or "auto")
+    if weights != "auto":
+        return weights
+    if imagenet_file().exists() or _answers(_imagenet().url):
+        return "imagenet"
+    warnings.warn(RANDOM_WARNING, RandomWeightsWarning, stacklevel=2)
+    return "random"
+
+
+def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
+    """Load the weights of a ResNet-50 up to layer3, downloading them if need be.
+
+    Parameters
+    ----------
+    weights : {"auto", "imagenet", "random"} or path
+        See `resolve`. A file is a state dict of torchvision's `resnet50`, whole or ending at layer3.
+    seed : int, default 0
+        Of the random initialisation; used by "random" only.
+
+    Raises
+    ------
+    ValueError
+        If a file holds no ResNet-50 state dict, or holds code, which is not run; or if what is cached as "imagenet" is something else.
+    ConnectionError
+        If "imagenet" is asked for, not cached, and cannot be downloaded.
+    """
+    resolved = resolve(weights)
+    if resolved == "imagenet":
+        return _load_imagenet()
+    if resolved == "random":
+        return untrained(seed)
+    return _load_file(Path(resolved))
+
+
+def _load_imagenet() -> Weights:
+    """Not by torch.hub, which follows any redirection, trusts eight digits of a hash, and those only of what it has just downloaded."""
+    file, url = imagenet_file(), _imagenet().url
+    elsewhere = f"set {ENVIRONMENT_VARIABLE} to a file, or choose weights random"
+    if not file.exists():
+        try:
+            download(url, file, IMAGENET_SHA256, "ResNet-50 weights")
+        except (OSError, ValueError) as error:
+            raise ConnectionError(f"the ImageNet weights could not be downloaded ({error}); put {url} at {file}, or {elsewhere}") from error
+    elif sha256(file) != IMAGENET_SHA256:
+        raise ValueError(f"weights file {file} is not the one of {url} (its SHA-256 is wrong): delete it to have it downloaded, or {elsewhere}")
+    state_dict = torch.load(file, map_location="cpu", weights_only=True)
+    return Weights("imagenet", IMAGENET_SHA256, _up_to_layer3(state_dict, file))
+
+
+def _load_file(path: Path) -> Weights:
+    stride_in_1x1 = False
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                stride_in_1x1 = (file.metadata() or {}).get("stride_in_1x1", "false").lower() == "true"
+                state_dict = {name: file.get_tensor(name) for name in file.keys()}
+        else:
+            state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is something else raises errors of many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"weights file {path} is no plain state dict of tensors ({reason})") from error
+    return Weights(path.name, sha256(path), _up_to_layer3(state_dict, path), stride_in_1x1)
+
+
+def untrained(seed: int, shortcuts: bool = True) -> Weights:
+    """Weights that have learnt nothing.
+
+    Parameters
+    ----------
+    seed : int
+    shortcuts : bool, default True
+        Each residual block begins with nothing but its shortcut, since its last scale is zero (Goyal et al., 2017, arXiv:1706.02677, section 5.1):
+        a place is then described by what lies at this place. Without, every block mixes in, untaught, what lies around it, and a small defect
+        is lost among it: chapter 7 shows how much.
+
+    Returns
+    -------
+    Weights
+        Named "random".
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _torchvision_models().resnet50(weights=None, zero_init_residual=shortcuts)
+        state_dict = _up_to_layer3(network.state_dict(), Path("random"))
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        digest.update(name.encode())
+        digest.update(state_dict[name].numpy().tobytes())
+    return Weights("random", digest.hexdigest(), state_dict)
+
+
+def _up_to_layer3(state_dict: object, path: Path) -> dict[str, torch.Tensor]:
+    """Keep what the method uses, and refuse what is no ResNet-50."""
+    if not isinstance(state_dict, dict) or "layer3.5.conv3.weight" not in state_dict:
+        raise ValueError(
+            f"weights file {path} holds no ResNet-50 up to layer3: tensors named as in torchvision's resnet50 state dict "
+            "(conv1.weight, …, layer3.5.conv3.weight) are expected"
+        )
+    if not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state_dict.items()):
+        raise ValueError(f"weights file {path} is no plain state dict: all its values must be tensors, and have names")
+    stages = ("conv1", "bn1", "layer1", "layer2", "layer3")
+    return {name: tensor for name, tensor in state_dict.items() if name.split(".")[0] in stages}
+
+
+def _torchvision_models() -> ModuleType:
+    from torchvision import models  # only when needed: importing it takes seconds, and most stages do without
+
+    return models
+
+
+def _imagenet() -> "ResNet50_Weights":
+    return _torchvision_models().ResNet50_Weights.IMAGENET1K_V1
+
+
+def imagenet_file() -> Path:
+    """Where the ImageNet weights are kept once they are downloaded: torchvision's own place, which other programs share."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(_imagenet().url).name
+
+
+def _answers(url: str) -> bool:
+    try:
+        with open_url(url, method="HEAD", timeout=TIMEOUT_S):
+            return True
+    except OSError:
+        return False

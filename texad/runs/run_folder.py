@@ -1,0 +1,376 @@
+"""The run folder: what one stage leaves for the next, and for the book.
+
+    runs/<data set>/<category>/
+      run.json                    parameters, seeds, versions, data fingerprint, weights, seconds and peak memory of each stage
+      images.csv                  one row an image, in the order of the features: train, calibration, test
+      notebooks/NN_*.ipynb        the executed notebooks of a batch run
+      backbone.safetensors        what measured the features
+      features/train.npy, calibration.npy, test.npy
+      autoencoder.safetensors     with training.csv, the losses of each epoch
+      scores.csv                  images.csv with score, prediction and p-value
+      maps/test.npy               anomaly maps of the test images
+      metrics.json
+      figures/                    the five figures
+      pictures/NNNN.jpg           each test image beside its heatmap, for the threshold explorer
+
+Each file is written once, whole, by the stage that owns it, and run.json keeps its hash. One process at a time writes: who does holds the
+lock `.lock`. Everything here can be made again, so a run folder may be deleted whenever nobody is writing.
+"""
+
+import csv
+import html
+import os
+import platform
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from texad.data import datasets
+from texad.io.atomic import digests, is_held, leave, replacing, take
+from texad.io.escape import for_spreadsheet, from_spreadsheet
+from texad.io.images import printable
+from texad.model.weights import RANDOM_WARNING, Weights, check
+from texad.runs.schema import RunError, read_record, write_json
+from texad.runs.schema import read_json as read_json  # for those who read what a run has left
+
+STAGES = (
+    "01_preprocessing",
+    "02_feature_extraction",
+    "03_autoencoder_training",
+    "04_scoring",
+    "05_evaluation",
+)
+STUDIES = ("06_comparison", "07_ablations", "08_extended_detector", "09_your_own_textures")  # they look at a finished run, and change nothing in it
+SPLITS = ("train", "calibration", "test")
+FILES = {  # that a stage leaves, by name or pattern; run.json keeps their hashes
+    "01_preprocessing": ("images.csv",),
+    "02_feature_extraction": ("backbone.safetensors", *(f"features/{split}.npy" for split in SPLITS)),
+    "03_autoencoder_training": ("autoencoder.safetensors", "training.csv"),
+    "04_scoring": ("scores.csv", "maps/test.npy"),
+    "05_evaluation": ("metrics.json", "figures/*.svg", "figures/*.png", "pictures/*.jpg"),
+    "06_comparison": ("comparison.csv",),
+    "07_ablations": ("ablations.csv",),
+    "08_extended_detector": ("extended.csv",),
+    "09_your_own_textures": ("detector/my.safetensors", "detector/my.html", "detector/line/predictions.csv"),
+}
+
+
+def runs_root() -> Path:
+    """Where run folders lie by default: $TEXAD_RUNS, else `runs` beside the package's checkout, else ./runs."""
+    if "TEXAD_RUNS" in os.environ:
+        return Path(os.environ["TEXAD_RUNS"]).resolve()
+    checkout = Path(__file__).resolve().parents[2]
+    return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "runs"
+
+
+def lead(categories: Iterable[str]) -> str:
+    """The category that the chapters show: leather where it is there, else the first."""
+    categories = list(categories)
+    return "leather" if "leather" in categories else categories[0]
+
+
+class Run:
+    """The run folder of one category.
+
+    Parameters
+    ----------
+    dataset : str or Path
+        "synthetic", "mvtec", or a folder laid out as MVTec AD.
+    category : str
+    runs : str or Path, default ""
+        The folder that holds all run folders; empty for `runs_root()`.
+
+    Raises
+    ------
+    RunError
+        If there is no such data set or category.
+    """
+
+    def __init__(self, dataset: str | Path, category: str, runs: str | Path = ""):
+        try:
+            self.category, *others = datasets.select(dataset, category)
+            if others:
+                raise ValueError(f"a run is of one category, not {category!r}: choose one of {self.category}, {', '.join(others)}")
+            self.dataset, self._given = datasets.name(dataset), dataset
+        except (ValueError, OSError) as error:
+            raise RunError(str(error)) from None
+        self.folder = (Path(runs).expanduser().resolve() if str(runs) else runs_root()) / self.dataset / self.category
+        self._stage, self._started = "", 0.0
+        self._parameters: dict[str, object] = {}
+
+    def finished(self) -> list["Run"]:
+        """The runs of the same data set, this one included, whose five stages are finished."""
+        runs = [Run(self._given, category, self.folder.parent.parent) for category in datasets.categories(self._given)]
+        return [run for run in runs if run.is_finished(STAGES[-1])]
+
+    # -- run.json ----------------------------------------------------------------------------------
+
+    def read(self) -> dict:
+        """The content of run.json; see `texad.runs.schema.read_record`."""
+        return read_record(self.folder / "run.json")
+
+    def write(self, **entries: object) -> None:
+        """Set entries of run.json, keeping the others."""
+        write_json(self.folder / "run.json", self.read() | entries)
+
+    def is_finished(self, stage: str) -> bool:
+        return stage in self.read().get("stages", {})
+
+    def start(self, stage: str, *, weights: str = "auto", **parameters: object) -> "Run":
+        """Begin a stage or a study. What this stage and the later ones left before no longer counts.
+
+        Parameters
+        ----------
+        stage : str
+            One of `STAGES` or `STUDIES`.
+        weights : str, default "auto"
+            The weights that the user asked for. After feature extraction they must be those of the features.
+        **parameters
+            The stage's parameters, to be kept in run.json.
+
+        Returns
+        -------
+        Run
+            Itself, so that a notebook can show it.
+
+        Raises
+        ------
+        RunError
+            If the stage before is not finished, its features were made with other weights, or another process is writing into the run
+            folder. Until `finish`, or until this process ends, no other one may.
+        """
+        try:
+            weights = check(weights)
+        except (ValueError, OSError) as error:
+            raise RunError(str(error)) from None
+        self._check_ready(stage, weights)  # before a folder is made
+        if not (is_held(self.folder) or take(self.folder)):
+            raise RunError(
+                f"{self.folder} is in use: a batch, or another notebook that has not come to its end, is writing into it. "
+                "Wait until it is done, or shut its kernel down; another folder can be chosen with the parameter runs"
+            )
+        try:
+            self._check_ready(stage, weights)  # as the last one to write has left it
+        except RunError:
+            leave(self.folder)
+            raise
+        before, position = self.read().get("stages", {}), (STAGES + STUDIES).index(stage)
+        kept = STAGES[:position] + (STUDIES if stage in STUDIES else ())
+        self.write(
+            dataset=self.dataset,
+            category=self.category,
+            versions={name: version(name) for name in ("texad", "torch", "torchvision", "numpy", "scikit-learn")}
+            | {"python": platform.python_version()},
+            stages={name: entry for name, entry in before.items() if name in kept and name != stage},
+        )
+        if position == 1:
+            parameters["weights"] = weights
+        self._stage, self._parameters, self._started = stage, parameters, time.perf_counter()
+        return self
+
+    def _check_ready(self, stage: str, weights: str) -> None:
+        """Raise a RunError if what the stage builds on is missing or other than wanted."""
+        record = self.read()
+        before, position = record.get("stages", {}), (STAGES + STUDIES).index(stage)
+        for needed in STAGES[:position]:
+            if needed not in before:
+                raise RunError(f"{self.folder} lacks the results of {needed}: run notebooks/{needed}.ipynb for it first")
+        used = record.get("weights", {}).get("name")
+        if position > 1 and weights != "auto" and used not in (weights, Path(weights).name):
+            raise RunError(
+                f"the features in {self.folder} were made with weights {printable(used)}, not {printable(weights)}: "
+                f"run notebooks/{STAGES[1]}.ipynb with these weights first"
+            )
+
+    def finish(self) -> None:
+        """Record that the stage which was started has left all it should, and the hashes of its files."""
+        if not is_held(self.folder):
+            raise RunError(f"{self._stage or 'this stage'} is finished already, or was never started: run its notebook from the first cell on")
+        files = digests(self.folder, FILES[self._stage])
+        seconds = round(time.perf_counter() - self._started, 2)
+        entry = {"parameters": self._parameters, "seconds": seconds, "peak_mb": _peak_mb(), "files": files}
+        self.write(stages=self.read()["stages"] | {self._stage: entry})
+        leave(self.folder)
+
+    def set_aside(self) -> Path:
+        """Rename a damaged run.json, so that the run can be made again; returns where it is now."""
+        return (self.folder / "run.json").replace(self.folder / "run.damaged.json")
+
+    # -- what the stages leave ---------------------------------------------------------------------
+
+    def write_images(self, category: datasets.Category, calibration_fraction: float = 0.0, seed: int = 0) -> pd.DataFrame:
+        """Write images.csv, and into run.json the data's fingerprint, counts, and which images were left out and why.
+
+        Parameters
+        ----------
+        category : Category
+            As `preprocessing.readable` returns it, if some of its images cannot be read.
+        calibration_fraction : float, default 0.0
+            Part of the good training images kept out of the fit, to set a threshold with: rounded to whole images, at least one of two,
+            and never all. Their `split` is "calibration".
+        seed : int, default 0
+            Of the choice of these images.
+
+        Returns
+        -------
+        DataFrame
+            As `images`.
+
+        Raises
+        ------
+        RunError
+            If `calibration_fraction` is not at least 0 and below 1, or `seed` is negative.
+        """
+        if seed < 0:
+            raise RunError(f"seed must be at least 0, not {seed}")
+        try:
+            kept_out = datasets.calibration_images(len(category.train), calibration_fraction, seed)
+        except ValueError as error:
+            raise RunError(str(error)) from None
+        train = [sample for i, sample in enumerate(category.train) if i not in kept_out]
+        calibration = [sample for i, sample in enumerate(category.train) if i in kept_out]
+        samples = [*train, *calibration, *category.test]
+        images = pd.DataFrame(
+            {
+                "path": [sample.path.relative_to(category.root).as_posix() for sample in samples],
+                "split": ["train"] * len(train) + ["calibration"] * len(calibration) + ["test"] * len(category.test),
+                "defect": [sample.defect for sample in samples],
+                "label": [sample.label for sample in samples],
+                "mask": [sample.mask.relative_to(category.root).as_posix() if sample.mask else "" for sample in samples],
+            }
+        )
+        self.write_table("images.csv", images)
+        self.write(
+            data={
+                "folder": str(category.root),
+                "fingerprint": datasets.fingerprint(category),
+                "n_train": len(train),
+                "n_calibration": len(calibration),
+                "n_test": len(category.test),
+                "unreadable": [
+                    {"path": printable(left_out.sample.path.relative_to(category.root).as_posix()), "reason": left_out.reason}
+                    for left_out in category.unreadable
+                ],
+            }
+        )
+        return images
+
+    def images(self, split: str) -> pd.DataFrame:
+        """The images of a split, in the order of their features.
+
+        Parameters
+        ----------
+        split : {"train", "calibration", "test"}
+            "train" are the good images that the autoencoder is fit to, "calibration" those kept out of the fit.
+
+        Returns
+        -------
+        DataFrame
+            Columns `path` (relative to the category's folder), `split`, `defect` ("good" where there is none), `label` (0 normal,
+            1 anomalous), `mask` (relative, empty where there is none).
+        """
+        images = self.read_table("images.csv")
+        return images[images["split"] == split].reset_index(drop=True)
+
+    def data_path(self, relative: str) -> Path | None:
+        """The file of an image or mask named in a table; None for an empty name."""
+        return self._data_folder() / relative if relative else None
+
+    def data_paths(self, relatives: Iterable[str]) -> list[Path]:
+        """The files of images named in a table."""
+        folder = self._data_folder()
+        return [folder / relative for relative in relatives]
+
+    def _data_folder(self) -> Path:
+        if folder := self.read().get("data", {}).get("folder"):
+            return Path(folder)
+        raise RunError(f"{self.folder / 'run.json'} does not say where the images are: run notebooks/{STAGES[0]}.ipynb for it first")
+
+    def parameter(self, name: str) -> Any:
+        """The value of a parameter of an earlier stage."""
+        for stage in self.read().get("stages", {}).values():
+            if name in stage.get("parameters", {}):
+                return stage["parameters"][name]
+        raise RunError(f"{self.folder / 'run.json'} does not say the {name} of an earlier stage: run the notebooks for it again")
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        with replacing(self.folder / name) as temporary:
+            for_spreadsheet(table).to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """Read a table that `write_table` wrote: an image may be called NA; only an empty p-value is missing."""
+        table = pd.read_csv(
+            self.folder / name,
+            keep_default_na=False,
+            lineterminator="\n",  # a name may have another kind of line end in it
+            na_values={"p_value": [""]},
+            dtype={"path": str, "defect": str, "mask": str, "p_value": float},
+        )
+        return from_spreadsheet(table)
+
+    def write_array(self, name: str, array: np.ndarray) -> None:
+        with replacing(self.folder / name) as temporary, temporary.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    def read_array(self, name: str) -> np.ndarray:
+        return np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+
+    def write_metrics(self, metrics: dict) -> None:
+        write_json(self.folder / "metrics.json", metrics)
+
+    def write_figure(self, name: str, figure: Figure) -> None:
+        """Save a figure under figures/; the ending of `name` (.svg, .png) chooses the format."""
+        metadata = {"Date": None} if name.endswith(".svg") else None  # the same figure, the same file
+        with replacing(self.folder / "figures" / name) as temporary, rc_context({"svg.hashsalt": "texad"}):
+            figure.savefig(temporary, bbox_inches="tight", dpi=150, metadata=metadata)
+
+    def write_weights(self, weights: Weights) -> None:
+        self.write(weights={"name": weights.name, "sha256": weights.sha256})
+
+    # -- how a run shows itself --------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        facts = "\n".join(f"{name}: {value}" for name, value in self._facts().items())
+        return f"{facts}\n{RANDOM_WARNING}" if self._is_random() else facts
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<b>{html.escape(name)}</b> {html.escape(value)}<br>" for name, value in self._facts().items())
+        return f"<p>{rows}</p>" + (weights_banner() if self._is_random() else "")
+
+    def _is_random(self) -> bool:
+        return self.read().get("weights", {}).get("name") == "random"
+
+    def _facts(self) -> dict[str, str]:
+        record = self.read()
+        facts = {"data set": self.dataset, "category": self.category}
+        if "data" in record:
+            data = record["data"]
+            kept_out = f"{data['n_calibration']} for calibration, " if data.get("n_calibration") else ""
+            left_out = f", {len(data['unreadable'])} left out, since they cannot be read" if data.get("unreadable") else ""
+            facts["images"] = f"{data['n_train']} for training, {kept_out}{data['n_test']} for testing{left_out}"
+        if "weights" in record:
+            facts["weights"] = f"{record['weights']['name']} (sha256 {record['weights']['sha256'][:12]}…)"
+        return facts
+
+
+def _peak_mb() -> float | None:
+    """The most memory (resident set, in 10⁶ bytes) that this process has had at any time; None where the system does not say, as on Windows."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    kibibytes = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+    return None if kibibytes is None else round(kibibytes * 1024 / 1e6, 1)
+
+
+def weights_banner() -> str:
+    """The warning about random weights as HTML that looks the same in JupyterLab and in the book, light and dark."""
+    style = "border: 3px solid #d9480f; border-radius: 6px; padding: 0.6em 1em; margin: 1em 0"
+    return f'<div class="texad-weights-warning" role="note" style="{style}"><b>⚠</b> {html.escape(RANDOM_WARNING)}</div>'

@@ -1,0 +1,201 @@
+"""The book on paper: one PDF with title page, contents, outline and page numbers, printed by Chromium.
+
+    python -m texad.site.pdf        builds the book and writes _build/texad.pdf
+
+The pages of the HTML book are put into one document, in the order of the table of contents, and this is printed.
+Sphinx has a builder for a single page (singlehtml), but the theme's pages do not survive it: ids of different pages
+collide, so that links, above all citations, lead to the wrong place; pictures are looked for in the wrong folder;
+chapters sink to be sections of the introduction. To print each page on its own and to merge the files would lose the
+links between pages and what screen readers need.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from playwright.sync_api import Error as BrowserError
+from playwright.sync_api import Page, sync_playwright
+from pypdf import PdfReader, PdfWriter
+from pypdf.generic import NameObject, TextStringObject
+
+from texad import __version__
+from texad.batch.parameters import notebooks_folder
+from texad.io.atomic import replacing
+from texad.model.weights import RANDOM_WARNING
+from texad.runs.run_folder import read_json, runs_root
+
+HERE = Path(__file__).parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FOOTER = (
+    '<div style="width: 100%; text-align: center; font: 8pt sans-serif; color: #555">'
+    '<span class="pageNumber"></span> / <span class="totalPages"></span></div>'
+)
+LICENCES = "Text and figures: CC BY 4.0. Code: MIT. Data sets and weights keep their own licences."
+
+
+class PdfError(Exception):
+    """The book cannot be printed, for a reason that the user can mend."""
+
+
+def chromium() -> str:
+    """Path of the installed browser."""
+    for name in BROWSERS:
+        if path := shutil.which(name):
+            return path
+    raise PdfError("no Chromium to print the book with: sudo apt install chromium")
+
+
+def print_book(site: Path, out: Path, title: str, author: str, lines: tuple[str, ...] = ()) -> int:
+    """Print a built book.
+
+    Parameters
+    ----------
+    site : Path
+        The folder of the HTML book, with an `index.html`.
+    out : Path
+        The PDF to write.
+    title, author : str
+        For the title page and the file's metadata.
+    lines : tuple of str
+        What else the title page says.
+
+    Returns
+    -------
+    int
+        Number of pages.
+
+    Raises
+    ------
+    PdfError
+        If there is no browser or no book, or a picture of the book is missing.
+    """
+    if not (site / "index.html").exists():
+        raise PdfError(f"no book in {site}: run `make book` first")
+    book = {"title": title, "author": author, "lines": lines, "css": (HERE / "print.css").read_text(encoding="utf-8")}
+    with replacing(out.resolve()) as temporary, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        try:
+            context = browser.new_context(
+                color_scheme="light", viewport={"width": 643, "height": 950}
+            )  # paper without its margins
+            context.set_offline(True)
+            context.add_init_script(path=HERE / "print.js")
+            page = context.new_page()
+            page.emulate_media(media="print", color_scheme="light")
+            _open_as_one(page, site, book)
+            _print_with_numbers(page, temporary)
+            headings = page.evaluate("texadPrint.headings()")
+        finally:
+            browser.close()
+        writer = PdfWriter(temporary, incremental=True)  # appends to what Chromium wrote, and so keeps all of it
+        writer.add_metadata({"/Title": title, "/Author": author})
+        _mend_outline(writer, headings)
+        writer.write(temporary)
+        return len(writer.pages)
+
+
+def _open_as_one(page: Page, site: Path, book: dict) -> None:
+    """Load each page of the book, its scripts included, and leave all of them as one document in `page`."""
+    page.goto((site / "index.html").resolve().as_uri())
+    page.wait_for_selector("article.bd-article")  # the index only leads to the root page
+    page.wait_for_load_state()
+    root = page.url
+    book["chapters"] = page.evaluate("texadPrint.chapters()")
+    for chapter in book["chapters"]:
+        page.goto(chapter["url"])
+        chapter |= page.evaluate("chapters => texadPrint.collect(chapters)", book["chapters"])
+    page.goto(root)
+    if missing := page.evaluate("book => texadPrint.compose(book)", book):
+        raise PdfError(f"the book lacks a picture: {missing[0]}")
+
+
+def _print_with_numbers(page: Page, file: Path) -> None:
+    """Print; read from the file where each heading stands; fill in the contents; and again, until no page moves."""
+    numbers = None
+    for _ in range(3):
+        page.pdf(
+            path=file,
+            format="A4",
+            outline=True,
+            tagged=True,
+            display_header_footer=True,
+            header_template="<span></span>",
+            footer_template=FOOTER,
+            margin={"top": "24mm", "right": "20mm", "bottom": "22mm", "left": "20mm"},
+        )
+        reader = PdfReader(file)
+        places = {
+            name.lstrip("/"): number + 1
+            for name, place in reader.named_destinations.items()
+            if (number := reader.get_destination_page_number(place)) is not None
+        }
+        if places == numbers:
+            return
+        numbers = places
+        page.evaluate("pages => texadPrint.number(pages)", numbers)
+    raise PdfError("the pages of the contents do not settle")
+
+
+def _mend_outline(writer: PdfWriter, headings: list[str]) -> None:
+    """Where a heading takes two lines, Chromium forgets the space between them in the outline."""
+    spaced = {"".join(heading.split()): heading for heading in headings}
+    todo = [writer.get_outline_root().get("/First")]
+    while todo:
+        if (reference := todo.pop()) is not None:
+            item = reference.get_object()
+            title = spaced.get("".join(item["/Title"].split()), item["/Title"])
+            item[NameObject("/Title")] = TextStringObject(title)
+            todo += [item.get("/First"), item.get("/Next")]
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser("python -m texad.site.pdf", description="Build the book and print it to one PDF.")
+    parser.add_argument(
+        "--out", type=Path, default=None, metavar="FILE", help="the PDF (default: _build/texad.pdf, in the checkout)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        chromium()  # before the build, which takes longer
+        checkout = notebooks_folder().parent
+        command: list[str | Path] = [
+            Path(sys.executable).with_name("jupyter-book"),
+            "build",
+            checkout,
+            "--warningiserror",
+            "--nitpick",
+            "--keep-going",
+            "--quiet",
+        ]
+        if status := subprocess.run(command, stdout=sys.stderr).returncode:
+            return status  # the build has said why
+        config = yaml.safe_load((checkout / "_config.yml").read_text(encoding="utf-8"))
+        out = options.out or checkout / "_build" / "texad.pdf"
+        lines = (
+            *_about(read_json(runs_root() / "summary.json")),
+            f"© {config['copyright']} {config['author']}",
+            LICENCES,
+        )
+        n_pages = print_book(checkout / "_build" / "html", out, config["title"], config["author"], lines)
+    except (PdfError, ValueError, OSError, BrowserError) as error:
+        print(f"texad: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
+    print(f"The book, {n_pages} pages: {out.resolve()}")
+    return 0
+
+
+def _about(summary: dict) -> list[str]:
+    """Which run the book shows."""
+    weights = summary["weights"]["name"]
+    line = f"Data set {summary['dataset']}, weights {weights}, seed {summary['seed']}, texad {__version__}."
+    return [line, RANDOM_WARNING] if weights == "random" else [line]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

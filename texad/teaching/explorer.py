@@ -1,0 +1,245 @@
+"""The threshold explorer: drag the threshold over the scores, and see what each decision does.
+
+It is one piece of JavaScript, `explorer.js`, in two places. In a notebook it is a widget, `ThresholdExplorer`, whose threshold the
+next cell can read and set; a page of the book, which has no kernel behind it, holds it as plain HTML, made by `html`. Either
+shows the scores of a run, and the pictures that `write_pictures` left.
+"""
+
+import base64
+import html as markup
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import pandas as pd
+import traitlets
+from PIL import Image
+from scipy import ndimage
+
+from texad.evaluation import metrics as evaluation
+from texad.figures.overlay import overlay
+from texad.io.atomic import replacing
+from texad.io.images import printable
+from texad.model import preprocessing
+
+PICTURE_SIZE = 160  # pixels; a picture is an image and its heatmap side by side
+SCRIPT = Path(__file__).with_name("explorer.js")
+STYLE = Path(__file__).with_name("explorer.css")
+EXPORT = "export default { render };"  # the last line of the script, which makes a module of it
+
+
+# -- pictures of the test images -------------------------------------------------------------------
+
+
+def write_pictures(
+    folder: Path, paths: Sequence[Path], maps: np.ndarray, masks: Sequence[np.ndarray | None], image_size: int
+) -> list[str]:
+    """Write a small JPEG for each test image: left the image, right its heatmap, on both the border of the true defect.
+
+    All heatmaps have one scale, see `heatmaps.overlay`, from the median of all maps to their largest value.
+
+    Parameters
+    ----------
+    folder : Path
+    paths : sequence of Path, length N
+        The test images.
+    maps : ndarray, float32, shape (N, H, W)
+        Their anomaly maps, of any size; they are stretched.
+    masks : sequence of (ndarray of bool, shape (image_size, image_size)) or None, length N
+        Where the defects are.
+    image_size : int
+        Height and width of what the backbone saw, in pixels.
+
+    Returns
+    -------
+    list of str
+        The files' names, `0000.jpg` and so on, in the order of `paths`.
+    """
+    heat = float(np.median(maps)), float(np.max(maps))
+    names = []
+    for i, (path, mask) in enumerate(zip(paths, masks, strict=True)):
+        whole = Image.fromarray(np.rint(255 * preprocessing.load_pictures([path], image_size)[0]).astype(np.uint8))
+        image = whole.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
+        pixels = np.hstack([_outlined(image, mask), _outlined(overlay(image, maps[i], heat), mask)])
+        names.append(f"{i:04d}.jpg")
+        with replacing(folder / names[-1]) as temporary:
+            Image.fromarray(pixels).save(temporary, quality=70, optimize=True)
+    return names
+
+
+def _outlined(picture: Image.Image, mask: np.ndarray | None) -> np.ndarray:
+    """Draw the border of the defect, dark around light, as texad.figures.plots does; uint8, (PICTURE_SIZE, PICTURE_SIZE, 3)."""
+    image = np.asarray(picture)
+    if mask is None or not mask.any() or mask.all():
+        return image
+    small = np.asarray(Image.fromarray(mask).resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.NEAREST))
+    light = ndimage.binary_dilation(small) & ~small
+    dark = ndimage.binary_dilation(small, iterations=2) & ~small & ~light
+    image = np.where(dark[..., None], np.uint8(0), image)
+    return np.where(light[..., None], np.array((87, 227, 255), dtype=np.uint8), image)
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+def records(scores: pd.DataFrame) -> list[dict]:
+    """The test images of a run, as the explorer's JavaScript reads them.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        As in scores.csv, columns `path`, `split`, `label`, `score`; rows of the training images are passed over.
+
+    Returns
+    -------
+    list of dict
+        `name` (the path without the leading folder test), `label` (0 normal, 1 anomalous), `score`; in the table's order.
+
+    Raises
+    ------
+    ValueError
+        If there is no test image, or a score is not finite.
+    """
+    test = scores[scores["split"] == "test"]
+    if test.empty or not np.isfinite(test["score"]).all():
+        raise ValueError("the explorer needs at least one test image, and finite scores")
+    return [
+        {"name": printable(path).removeprefix("test/"), "label": int(label), "score": float(score)}
+        for path, label, score in zip(test["path"], test["label"], test["score"], strict=True)
+    ]
+
+
+def _data(scores: pd.DataFrame, threshold: float) -> dict:
+    images = records(scores)
+    labels, values = (np.array([image[name] for image in images]) for name in ("label", "score"))
+    return {"images": images, "auroc": evaluation.image_auroc(labels, values), "threshold": float(threshold)}
+
+
+def _first(data: dict) -> int:
+    """The image shown first: the one with the highest score, where there is something to see."""
+    return int(np.argmax([image["score"] for image in data["images"]]))
+
+
+# -- in a notebook ---------------------------------------------------------------------------------
+
+
+class ThresholdExplorer(anywidget.AnyWidget):
+    """The explorer as a widget.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        As in scores.csv; see `records`.
+    threshold : float
+        Where the line stands at first.
+    pictures : Path, optional
+        The folder that `write_pictures` wrote to; without it only the scores are shown.
+
+    Attributes
+    ----------
+    threshold : float
+        Where the line stands now; setting it moves the line.
+    selected : int
+        Position of the image that is shown, among the test images.
+    """
+
+    _esm = SCRIPT
+    _css = STYLE
+    data = traitlets.Dict().tag(sync=True)
+    threshold = traitlets.CFloat().tag(sync=True)
+    selected = traitlets.Int().tag(sync=True)
+    picture = traitlets.Dict().tag(sync=True)  # of the selected image alone, so that the notebook stays small
+
+    def __init__(self, scores: pd.DataFrame, threshold: float, pictures: Path | None = None):
+        self._pictures = pictures
+        data = _data(scores, threshold)
+        super().__init__(data=data, threshold=threshold, selected=_first(data))
+        self._send_picture()
+
+    def __repr__(self) -> str:
+        return f"threshold explorer: {len(self.data['images'])} test images, threshold {self.threshold:.4g}"
+
+    @traitlets.validate("threshold")
+    def _check_threshold(self, proposal: dict) -> float:
+        if not math.isfinite(proposal["value"]):
+            raise traitlets.TraitError("the threshold must be a finite number")
+        return proposal["value"]
+
+    @traitlets.validate("selected")
+    def _check_selected(self, proposal: dict) -> int:
+        n = len(self.data["images"])
+        if not 0 <= proposal["value"] < n:
+            raise traitlets.TraitError(f"there are {n} test images: selected goes from 0 to {n - 1}")
+        return proposal["value"]
+
+    @traitlets.observe("selected")
+    def _send_picture(self, change: dict | None = None) -> None:
+        file = self._pictures and Path(self._pictures) / f"{self.selected:04d}.jpg"
+        content = base64.b64encode(file.read_bytes()).decode() if file and file.exists() else ""
+        self.picture = {"index": self.selected, "url": content and f"data:image/jpeg;base64,{content}"}
+
+
+# -- on a page -------------------------------------------------------------------------------------
+
+
+def html(
+    scores: pd.DataFrame,
+    threshold: float,
+    picture_urls: Sequence[str] | None = None,
+    static: str | None = None,
+    *,
+    name: str = "explorer",
+) -> str:
+    """The explorer as a piece of a page that needs no kernel, no other file than the pictures, and no network.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        As in scores.csv; see `records`.
+    threshold : float
+        The run's own.
+    picture_urls : sequence of str, optional
+        Where the page finds the picture of each test image; fetched when an image is chosen.
+    static : str, optional
+        Where the page finds a picture of the scores, for a reader whose browser runs no scripts.
+    name : str, default "explorer"
+        Makes the ids; each explorer of a page needs its own.
+
+    Returns
+    -------
+    str
+        HTML, with data, style and script in it. The script has to come after the rest, and does.
+    """
+    data = _data(scores, threshold)
+    state = {"data": data, "threshold": data["threshold"], "selected": _first(data), "pictures": picture_urls and list(picture_urls)}
+    # In JSON, < occurs in strings alone: written as \u003c, no name can close the script or open a comment in it.
+    content = json.dumps(state, allow_nan=False).replace("<", "\\u003c")
+    identity = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
+    run = f'const el = document.getElementById("{identity}");\n' + (
+        f'render({{ el, model: new PageModel(JSON.parse(document.getElementById("{identity}-data").textContent)) }});'
+    )
+    script = SCRIPT.read_text(encoding="utf-8").replace(EXPORT, run)
+    image = f'<img src="{markup.escape(static)}" alt="{markup.escape(_ALT)}">\n' if static else ""
+    return (
+        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n"
+        f'<div class="texad-explorer" id="{identity}">\n{image}<p>{_sentence(data)}</p>\n</div>\n'
+        f'<script type="application/json" id="{identity}-data">{content}</script>\n'
+        f'<script type="module">\n{script}</script>\n'
+    )
+
+
+_ALT = "The scores of the normal and of the anomalous test images, with the threshold as a dashed line."
+
+
+def _sentence(data: dict) -> str:
+    """What the explorer says at the run's threshold, in words."""
+    labels = np.array([image["label"] for image in data["images"]], dtype=bool)
+    alarms = np.array([image["score"] for image in data["images"]]) > data["threshold"]
+    return (
+        f"At the threshold of {data['threshold']:.4g}, {(alarms & ~labels).sum()} of {(~labels).sum()} normal images raise a false alarm, and "
+        f"{(~alarms & labels).sum()} of {labels.sum()} anomalous images are missed."
+    )
