@@ -100,7 +100,7 @@ def read_options(given: argparse.Namespace) -> Options:
 
 def keep(file: Path, name: str, rows: list, options: Options) -> None:
     """Write what a benchmark measured into a JSON file, beside what others have left there."""
-    from texad.runs.run_folder import read_json, write_json
+    from texad.io.json_files import read_json, write_json
 
     how = {
         "repeats": options.repeats,

@@ -12,7 +12,8 @@ from benchmarks import material
 from benchmarks.material import Options
 from benchmarks.measure import Row
 from texad.data import synthetic
-from texad.runs.run_folder import STAGES, read_json
+from texad.io.json_files import read_json
+from texad.runs.run_folder import STAGES
 
 MEMORY_BAR, PEAK_BAR_MB, TIME_BAR = 1.1, 2000.0, 1.1
 PARAMETERS = {"epochs": 2}  # of the training; time for each image does not depend on the number of epochs

@@ -22,8 +22,8 @@ from benchmarks.material import Options
 from benchmarks.measure import Row, cores, median, spread
 from texad.batch import batch
 from texad.batch.kernels import ForkedKernelManager
-from texad.batch.parameters import notebooks_folder
 from texad.data import synthetic
+from texad.io.paths import notebooks_folder
 from texad.runs.run_folder import STAGES
 
 JOBS = 2

@@ -42,6 +42,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from texad.data import datasets
+from texad.errors import printable
 from texad.evaluation import metrics as evaluation
 from texad.figures import plots as plotting
 from texad.io import images as reading
@@ -95,7 +96,7 @@ Markdown(
 rows = [(each.sample.path.relative_to(data.root), each.reason) for each in data.unreadable]
 if rows:
     table = pd.DataFrame(
-        [(reading.printable(path), reason) for path, reason in rows],
+        [(printable(path), reason) for path, reason in rows],
         columns=["image", "what is wrong"],
     )
     with pd.option_context("display.max_colwidth", None):

@@ -41,11 +41,12 @@ import torch
 from IPython.display import Markdown
 from torch import nn
 
+from texad.errors import RunError
 from texad.figures import plots as plotting
 from texad.model import autoencoder, scoring
 from texad.model import backbone as features
 from texad.model import codebook as extended
-from texad.runs.run_folder import Run, RunError
+from texad.runs.run_folder import Run
 from texad.teaching import quiz
 
 run = Run(dataset, category, runs)

@@ -38,11 +38,12 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
+from texad.errors import RunError
 from texad.evaluation import metrics as evaluation
 from texad.figures import plots as plotting
 from texad.model import autoencoder, preprocessing, scoring
 from texad.model import backbone as features
-from texad.runs.run_folder import Run, RunError
+from texad.runs.run_folder import Run
 from texad.teaching import quiz
 
 run = Run(dataset, category, runs)

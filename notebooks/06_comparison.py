@@ -47,12 +47,13 @@ from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional
 
 from texad.data import datasets
+from texad.errors import RunError
 from texad.evaluation import metrics as evaluation
 from texad.figures import plots as plotting
 from texad.figures import study_plots as studies
 from texad.model import autoencoder, preprocessing, scoring
 from texad.model import backbone as features
-from texad.runs.run_folder import SPLITS, Run, RunError
+from texad.runs.run_folder import SPLITS, Run
 from texad.teaching import quiz
 
 run = Run(dataset, category, runs)

@@ -24,7 +24,9 @@ with atheris.instrument_imports(include=["texad.runs.run_folder", "texad.batch.n
 
     from texad.batch import notebooks as jobs
     from texad.data import datasets
-    from texad.runs.run_folder import STAGES, STUDIES, Run, RunError, read_json
+    from texad.errors import RunError
+    from texad.io.json_files import read_json
+    from texad.runs.run_folder import STAGES, STUDIES, Run
     from texad.site import cluster_page as scale
     from texad.site import pages, record
     from texad.site.gallery import FinishedRun

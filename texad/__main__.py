@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 from texad import __version__
+from texad.io.paths import runs_root
 
 DESCRIPTION = """\
 Texture anomaly detection with ResNet-50 features and an autoencoder.
@@ -100,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"texad {options.command} needs the book's tools: pip install 'texad[book]' (there is no module {error.name})", file=sys.stderr)
         return 2
     except (ValueError, OSError) as error:
-        from texad.io.images import printable
+        from texad.errors import printable
 
         print(f"texad: {printable(str(error))}", file=sys.stderr)
         return 2
@@ -115,10 +116,9 @@ def _record(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from texad.batch import batch, parameters, sweeps
-    from texad.io.images import printable
-    from texad.runs import run_folder as artifacts
+    from texad.errors import printable
 
-    where = (options.dataset, options.category, options.weights, options.out or artifacts.runs_root(), options.jobs)
+    where = (options.dataset, options.category, options.weights, options.out or runs_root(), options.jobs)
     how = (options.studies, not options.quiet, options.scheduler)
     values = parameters.parse_values(dict(options.p))
     if max(map(len, (options.seed, *values.values()))) > 1:

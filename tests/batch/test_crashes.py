@@ -35,6 +35,7 @@ from texad.batch import parameters
 from texad.batch.kernels import PRELOADED
 from texad.data import datasets
 from texad.io.atomic import LOCK, TEMPORARY, digests, leave, take
+from texad.io.paths import notebooks_folder
 from texad.runs.run_folder import FILES, STAGES, Run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks for processes as Linux lists them")
@@ -413,7 +414,7 @@ def test_a_damaged_run_json_is_set_aside_and_said_and_the_run_is_made_again(stee
 
 @pytest.mark.parametrize("death", ["os._exit(3)", "os.kill(os.getpid(), 9)"])
 def test_a_kernel_that_dies_is_reported_with_its_cell(steel, tmp_path, monkeypatch, death):
-    notebook = nbformat.read(parameters.notebooks_folder() / f"{STAGES[0]}.ipynb", as_version=4)
+    notebook = nbformat.read(notebooks_folder() / f"{STAGES[0]}.ipynb", as_version=4)
     first = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
     notebook.cells[first + 1 :] = [nbformat.v4.new_markdown_cell("# a"), nbformat.v4.new_code_cell(f"\nimport os  # and die\n{death}")]
     nbformat.write(notebook, tmp_path / f"{STAGES[0]}.ipynb")

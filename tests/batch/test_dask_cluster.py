@@ -19,6 +19,7 @@ from texad.batch import dask_cluster as cluster
 from texad.batch import executor as pools
 from texad.batch import notebooks as jobs
 from texad.data import datasets
+from texad.io.paths import data_root
 from texad.runs.run_folder import STAGES, Run
 
 distributed = pytest.importorskip("distributed")
@@ -168,7 +169,7 @@ def test_what_a_worker_lacks_is_said(dataset, tmp_path):
     (tmp_path / "other").write_text("left by someone else")
     assert f"does not see the folder {tmp_path}" in said(token=str(tmp_path / "other"))
     assert f"does not see {dataset / 'surface 9'}" in said(names=[*CATEGORIES, "surface 9"])
-    assert f"looks for the data set in {datasets.data_root() / 'synthetic'}, not in /elsewhere/synthetic: set TEXAD_DATA to /elsewhere" in said(
+    assert f"looks for the data set in {data_root() / 'synthetic'}, not in /elsewhere/synthetic: set TEXAD_DATA to /elsewhere" in said(
         dataset="synthetic", root="/elsewhere/synthetic"
     )
     assert "cannot load the weights /nowhere.pth" in said(resolved="/nowhere.pth", digest="0")

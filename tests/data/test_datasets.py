@@ -9,11 +9,12 @@ from PIL import Image
 
 from texad.data import datasets, mvtec, synthetic
 from texad.io import images as reading
+from texad.io import paths
 
 
 @pytest.fixture
 def data_root(tmp_path, monkeypatch):
-    monkeypatch.setenv(datasets.ENVIRONMENT_VARIABLE, str(tmp_path / "data"))
+    monkeypatch.setenv("TEXAD_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
 
 
@@ -40,12 +41,12 @@ def line(caught) -> str:
 
 def test_data_lie_in_the_checkout_unless_the_environment_says_otherwise(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(datasets.ENVIRONMENT_VARIABLE, raising=False)
-    assert (datasets.data_root().parent / "pyproject.toml").is_file()
-    monkeypatch.setattr(datasets, "__file__", str(tmp_path / "site-packages" / "texad" / "data" / "datasets.py"))
-    assert datasets.data_root() == tmp_path / "data"
-    monkeypatch.setenv(datasets.ENVIRONMENT_VARIABLE, "elsewhere")
-    assert datasets.data_root() == tmp_path / "elsewhere"
+    monkeypatch.delenv("TEXAD_DATA", raising=False)
+    assert (paths.data_root().parent / "pyproject.toml").is_file()
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site-packages" / "texad" / "io" / "paths.py"))
+    assert paths.data_root() == tmp_path / "data"
+    monkeypatch.setenv("TEXAD_DATA", "elsewhere")
+    assert paths.data_root() == tmp_path / "elsewhere"
 
 
 def test_the_embedded_data_sets_have_five_textures_each():

@@ -14,7 +14,8 @@ from texad.data import datasets
 from texad.data.convert.importing import guess, import_category
 from texad.data.convert.labels import clean
 from texad.data.convert.outlines import Polygon, Runs, draw, uncompressed
-from texad.io.images import DataError, read_image, read_mask
+from texad.errors import DataError
+from texad.io.images import read_image, read_mask
 
 WIDTH, HEIGHT = 64, 48
 ORIENTATION = 0x0112

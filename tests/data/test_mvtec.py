@@ -53,7 +53,7 @@ def published():
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """The data root; an archive has to be installed with `publish` before anything can be had."""
-    monkeypatch.setenv(datasets.ENVIRONMENT_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("TEXAD_DATA", str(tmp_path))
     monkeypatch.setattr(downloads, "TIMEOUT_S", 5.0)
     monkeypatch.setattr(downloads, "BLOCK", 4096)
     monkeypatch.setattr(downloads, "SCHEMES", ("http",))  # the server of these tests has no certificate

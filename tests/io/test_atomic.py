@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from texad.errors import DiskFullError
 from texad.io import atomic as files
 from texad.io.atomic import (
     HELD,
@@ -116,7 +117,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from matplotlib.figure import Figure
 from PIL import Image
-from texad.io.atomic import DiskFullError, replacing, write_tensors
+from texad.io.atomic import replacing, write_tensors
+from texad.errors import DiskFullError
 
 noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
 def npy(file):
@@ -294,4 +296,4 @@ def test_the_lock_of_a_folder_can_be_handed_on_while_it_is_held(tmp_path):
 
 
 def test_a_full_disk_is_one_line_in_a_notebook():
-    assert files.DiskFullError("no room")._render_traceback_() == ["DiskFullError: no room"]
+    assert DiskFullError("no room")._render_traceback_() == ["DiskFullError: no room"]

@@ -25,12 +25,14 @@ from benchmarks import stages
 from texad.__main__ import main
 from texad.batch import parameters
 from texad.data import datasets
+from texad.errors import DataError, ImageError
 from texad.evaluation import metrics as evaluation
 from texad.io import images as reading
+from texad.io.json_files import read_json
 from texad.model import autoencoder, preprocessing, scoring
 from texad.model import backbone as features
 from texad.model import codebook as extended
-from texad.runs.run_folder import Run, read_json
+from texad.runs.run_folder import Run
 
 ROOT = os.geteuid() == 0 if hasattr(os, "geteuid") else False
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
@@ -215,7 +217,7 @@ def test_an_image_that_cannot_be_read_is_left_out_of_many_and_an_error_alone(tmp
     make(file)
     a_mask_may_have_any_level = "expected 0 to" in reason
     for read in (reading.read_image, reading.check_image, *([] if a_mask_may_have_any_level else [reading.read_mask])):
-        with pytest.raises(reading.ImageError) as caught:
+        with pytest.raises(ImageError) as caught:
             read(file)
         one_line(caught.value, f"image {file} cannot be read (", reason, "replace it by a PNG, JPEG, BMP or TIFF of 8 bits, or remove it")
         assert "hunter2" not in str(caught.value)
@@ -228,7 +230,7 @@ def test_an_image_that_cannot_be_read_is_left_out_of_many_and_an_error_alone(tmp
     assert f"train/good/{name}" not in run.read_table("images.csv")["path"].tolist() and len(run.read_table("images.csv")) == 63
     for other in (root / "train" / "good").glob("0*.png"):
         other.unlink()
-    with pytest.raises(reading.DataError) as caught:
+    with pytest.raises(DataError) as caught:
         checked(root, 1.0)
     one_line(caught.value, f"{root / 'train' / 'good'}: 1 of 1 images cannot be read", "a folder must not lose all", name, reason, "replace or remove")
 
@@ -271,7 +273,7 @@ def test_a_file_that_may_not_be_read_is_left_out(open_folder):
 def test_a_folder_that_may_not_be_read_is_named(open_folder, folder):
     root = many(open_folder)
     (root / folder).chmod(0o100)
-    with another_user(), pytest.raises(reading.DataError) as caught:
+    with another_user(), pytest.raises(DataError) as caught:
         checked(root)
     one_line(caught.value, f"{root / folder} may not be read (Permission denied): ask its owner, or copy the data")
 
@@ -310,7 +312,7 @@ def test_how_many_images_of_a_folder_may_be_lost(tmp_path, train, good, spot, li
         assert set(category.train + category.test + tuple(each.sample for each in category.unreadable)) == set(whole.train + whole.test)
         assert datasets.fingerprint(category) == datasets.fingerprint(whole)
     else:
-        with pytest.raises(reading.DataError) as caught:
+        with pytest.raises(DataError) as caught:
             checked(root, limit)
         n = {"train/good": train, "test/good": good, "test/spot": spot}[error]
         message = one_line(caught.value, f"{root / error}: {n} of 21 images cannot be read", "000.png (the file is empty)", "replace or remove these files")
@@ -319,7 +321,7 @@ def test_how_many_images_of_a_folder_may_be_lost(tmp_path, train, good, spot, li
 
 @pytest.mark.parametrize("limit", [-0.1, 1.1, float("nan")])
 def test_a_limit_that_is_none_is_refused(tmp_path, limit):
-    with pytest.raises(reading.DataError, match="unreadable_limit must be between 0 and 1"):
+    with pytest.raises(DataError, match="unreadable_limit must be between 0 and 1"):
         checked(write_category(tmp_path / "mine" / "steel", n_train=1), limit)
 
 
@@ -405,7 +407,7 @@ def test_names_of_images_come_back_as_they_are(tmp_path, name, is_listed):
     assert (root / "train" / "good" / name in run.data_paths(run.images("train")["path"])) == is_listed
     (root / "train" / "good" / name).write_text("no image")
     if is_listed:
-        with pytest.raises(reading.DataError) as caught:
+        with pytest.raises(DataError) as caught:
             checked(root, 0.0)
         one_line(caught.value, "cannot be read", "not one of the formats below")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from texad.errors import ImageError, printable
 from texad.io import images as reading
 
 
@@ -247,8 +248,8 @@ def test_an_image_can_be_read_exactly_when_it_is_said_so(tmp_path, case):
     file.write_bytes({**PLAIN, **OTHERS}[case])
     try:
         expected = reading.read_pixels(file).shape[:2]
-    except reading.ImageError as error:
-        with pytest.raises(reading.ImageError) as caught:
+    except ImageError as error:
+        with pytest.raises(ImageError) as caught:
             reading.check_image(file)
         assert caught.value.reason == error.reason
     else:
@@ -266,7 +267,7 @@ def test_plain_files_are_not_decoded_to_see_whether_they_are_whole(tmp_path, mon
 
 
 def test_the_reason_survives_the_way_to_another_process(tmp_path):
-    with pytest.raises(reading.ImageError) as caught:
+    with pytest.raises(ImageError) as caught:
         reading.read_image(tmp_path / "none.png")
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (str(copy), copy.reason) == (str(caught.value), "No such file or directory")
@@ -274,5 +275,5 @@ def test_the_reason_survives_the_way_to_another_process(tmp_path):
 
 
 def test_names_are_shown_on_one_line_and_without_control_sequences():
-    assert reading.printable("Fläche 1/a b.png") == "Fläche 1/a b.png"
-    assert reading.printable("a\nb\x1b[31m\t\udce9\u202e.png") == "a\\nb\\x1b[31m\\t\\udce9\\u202e.png"
+    assert printable("Fläche 1/a b.png") == "Fläche 1/a b.png"
+    assert printable("a\nb\x1b[31m\t\udce9\u202e.png") == "a\\nb\\x1b[31m\\t\\udce9\\u202e.png"

@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import __main__ as command_line
 from benchmarks import equality, fit, forward, material, measure, memory, papermill, peers, stages
 from benchmarks.measure import Row
+from texad.io.json_files import read_json
 from texad.model import autoencoder, weights
-from texad.runs.run_folder import STAGES, read_json
+from texad.runs.run_folder import STAGES
 
 
 def benchmarks(*arguments) -> subprocess.CompletedProcess:

@@ -27,10 +27,12 @@ from PIL import Image
 from texad.batch import notebooks as jobs
 from texad.batch import parameters
 from texad.data import datasets
+from texad.errors import RunError
 from texad.evaluation import metrics as evaluation
 from texad.io import images as reading
+from texad.io.json_files import read_json, write_json
 from texad.model import preprocessing, scoring
-from texad.runs.run_folder import STAGES, STUDIES, Run, RunError, read_json, write_json
+from texad.runs.run_folder import STAGES, STUDIES, Run
 
 EXAMPLES = int(os.environ.get("TEXAD_EXAMPLES", 0))
 settings.register_profile(

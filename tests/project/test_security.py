@@ -36,8 +36,9 @@ from texad.__main__ import main
 from texad.figures import plots as plotting
 from texad.io import download as downloads
 from texad.io import escape as names
+from texad.io.json_files import read_json
 from texad.model import weights
-from texad.runs.run_folder import Run, read_json
+from texad.runs.run_folder import Run
 from texad.site import markdown
 from texad.site.gallery import FinishedRun
 

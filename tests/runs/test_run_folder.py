@@ -10,10 +10,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from texad.data import datasets
+from texad.errors import RunError
+from texad.io import paths
 from texad.io.atomic import HELD, LOCK, sha256
+from texad.io.json_files import write_json
 from texad.model.weights import RANDOM_WARNING, Weights
 from texad.runs import run_folder as artifacts
-from texad.runs.run_folder import SPLITS, STAGES, STUDIES, Run, RunError
+from texad.runs.run_folder import SPLITS, STAGES, STUDIES, Run
 
 
 @pytest.fixture
@@ -33,20 +36,20 @@ def test_the_folder_is_named_after_data_set_and_category(run, tmp_path):
 
 def test_the_default_folder_does_not_depend_on_the_working_directory(surfaces, tmp_path, monkeypatch):
     monkeypatch.delenv("TEXAD_RUNS", raising=False)
-    before = artifacts.runs_root()
-    assert before == Path(artifacts.__file__).parents[2] / "runs"
+    before = paths.runs_root()
+    assert before == Path(paths.__file__).parents[2] / "runs"
     monkeypatch.chdir(tmp_path)
-    assert artifacts.runs_root() == before
+    assert paths.runs_root() == before
     monkeypatch.setenv("TEXAD_RUNS", str(tmp_path / "elsewhere"))
-    assert artifacts.runs_root() == tmp_path / "elsewhere"
+    assert paths.runs_root() == tmp_path / "elsewhere"
     assert Run(surfaces, "steel").folder == tmp_path / "elsewhere" / "surfaces" / "steel"
 
 
 def test_the_default_folder_of_a_package_without_a_checkout_is_in_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.delenv("TEXAD_RUNS", raising=False)
-    monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "site-packages" / "texad" / "runs" / "run_folder.py"))
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site-packages" / "texad" / "io" / "paths.py"))
     monkeypatch.chdir(tmp_path)
-    assert artifacts.runs_root() == tmp_path / "runs"
+    assert paths.runs_root() == tmp_path / "runs"
 
 
 def test_an_unknown_category_lists_those_there_are_in_one_line(surfaces, tmp_path):
@@ -215,9 +218,9 @@ def test_the_same_figure_is_the_same_file(run):
 
 
 def test_json_refuses_what_it_has_no_word_for(tmp_path):
-    artifacts.write_json(tmp_path / "a.json", {"a": 1})
+    write_json(tmp_path / "a.json", {"a": 1})
     with pytest.raises(ValueError):
-        artifacts.write_json(tmp_path / "a.json", {"a": float("nan")})
+        write_json(tmp_path / "a.json", {"a": float("nan")})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
 
 

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from texad.runs.run_folder import STAGES, Run, RunError
-from texad.runs.schema import DamagedError, read_json, read_metrics, read_record
+from texad.errors import DamagedError, RunError
+from texad.io.json_files import read_json
+from texad.runs.run_folder import STAGES, Run
+from texad.runs.schema import read_metrics, read_record
 
 STAGE = {"seconds": 1.5, "parameters": {"seed": 0}, "files": {}, "peak_mb": None}
 GOOD = {

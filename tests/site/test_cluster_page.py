@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from texad.runs.run_folder import STAGES, STUDIES, write_json
+from texad.io.json_files import write_json
+from texad.runs.run_folder import STAGES, STUDIES
 from texad.site import cluster_page as scale
 from texad.site.gallery import FinishedRun
 

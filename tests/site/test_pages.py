@@ -13,7 +13,8 @@ from PIL import Image
 from texad.data import datasets
 from texad.evaluation import metrics as evaluation
 from texad.io import images as reading
-from texad.runs.run_folder import STAGES, STUDIES, Run, read_json, write_json
+from texad.io.json_files import read_json, write_json
+from texad.runs.run_folder import STAGES, STUDIES, Run
 from texad.site import gallery, markdown, pages
 from texad.site.gallery import FinishedRun, PicturesGoneError
 

@@ -11,7 +11,7 @@ from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from pypdf import PdfReader
 
-from texad.runs.run_folder import write_json
+from texad.io.json_files import write_json
 from texad.site import pdf
 
 LONG = "x = '" + "-".join(f"{i:03d}" for i in range(100)) + "'"

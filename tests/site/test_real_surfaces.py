@@ -10,7 +10,9 @@ from conftest import ROOT, texad
 
 from texad.__main__ import main, parser
 from texad.batch.parameters import COMMON, defaults, parse_parameters
-from texad.runs.run_folder import STAGES, RunError, write_json
+from texad.errors import RunError
+from texad.io.json_files import write_json
+from texad.runs.run_folder import STAGES
 from texad.site import pages, record
 from texad.site import real_surfaces as real
 

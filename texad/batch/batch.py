@@ -18,11 +18,12 @@ from texad.batch import executor as pools
 from texad.batch.notebooks import COLUMNS, MEASURES, Job, cores
 from texad.batch.parameters import parse_parameters
 from texad.data import datasets
+from texad.errors import RunError
 from texad.io.atomic import remove_leftovers, replacing
 from texad.io.escape import for_spreadsheet
+from texad.io.json_files import write_json
 from texad.model import weights
-from texad.runs.run_folder import STAGES, STUDIES, Run, lead, write_json
-from texad.runs.schema import RunError
+from texad.runs.run_folder import STAGES, STUDIES, Run, lead
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 
 from texad.data import datasets
 from texad.io.atomic import sha256
+from texad.io.paths import data_root
 
 if TYPE_CHECKING:
     from texad.batch.executor import Pool
@@ -191,7 +192,7 @@ def lacks(
     except OSError:
         return f"does not see the folder {file.parent}: --out must be on a file system that all machines share, under the same path"
     if str(_root(dataset)) != root:
-        return f"looks for the data set in {_root(dataset)}, not in {root}: set {datasets.ENVIRONMENT_VARIABLE} to {Path(root).parent} there"
+        return f"looks for the data set in {_root(dataset)}, not in {root}: set TEXAD_DATA to {Path(root).parent} there"
     missing = [name for name in names if not (Path(root) / name).is_dir()]
     if missing:
         return f"does not see {Path(root) / missing[0]}: the data set must be on a file system that all machines share, under the same path"
@@ -219,7 +220,7 @@ VERSIONS = {name: version(name) for name in ("texad", "torch", "torchvision", "n
 
 
 def _root(dataset: str) -> Path:
-    return datasets.data_root() / dataset if datasets.is_embedded(dataset) else Path(dataset)
+    return data_root() / dataset if datasets.is_embedded(dataset) else Path(dataset)
 
 
 def _sha256(resolved: str) -> str | None:

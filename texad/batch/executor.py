@@ -24,7 +24,7 @@ from tqdm import tqdm
 from texad.batch import notebooks as jobs
 from texad.batch.kernels import ForkedKernelManager
 from texad.batch.notebooks import Job
-from texad.io.images import printable
+from texad.errors import printable
 
 MOST_BARS = 40  # more would leave the screen: then one bar stands for all
 

@@ -24,11 +24,13 @@ from papermill.engines import NBClientEngine, papermill_engines
 from traitlets.config import Config
 
 from texad.batch.kernels import THREADS, ForkedKernelManager
-from texad.batch.parameters import defaults, notebooks_folder
+from texad.batch.parameters import defaults
 from texad.data import datasets
+from texad.errors import DamagedError
 from texad.io.atomic import alone, digests, replacing, sha256
+from texad.io.json_files import read_json
+from texad.io.paths import notebooks_folder
 from texad.runs.run_folder import FILES, STAGES, STUDIES, Run
-from texad.runs.schema import DamagedError, read_json
 
 MEASURES = ("image_auroc", "precision", "recall", "f1")
 COLUMNS = ("category", "images", *MEASURES, "seconds", "error")

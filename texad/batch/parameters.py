@@ -8,12 +8,12 @@ import ast
 import difflib
 import math
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from texad.io.images import DataError
+from texad.errors import DataError
+from texad.io.paths import notebooks_folder
 from texad.model.autoencoder import DETECTORS
 from texad.model.scoring import REDUCTIONS, RULES
 from texad.runs.run_folder import STAGES, STUDIES
@@ -33,20 +33,6 @@ RANGES = {  # every other number counts something, and is at least 1
     "cost_of_false_alarm": (lambda value: 0 <= value < math.inf, "at least 0"),
     "cost_of_miss": (lambda value: 0 <= value < math.inf, "at least 0"),
 }
-
-
-def notebooks_folder() -> Path:
-    """Where the notebooks lie: beside the package, in its checkout.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the package was installed without them.
-    """
-    folder = Path(__file__).resolve().parents[2] / "notebooks"
-    if not (folder / f"{STAGES[0]}.ipynb").exists():
-        raise FileNotFoundError(f"no notebooks in {folder}: they are in the repository: clone it, and there pip install -e '.[book]'")
-    return folder
 
 
 @cache

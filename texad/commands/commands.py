@@ -25,10 +25,10 @@ from texad.commands import prediction_writer as rows
 from texad.commands import report as pages
 from texad.data import inputs as sources
 from texad.detector import AnomalyDetector
+from texad.errors import printable
 from texad.evaluation import drift
 from texad.figures import svg as drawings
 from texad.io.atomic import replacing
-from texad.io.images import printable
 from texad.model import codebook as extended
 from texad.model import scoring
 from texad.model import weights as backbones

@@ -17,10 +17,10 @@ import numpy as np
 
 from texad.commands import report
 from texad.detector import Prediction
+from texad.errors import ImageError, printable
 from texad.figures.overlay import overlay
 from texad.io import escape as names
 from texad.io.atomic import replacing
-from texad.io.images import ImageError, printable
 
 COLUMNS = ("path", "score", "p_value", "decision", "seconds", "error")
 HEATMAP_SIZE = 1024  # pixels of the longer side

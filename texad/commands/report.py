@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image
 
 from texad.detector import AnomalyDetector
+from texad.errors import printable
 from texad.evaluation import drift
 from texad.figures.overlay import overlay
 from texad.figures.svg import histograms, losses
-from texad.io.images import printable, read_image
+from texad.io.images import read_image
 from texad.model import scoring
 from texad.model.weights import RANDOM_WARNING
 

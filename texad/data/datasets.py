@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 
 from texad.data import mvtec, synthetic
+from texad.errors import DataError
 from texad.io.atomic import sha256
-from texad.io.images import DataError
+from texad.io.paths import data_root
 
-ENVIRONMENT_VARIABLE = "TEXAD_DATA"
 EMBEDDED = ("synthetic", "mvtec")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
@@ -100,18 +100,6 @@ class Category:
 
 
 # -- which data sets and categories there are ----------------------------------------------------------
-
-
-def data_root() -> Path:
-    """Where "synthetic" and "mvtec" live: an absolute path, which need not exist.
-
-    It is the environment variable TEXAD_DATA if set; else `data` in the checkout that the package runs from;
-    else `data` in the current folder.
-    """
-    if given := os.environ.get(ENVIRONMENT_VARIABLE):
-        return Path(given).expanduser().resolve()
-    checkout = Path(__file__).resolve().parents[2]
-    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
 
 
 def is_embedded(dataset: str | Path) -> bool:

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from texad.data import datasets
 from texad.data.convert.labels import BAD, GOOD, plain
 from texad.data.datasets import SUFFIXES
+from texad.errors import DataError, ImageError
 from texad.io.atomic import sha256
-from texad.io.images import DataError, ImageError, check_image
+from texad.io.images import check_image
 
 DIGITS = 16  # of a hash in hexadecimal: enough to tell some thousand million images apart
 

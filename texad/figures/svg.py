@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from texad.io.images import printable
+from texad.errors import printable
 
 WIDTH, LEFT, RIGHT = 400, 8, 392  # of a drawing; its letters have a legible size on a phone, where it is about as many pixels wide
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from texad.errors import DiskFullError
+
 if TYPE_CHECKING:
     import torch
 
@@ -36,13 +38,6 @@ HELD = "TEXAD_HELD"  # in the environment of a batch's kernel: the folder that i
 WAIT_SECONDS = 0.5
 
 _descriptors: dict[Path, int] = {}  # of the locks that this process holds
-
-
-class DiskFullError(OSError):
-    """No room for a file; notebooks show it as one line."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"DiskFullError: {self}"]
 
 
 @contextmanager

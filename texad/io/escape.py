@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from texad.io.images import printable
+from texad.errors import printable
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n]")  # how a cell starts that a spreadsheet would work out; its apostrophes may be ours already
 

@@ -14,43 +14,12 @@ import numpy as np
 from imagecodecs import png_decode
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from texad.errors import ImageError, printable
+
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF")  # nothing else is tried, whatever a file calls itself
 PNG = b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\rIHDR"  # how one starts
 T = TypeVar("T")
 UNUSUAL = {b"eXIf", b"tRNS", b"acTL"}  # turned, transparent, animated
-
-
-class DataError(ValueError):
-    """Something about the data is wrong in a way that the user can mend; notebooks show it as one line."""
-
-    def __str__(self) -> str:
-        return printable(super().__str__())  # names of files and folders may have anything in them
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"DataError: {self}"]
-
-
-class ImageError(DataError):
-    """A file that cannot be read as an image.
-
-    Attributes
-    ----------
-    path : str or Path
-    reason : str
-        What is wrong with it, in a few words.
-    """
-
-    def __init__(self, path: str | Path, reason: str):
-        super().__init__(path, reason)  # what another process needs to make it again
-        self.path, self.reason = path, reason
-
-    def __str__(self) -> str:
-        return f"image {printable(self.path)} cannot be read ({self.reason}): replace it by a PNG, JPEG, BMP or TIFF of 8 bits, or remove it"
-
-
-def printable(name: str | Path) -> str:
-    """A name on one line: a newline in it, a control sequence or half a letter is shown as Python would write it."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(name))
 
 
 def read_image(path: str | Path) -> Image.Image:

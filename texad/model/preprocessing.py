@@ -19,7 +19,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from texad.data.datasets import Category, Sample, Unreadable
-from texad.io.images import DataError, ImageError, check_image, printable, read_mask, read_pixels
+from texad.errors import DataError, ImageError, printable
+from texad.io.images import check_image, read_mask, read_pixels
 
 IMAGE_SIZE = 224
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

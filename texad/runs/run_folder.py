@@ -19,7 +19,6 @@ lock `.lock`. Everything here can be made again, so a run folder may be deleted 
 
 import csv
 import html
-import os
 import platform
 import time
 from collections.abc import Iterable
@@ -33,12 +32,13 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from texad.data import datasets
+from texad.errors import RunError, printable
 from texad.io.atomic import digests, is_held, leave, replacing, take
 from texad.io.escape import for_spreadsheet, from_spreadsheet
-from texad.io.images import printable
+from texad.io.json_files import write_json
+from texad.io.paths import runs_root
 from texad.model.weights import RANDOM_WARNING, Weights, check
-from texad.runs.schema import RunError, read_record, write_json
-from texad.runs.schema import read_json as read_json  # for those who read what a run has left
+from texad.runs.schema import read_record
 
 STAGES = (
     "01_preprocessing",
@@ -60,14 +60,6 @@ FILES = {  # that a stage leaves, by name or pattern; run.json keeps their hashe
     "08_extended_detector": ("extended.csv",),
     "09_your_own_textures": ("detector/my.safetensors", "detector/my.html", "detector/line/predictions.csv"),
 }
-
-
-def runs_root() -> Path:
-    """Where run folders lie by default: $TEXAD_RUNS, else `runs` beside the package's checkout, else ./runs."""
-    if "TEXAD_RUNS" in os.environ:
-        return Path(os.environ["TEXAD_RUNS"]).resolve()
-    checkout = Path(__file__).resolve().parents[2]
-    return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "runs"
 
 
 def lead(categories: Iterable[str]) -> str:

@@ -3,14 +3,12 @@
 A file that a person, a full disk or a broken copy has changed is not guessed at: reading it is one error that names the file.
 """
 
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from texad.io.atomic import replacing
-from texad.io.images import printable
+from texad.errors import printable
+from texad.io.json_files import damaged, read_json
 
 NUMBER = (int, float)
 MEASURED = (int, float, type(None))  # None where the system did not say
@@ -25,37 +23,6 @@ METRICS = dict.fromkeys(("image_auroc", "pixel_auroc", "accuracy", "precision", 
     "threshold": NUMBER, "confusion": dict, "auroc_by_defect": dict, "weights": dict,
 }  # fmt: skip
 CONFUSION = dict.fromkeys(("tn", "fp", "fn", "tp"), int)
-
-
-class RunError(ValueError):
-    """Something is missing or wrong in a way that the user can mend; notebooks show it as one line."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"RunError: {self}"]
-
-
-class DamagedError(RunError):
-    """A file is not what the package wrote there."""
-
-
-def read_json(file: Path) -> dict:
-    """Read a JSON file that holds an object; a missing one reads as empty.
-
-    Raises
-    ------
-    DamagedError
-        If the file is no JSON, or another kind of JSON: a list, a NaN or a number too large to compute with.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
-        json.dumps(content, ensure_ascii=False).encode()  # half a character, which JSON can name and no file can hold, is a ValueError
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError, IsADirectoryError) as error:
-        raise _damaged(file, str(error)) from None
-    if not isinstance(content, dict):
-        raise _damaged(file, f"it holds a {type(content).__name__} instead of an object")
-    return content
 
 
 def read_record(file: Path) -> dict:
@@ -93,37 +60,14 @@ def read_metrics(file: Path) -> dict:
     return metrics
 
 
-def write_json(file: Path, content: dict) -> None:
-    """Write a JSON file whole or not at all; NaN is refused, since JSON has no word for it."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(file) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
 def _check(file: Path, where: str, part: dict | None, kinds: Mapping[str, Any], *required: str) -> None:
     """Raise a DamagedError that names the first entry of another kind, or a required one that is missing. A part that is not there is in order."""
     if part is None:
         return
     for name, kind in kinds.items():
         if not (isinstance(part[name], kind) if name in part else name not in required):
-            raise _damaged(file, f"{where and where + ', '}{printable(name)} is {_kind(part, name)}")
+            raise damaged(file, f"{where and where + ', '}{printable(name)} is {_kind(part, name)}")
 
 
 def _kind(part: dict, name: str) -> str:
     return f"of the wrong kind, {type(part[name]).__name__}" if name in part else "missing"
-
-
-def _damaged(file: Path, reason: str) -> DamagedError:
-    return DamagedError(f"{file} is damaged ({reason}); delete it and run the stage again")
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is no number to compute with")
-    return number
-
-
-def _whole(text: str) -> int:
-    if len(text) > 18:  # what fits into 64 bits
-        raise ValueError(f"a number of {len(text)} digits is none to compute with")
-    return int(text)

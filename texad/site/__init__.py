@@ -13,7 +13,8 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 from texad import __version__
-from texad.runs.run_folder import RunError, runs_root
+from texad.errors import RunError
+from texad.io.paths import runs_root
 from texad.site.pages import NoRunError, assemble, copy_pictures
 from texad.site.sphinx import icons, mathml, repository
 

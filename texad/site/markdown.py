@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from texad.errors import printable
 from texad.io.atomic import replacing
-from texad.io.images import printable
 from texad.model.weights import RANDOM_WARNING
 from texad.site.gallery import Picture
 

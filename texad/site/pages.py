@@ -22,9 +22,11 @@ import nbformat
 import pandas as pd
 
 from texad import __version__
+from texad.errors import RunError
 from texad.figures import plots as plotting
 from texad.io.atomic import replacing
-from texad.runs.run_folder import SPLITS, STAGES, STUDIES, RunError, read_json
+from texad.io.json_files import read_json
+from texad.runs.run_folder import SPLITS, STAGES, STUDIES
 from texad.runs.run_folder import lead as lead_category
 from texad.runs.schema import read_metrics
 from texad.site import cluster_page as scale

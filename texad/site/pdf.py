@@ -22,10 +22,10 @@ from pypdf import PdfReader, PdfWriter
 from pypdf.generic import NameObject, TextStringObject
 
 from texad import __version__
-from texad.batch.parameters import notebooks_folder
 from texad.io.atomic import replacing
+from texad.io.json_files import read_json
+from texad.io.paths import notebooks_folder, runs_root
 from texad.model.weights import RANDOM_WARNING
-from texad.runs.run_folder import read_json, runs_root
 
 HERE = Path(__file__).parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -11,9 +11,9 @@ import pandas as pd
 
 from texad.figures import study_plots as studies
 from texad.io.atomic import replacing
+from texad.io.json_files import read_json
 from texad.model.autoencoder import DETECTORS
 from texad.model.scoring import RULES
-from texad.runs.run_folder import read_json
 from texad.site import markdown
 from texad.site.record import FILE, check, collect, is_random
 

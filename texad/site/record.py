@@ -19,10 +19,13 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from texad import __version__
-from texad.batch.parameters import COMMON, defaults, notebooks_folder
+from texad.batch.parameters import COMMON, defaults
+from texad.errors import RunError
+from texad.io.json_files import read_json, write_json
+from texad.io.paths import notebooks_folder
 from texad.model.autoencoder import DETECTORS
 from texad.model.scoring import RULES
-from texad.runs.run_folder import STAGES, STUDIES, RunError, read_json, write_json
+from texad.runs.run_folder import STAGES, STUDIES
 from texad.site.gallery import FinishedRun
 
 FILE = "real_surfaces.json"

@@ -20,10 +20,10 @@ import traitlets
 from PIL import Image
 from scipy import ndimage
 
+from texad.errors import printable
 from texad.evaluation import metrics as evaluation
 from texad.figures.overlay import overlay
 from texad.io.atomic import replacing
-from texad.io.images import printable
 from texad.model import preprocessing
 
 PICTURE_SIZE = 160  # pixels; a picture is an image and its heatmap side by side

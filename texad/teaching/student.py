@@ -20,8 +20,8 @@ from pathlib import Path
 
 import nbformat
 
-from texad.batch.parameters import notebooks_folder
 from texad.io.atomic import replacing
+from texad.io.paths import notebooks_folder
 
 EXERCISE = re.compile(
     r"^(?:`{3,}|:{3,})\{exercise\}[ \t]*(?P<title>.*)\n"

@@ -16,7 +16,7 @@ import yaml
 
 from texad.data.convert.labels import Labels, Mark, find, images
 from texad.data.convert.outlines import Polygon, Runs, box, uncompressed
-from texad.io.images import DataError
+from texad.errors import DataError
 
 CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
 FAR = 1e9  # no coordinate is out there

@@ -21,8 +21,9 @@ from texad.data import datasets
 from texad.data.convert.annotations import class_file, coco_files, label_file, read_coco, read_yolo
 from texad.data.convert.labels import GOOD, GOOD_CELLS, Labels, Mark, clean, images, read_csv, read_folders
 from texad.data.convert.outlines import draw
+from texad.errors import DataError, ImageError, printable
 from texad.io.atomic import filling
-from texad.io.images import FORMATS, DataError, ImageError, check_image, printable, read_mask
+from texad.io.images import FORMATS, check_image, read_mask
 
 KINDS = ("folders", "csv", "coco", "yolo")
 ORIENTATION = 0x0112  # the EXIF tag

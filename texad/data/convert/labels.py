@@ -17,7 +17,7 @@ from pathlib import Path, PureWindowsPath
 from texad.data import datasets
 from texad.data.convert.outlines import Polygon, Runs
 from texad.data.datasets import SUFFIXES
-from texad.io.images import DataError
+from texad.errors import DataError
 
 # As `plain` writes them: in small letters, without what is between the words.
 GOOD = frozenset("good ok okay normal defectfree nodefect nodefects nondefective pass passed".split())
