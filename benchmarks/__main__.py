@@ -27,17 +27,64 @@ examples:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
-    top = argparse.ArgumentParser("python -m benchmarks", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = argparse.ArgumentParser(
+        "python -m benchmarks",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     top.add_argument("names", nargs="*", metavar="NAME", help="what to measure")
-    top.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds of each pair (default: 5; at most 3 where a round takes minutes)")
-    top.add_argument("--json", type=Path, default=None, metavar="FILE", help="write what was measured, with the machine; other benchmarks in it are kept")
-    top.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything works; the values mean nothing then")
-    top.add_argument("--weights", default="random", metavar="W", help="random (default), imagenet, or a .safetensors or .pth file")
-    top.add_argument("--data", default="", metavar="DATA", help="a folder of categories, laid out as MVTec AD (default: synthetic leather)")
+    top.add_argument(
+        "--repeats",
+        type=int,
+        default=5,
+        metavar="N",
+        help="rounds of each pair (default: 5; at most 3 where a round takes minutes)",
+    )
+    top.add_argument(
+        "--json",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="write what was measured, with the machine; other benchmarks in it are kept",
+    )
+    top.add_argument(
+        "--quick",
+        action="store_true",
+        help="tiny sizes, to see that everything works; the values mean nothing then",
+    )
+    top.add_argument(
+        "--weights",
+        default="random",
+        metavar="W",
+        help="random (default), imagenet, or a .safetensors or .pth file",
+    )
+    top.add_argument(
+        "--data",
+        default="",
+        metavar="DATA",
+        help="a folder of categories, laid out as MVTec AD (default: synthetic leather)",
+    )
     top.add_argument("--category", default="", metavar="NAME", help="which one of them")
-    top.add_argument("--sizes", default="250,1000,4000", metavar="N,N", help="training images for memory (default: 250,1000,4000)")
-    top.add_argument("--anomalib-python", default="", metavar="PATH", help="interpreter of an environment with anomalib, for peers")
-    top.add_argument("--work", type=Path, default=Options.work, metavar="DIR", help="where images are made and kept (default: in the temporary folder)")
+    top.add_argument(
+        "--sizes",
+        default="250,1000,4000",
+        metavar="N,N",
+        help="training images for memory (default: 250,1000,4000)",
+    )
+    top.add_argument(
+        "--anomalib-python",
+        default="",
+        metavar="PATH",
+        help="interpreter of an environment with anomalib, for peers",
+    )
+    top.add_argument(
+        "--work",
+        type=Path,
+        default=Options.work,
+        metavar="DIR",
+        help="where images are made and kept (default: in the temporary folder)",
+    )
     return top
 
 
@@ -70,7 +117,9 @@ def chosen(names: list[str]) -> list[str]:
         If one is unknown.
     """
     for unknown in set(names) - {*NAMES, "all"}:
-        raise ValueError(f"there is no benchmark {unknown!r}: choose from {', '.join(NAMES)}, or all")
+        raise ValueError(
+            f"there is no benchmark {unknown!r}: choose from {', '.join(NAMES)}, or all"
+        )
     wanted = NAMES if "all" in names else names or [name for name in NAMES if name not in SLOW]
     return [name for name in NAMES if name in wanted]
 
@@ -86,15 +135,26 @@ def read_options(given: argparse.Namespace) -> Options:
     if given.repeats < 1:
         raise ValueError(f"--repeats must be at least 1, not {given.repeats}")
     if bool(given.data) != bool(given.category):
-        raise ValueError("--data and --category go together: the folder of categories, and the one to measure with")
+        raise ValueError(
+            "--data and --category go together: the folder of categories, and the one to measure with"
+        )
     try:
         sizes = tuple(int(size) for size in given.sizes.split(","))
     except ValueError:
         sizes = ()
     if len(set(sizes)) < 2 or min(sizes) < 1:
-        raise ValueError(f"--sizes must be two or more different numbers of images with commas between, not {given.sizes!r}")
+        raise ValueError(
+            f"--sizes must be two or more different numbers of images with commas between, not {given.sizes!r}"
+        )
     return Options(
-        given.repeats, given.quick, given.weights, given.data, given.category, sizes, given.anomalib_python, given.work.expanduser().resolve()
+        given.repeats,
+        given.quick,
+        given.weights,
+        given.data,
+        given.category,
+        sizes,
+        given.anomalib_python,
+        given.work.expanduser().resolve(),
     )
 
 

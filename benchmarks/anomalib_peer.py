@@ -17,7 +17,10 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # before anything that could download is imported
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+}  # before anything that could download is imported
 warnings.filterwarnings("ignore")
 
 from anomalib.data import Folder  # noqa: E402
@@ -36,13 +39,21 @@ def build(name: str):
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("model", choices=("fre", "patchcore", "padim"))
     arguments.add_argument("category", type=Path, help="folder of the category")
-    arguments.add_argument("--epochs", type=int, default=20, help="of FRE; the others see the images once")
+    arguments.add_argument(
+        "--epochs", type=int, default=20, help="of FRE; the others see the images once"
+    )
     options = arguments.parse_args()
 
-    defects = sorted(folder.name for folder in (options.category / "test").iterdir() if folder.is_dir() and folder.name != "good")
+    defects = sorted(
+        folder.name
+        for folder in (options.category / "test").iterdir()
+        if folder.is_dir() and folder.name != "good"
+    )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     masks = [f"ground_truth/{defect}" for defect in defects]
     data = Folder(
@@ -70,7 +81,11 @@ def main() -> None:
         (measured,) = engine.test(model, datamodule=data, verbose=False)
         epochs = engine.trainer.current_epoch
     counts = {"n_train": len(data.train_data), "n_test": len(data.test_data)}
-    print(json.dumps({"anomalib": version("anomalib"), "epochs": epochs, **counts, "metrics": measured}))
+    print(
+        json.dumps(
+            {"anomalib": version("anomalib"), "epochs": epochs, **counts, "metrics": measured}
+        )
+    )
 
 
 if __name__ == "__main__":  # the processes that load the data import this file, too

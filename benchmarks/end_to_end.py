@@ -27,7 +27,11 @@ def run(options: Options) -> list[Row]:
             file.unlink(missing_ok=True)
             features.extract(fast, paths, file, image_size=options.image_size, progress=False)
 
-        seconds = seconds_in_turn({"forward": partial(texad_forward, fast, images), "end to end": from_disk}, options.repeats, "end to end")
+        seconds = seconds_in_turn(
+            {"forward": partial(texad_forward, fast, images), "end to end": from_disk},
+            options.repeats,
+            "end to end",
+        )
     speed = {name: len(paths) / values for name, values in seconds.items()}
     details = {
         "images_per_second": {name: spread(values) for name, values in speed.items()},
@@ -35,6 +39,17 @@ def run(options: Options) -> list[Row]:
         "file_mb": round(sum(path.stat().st_size for path in paths) / len(paths) / 1e6, 2),
     }
     return [
-        Row("end_to_end", "from PNG files to stored features", median(speed["end to end"]), "images/s", details=details),
-        Row("end_to_end", "from PNG files / forward alone", median(speed["end to end"] / speed["forward"]), at_least=BAR),
+        Row(
+            "end_to_end",
+            "from PNG files to stored features",
+            median(speed["end to end"]),
+            "images/s",
+            details=details,
+        ),
+        Row(
+            "end_to_end",
+            "from PNG files / forward alone",
+            median(speed["end to end"] / speed["forward"]),
+            at_least=BAR,
+        ),
     ]

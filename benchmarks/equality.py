@@ -28,20 +28,36 @@ def run(options: Options) -> list[Row]:
     train, test = ([sample.path for sample in split] for split in (data.train, data.test))
     fast, plain = material.networks(options, train)
     with material.folder(options) as folder:
-        fitted, _ = autoencoder.fit(material.extracted(options, fast, train, folder / "train.npy"), epochs=2 if options.quick else 5)
-        scores, _ = scoring.score_features(fitted, material.extracted(options, fast, test, folder / "test.npy"))
+        fitted, _ = autoencoder.fit(
+            material.extracted(options, fast, train, folder / "train.npy"),
+            epochs=2 if options.quick else 5,
+        )
+        scores, _ = scoring.score_features(
+            fitted, material.extracted(options, fast, test, folder / "test.npy")
+        )
     reference, by_pillow, n_different = [], [], 0
     for start in tqdm(range(0, len(test), BATCH_SIZE), desc="reference", unit="batch"):
         batch = test[start : start + BATCH_SIZE]
-        images, resized_by_pillow = (pixels(batch, options.image_size, resized) for resized in (torchvision_resize, pillow_resize))
+        images, resized_by_pillow = (
+            pixels(batch, options.image_size, resized)
+            for resized in (torchvision_resize, pillow_resize)
+        )
         n_different += int(np.sum(np.abs(images - resized_by_pillow) > 0.5 / 255))
         for given, scored in ((images, reference), (resized_by_pillow, by_pillow)):
-            scored.append(reference_scores(fitted, forward(plain.cpu(), torch.from_numpy(given)).numpy()))
-    details = {"images": len(test), "share_of_pixel_values_that_pillow_rounds_otherwise": n_different / (len(test) * images[0].size)}
+            scored.append(
+                reference_scores(fitted, forward(plain.cpu(), torch.from_numpy(given)).numpy())
+            )
+    details = {
+        "images": len(test),
+        "share_of_pixel_values_that_pillow_rounds_otherwise": n_different
+        / (len(test) * images[0].size),
+    }
     return rows(scores, np.concatenate(reference), np.concatenate(by_pillow), details)
 
 
-def rows(scores: np.ndarray, reference: np.ndarray, by_pillow: np.ndarray, details: dict) -> list[Row]:
+def rows(
+    scores: np.ndarray, reference: np.ndarray, by_pillow: np.ndarray, details: dict
+) -> list[Row]:
     """How far scores lie from the reference, and whether they rank the images the same.
 
     Parameters
@@ -52,9 +68,28 @@ def rows(scores: np.ndarray, reference: np.ndarray, by_pillow: np.ndarray, detai
     """
     note = f"pixel values that Pillow rounds otherwise: {details['share_of_pixel_values_that_pillow_rounds_otherwise']:.2%}"
     return [
-        Row("equality", "largest difference of a score, relative", relative(scores, reference), "", at_most=BAR, details=details),
-        Row("equality", "pairs of images in another order", swapped_pairs(scores, reference), "", at_most=0),
-        Row("equality", "largest difference, if Pillow resizes", relative(scores, by_pillow), "", note=note),
+        Row(
+            "equality",
+            "largest difference of a score, relative",
+            relative(scores, reference),
+            "",
+            at_most=BAR,
+            details=details,
+        ),
+        Row(
+            "equality",
+            "pairs of images in another order",
+            swapped_pairs(scores, reference),
+            "",
+            at_most=0,
+        ),
+        Row(
+            "equality",
+            "largest difference, if Pillow resizes",
+            relative(scores, by_pillow),
+            "",
+            note=note,
+        ),
     ]
 
 
@@ -87,7 +122,9 @@ def pillow_resize(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def reference_scores(fitted: autoencoder.Autoencoder, features: np.ndarray, top_k: int = 10) -> np.ndarray:
+def reference_scores(
+    fitted: autoencoder.Autoencoder, features: np.ndarray, top_k: int = 10
+) -> np.ndarray:
     """The mean of the ten largest of all squared errors of an image, shape (N,), written out in NumPy."""
     weights = {name: tensor.numpy() for name, tensor in fitted.state_dict().items()}
 

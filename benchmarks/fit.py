@@ -30,18 +30,32 @@ def run(options: Options) -> list[Row]:
     train, test = ([sample.path for sample in split] for split in (data.train, data.test))
     labels = np.array([sample.label for sample in data.test])
     if len(set(labels)) < 2:
-        raise ValueError(f"{data.name} needs good and defective test images, since the AUROC is compared: choose another --category")
+        raise ValueError(
+            f"{data.name} needs good and defective test images, since the AUROC is compared: choose another --category"
+        )
     fast, _ = material.networks(options, train)
     with material.folder(options) as folder:
         features = material.extracted(options, fast, train, folder / "train.npy")
-        maps = np.ascontiguousarray(features, dtype=np.float32)  # (N, C, H, W) as the literal loop wants it
+        maps = np.ascontiguousarray(
+            features, dtype=np.float32
+        )  # (N, C, H, W) as the literal loop wants it
         test_features = material.extracted(options, fast, test, folder / "test.npy")
         epochs = {"epochs": 2} if options.quick else {}
-        rounds = [one_round(features, maps, test_features, labels, seed, **epochs) for seed in range(min(options.repeats, MAX_SEEDS))]
+        rounds = [
+            one_round(features, maps, test_features, labels, seed, **epochs)
+            for seed in range(min(options.repeats, MAX_SEEDS))
+        ]
     return rows(rounds, {"category": data.name, "n_train": len(train), "n_test": len(test)})
 
 
-def one_round(features: np.ndarray, maps: np.ndarray, test_features: np.ndarray, labels: np.ndarray, seed: int, **options) -> dict:
+def one_round(
+    features: np.ndarray,
+    maps: np.ndarray,
+    test_features: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
+    **options,
+) -> dict:
     """Both with one seed.
 
     Returns
@@ -59,7 +73,10 @@ def one_round(features: np.ndarray, maps: np.ndarray, test_features: np.ndarray,
     network, losses = literal_fit(torch.from_numpy(maps), target, CAP * seconds, seed)
     literal_seconds = time.perf_counter() - started
     models = {"texad": fitted, "literal": as_autoencoder(network)}
-    scores = {name: scoring.score_features(model, test_features, progress=False)[0] for name, model in models.items()}
+    scores = {
+        name: scoring.score_features(model, test_features, progress=False)[0]
+        for name, model in models.items()
+    }
     return {
         "target": target,
         "capped": losses[-1] > target,
@@ -74,12 +91,20 @@ def rows(rounds: list[dict], details: dict) -> list[Row]:
 
     The AUROC counts as no lower if the mean difference is not below minus the standard deviation over the seeds of the one that varies more.
     """
-    seconds, auroc = ({name: np.array([r[key][name] for r in rounds]) for name in ("texad", "literal")} for key in ("seconds", "auroc"))
+    seconds, auroc = (
+        {name: np.array([r[key][name] for r in rounds]) for name in ("texad", "literal")}
+        for key in ("seconds", "auroc")
+    )
     capped = [r["capped"] for r in rounds]
-    deviation = max(float(np.std(values, ddof=1)) if len(rounds) > 1 else 0.0 for values in auroc.values())
+    deviation = max(
+        float(np.std(values, ddof=1)) if len(rounds) > 1 else 0.0 for values in auroc.values()
+    )
     difference = float(auroc["texad"].mean() - auroc["literal"].mean())
     ratio = median(seconds["literal"] / seconds["texad"])
-    details = details | {"rounds": rounds, "auroc": {name: spread(values) for name, values in auroc.items()}}
+    details = details | {
+        "rounds": rounds,
+        "auroc": {name: spread(values) for name, values in auroc.items()},
+    }
     means = ", ".join(f"{name} {values.mean():.4f}" for name, values in auroc.items())
     return [
         Row("fit", "texad", median(seconds["texad"]), "s", details=details),
@@ -89,9 +114,18 @@ def rows(rounds: list[dict], details: dict) -> list[Row]:
             ratio,
             at_least=BAR,
             more_than=any(capped),
-            note=f"not reached within {CAP:g} times texad's seconds by {sum(capped)} of {len(capped)} seeds" if any(capped) else "",
+            note=f"not reached within {CAP:g} times texad's seconds by {sum(capped)} of {len(capped)} seeds"
+            if any(capped)
+            else "",
         ),
-        Row("fit", "AUROC, texad - literal loop", difference, "", at_least=0.0 - deviation, note=f"{means}; bar: the seeds' spread"),
+        Row(
+            "fit",
+            "AUROC, texad - literal loop",
+            difference,
+            "",
+            at_least=0.0 - deviation,
+            note=f"{means}; bar: the seeds' spread",
+        ),
     ]
 
 
@@ -112,7 +146,9 @@ def literal_loss(network: nn.Module, features: torch.Tensor) -> torch.Tensor:
     return torch.square(features - network(features)).sum(dim=(1, 2, 3)).mean()
 
 
-def literal_fit(maps: torch.Tensor, target: float, budget_s: float, seed: int) -> tuple[nn.Sequential, list[float]]:
+def literal_fit(
+    maps: torch.Tensor, target: float, budget_s: float, seed: int
+) -> tuple[nn.Sequential, list[float]]:
     """Train until an epoch's loss is at most `target`, or the seconds are used up.
 
     Parameters
@@ -154,7 +190,11 @@ def literal_fit(maps: torch.Tensor, target: float, budget_s: float, seed: int) -
 def as_autoencoder(network: nn.Sequential) -> autoencoder.Autoencoder:
     """The same weights in texad's autoencoder, so that both are scored by the same code."""
     convolutions = [layer for layer in network if isinstance(layer, nn.Conv2d)]
-    channels, hidden, bottleneck = convolutions[0].in_channels, convolutions[0].out_channels, convolutions[1].out_channels
+    channels, hidden, bottleneck = (
+        convolutions[0].in_channels,
+        convolutions[0].out_channels,
+        convolutions[1].out_channels,
+    )
     same = autoencoder.Autoencoder(channels, hidden, bottleneck)
     linear = [layer for layer in (*same.encoder, *same.decoder) if isinstance(layer, nn.Linear)]
     for ours, theirs in zip(linear, convolutions, strict=True):

@@ -23,10 +23,14 @@ PLAIN_BAR, LIMIT_BAR = 1.5, 0.75
 
 
 def run(options: Options) -> list[Row]:
-    paths = [sample.path for sample in material.category(options).train][: 2 if options.quick else BATCH_SIZE]
+    paths = [sample.path for sample in material.category(options).train][
+        : 2 if options.quick else BATCH_SIZE
+    ]
     fast, plain = material.networks(options, paths)
     device = features.device()
-    images = preprocessing.load_images(paths, options.image_size).to(device)  # in the layout that texad gives its images
+    images = preprocessing.load_images(paths, options.image_size).to(
+        device
+    )  # in the layout that texad gives its images
     own_layout = images.contiguous(memory_format=torch.contiguous_format)
     n, size = (1, 256) if options.quick else (8, 2048)
     a, b, product = (torch.rand(size, size, device=device) for _ in range(3))
@@ -37,7 +41,11 @@ def run(options: Options) -> list[Row]:
             torch.mm(a, b, out=product)
 
     seconds = seconds_in_turn(
-        {"texad": partial(texad_forward, fast, images), "torchvision": partial(forward, plain, own_layout), "product": products},
+        {
+            "texad": partial(texad_forward, fast, images),
+            "torchvision": partial(forward, plain, own_layout),
+            "product": products,
+        },
         options.repeats,
         "forward",
     )
@@ -45,7 +53,9 @@ def run(options: Options) -> list[Row]:
     return rows(seconds, len(images), operations, n * 2 * size**3)
 
 
-def rows(seconds: dict[str, np.ndarray], n_images: int, operations: int, product_operations: int) -> list[Row]:
+def rows(
+    seconds: dict[str, np.ndarray], n_images: int, operations: int, product_operations: int
+) -> list[Row]:
     """The ratios of measured seconds.
 
     Parameters
@@ -66,9 +76,22 @@ def rows(seconds: dict[str, np.ndarray], n_images: int, operations: int, product
     limit = operations * speed["texad"] / rate
     return [
         Row("forward", "texad", median(speed["texad"]), "images/s", details=details),
-        Row("forward", "texad / plain torchvision", median(speed["texad"] / speed["torchvision"]), at_least=PLAIN_BAR),
-        Row("forward", "texad / limit of the processor", median(limit), at_least=LIMIT_BAR, note=f"limit: {median(rate / operations):.3g} images/s"),
-        Row("forward", "plain torchvision / limit", median(operations * speed["torchvision"] / rate)),
+        Row(
+            "forward",
+            "texad / plain torchvision",
+            median(speed["texad"] / speed["torchvision"]),
+            at_least=PLAIN_BAR,
+        ),
+        Row(
+            "forward",
+            "texad / limit of the processor",
+            median(limit),
+            at_least=LIMIT_BAR,
+            note=f"limit: {median(rate / operations):.3g} images/s",
+        ),
+        Row(
+            "forward", "plain torchvision / limit", median(operations * speed["torchvision"] / rate)
+        ),
     ]
 
 
@@ -90,7 +113,11 @@ def count_operations(network: nn.Module, images: torch.Tensor) -> int:
         height, width = layer.kernel_size
         counts.append(2 * output.numel() * (layer.in_channels // layer.groups) * height * width)
 
-    hooks = [layer.register_forward_hook(count) for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [
+        layer.register_forward_hook(count)
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d)
+    ]
     network(images)
     for hook in hooks:
         hook.remove()

@@ -25,7 +25,9 @@ def run(options: Options) -> list[Row]:
         scores, _ = scoring.score_features(autoencoder, fast(images).cpu().numpy(), progress=False)
         return scoring.predict(scores, 1.0)
 
-    batches = [paths[start : start + FEATURE_BATCH] for start in range(0, len(paths), FEATURE_BATCH)]
+    batches = [
+        paths[start : start + FEATURE_BATCH] for start in range(0, len(paths), FEATURE_BATCH)
+    ]
     one, full = [], []
     for turn in tqdm(range(options.repeats + 1), desc="latency", unit="round"):
         singles = []
@@ -41,7 +43,23 @@ def run(options: Options) -> list[Row]:
             full.append(len(paths) / (time.perf_counter() - started))
     milliseconds = 1e3 * np.array(one)
     return [
-        Row("latency", "one photograph, file to decision, median", median(milliseconds), "ms", details={"images": len(one)}),
-        Row("latency", "one photograph, 95th percentile", float(np.percentile(milliseconds, 95)), "ms"),
-        Row("latency", f"batches of {FEATURE_BATCH}, a thread for each core, file to decision", median(full), "images/s"),
+        Row(
+            "latency",
+            "one photograph, file to decision, median",
+            median(milliseconds),
+            "ms",
+            details={"images": len(one)},
+        ),
+        Row(
+            "latency",
+            "one photograph, 95th percentile",
+            float(np.percentile(milliseconds, 95)),
+            "ms",
+        ),
+        Row(
+            "latency",
+            f"batches of {FEATURE_BATCH}, a thread for each core, file to decision",
+            median(full),
+            "images/s",
+        ),
     ]

@@ -23,7 +23,9 @@ from texad.io.atomic import replacing
 from texad.model import autoencoder, weights
 from texad.model import backbone as features
 
-FEATURE_BATCH = inspect.signature(features.extract).parameters["batch_size"].default  # images in a forward pass of texad
+FEATURE_BATCH = (
+    inspect.signature(features.extract).parameters["batch_size"].default
+)  # images in a forward pass of texad
 LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
 
 
@@ -72,7 +74,9 @@ def category(options: Options) -> datasets.Category:
         return datasets.load_category(options.data, options.category)
     sizes = dict(n_train=6, n_good=3, n_defective=5, size=64) if options.quick else {}
     root = options.work / ("synthetic-quick" if options.quick else "synthetic")
-    return datasets.load_category(synthetic.write(root, "leather", progress=True, **sizes).parent, "leather")
+    return datasets.load_category(
+        synthetic.write(root, "leather", progress=True, **sizes).parent, "leather"
+    )
 
 
 def photographs(options: Options) -> list[Path]:
@@ -80,10 +84,19 @@ def photographs(options: Options) -> list[Path]:
     n, size = (4, 128) if options.quick else (48, 1024)
     names = sorted(synthetic.CATEGORIES)
     files = [options.work / f"photographs-{size}" / f"{i:03d}.png" for i in range(n)]
-    for i, file in enumerate(tqdm(files, desc="drawing photographs", unit="image", disable=all(file.exists() for file in files))):
+    for i, file in enumerate(
+        tqdm(
+            files,
+            desc="drawing photographs",
+            unit="image",
+            disable=all(file.exists() for file in files),
+        )
+    ):
         if not file.exists():
             with replacing(file) as temporary:
-                Image.fromarray(synthetic.texture(names[i % len(names)], np.random.default_rng(i), size)).save(temporary)
+                Image.fromarray(
+                    synthetic.texture(names[i % len(names)], np.random.default_rng(i), size)
+                ).save(temporary)
     return files
 
 
@@ -104,11 +117,20 @@ def networks(options: Options, paths: list[Path]) -> tuple[nn.Module, nn.Module]
     fast, plain : nn.Module
         On `features.device()`. Both take (N, 3, H, W) and give (N, 1024, H/16, W/16). The plain one is `plain_network`.
     """
-    loaded = weights.untrained(0, shortcuts=False) if options.weights == "random" else weights.load(options.weights)  # every convolution counts
+    loaded = (
+        weights.untrained(0, shortcuts=False)
+        if options.weights == "random"
+        else weights.load(options.weights)
+    )  # every convolution counts
     backbone = features.build_backbone(loaded)
     if loaded.is_random:
-        features.calibrate_batchnorm(backbone, paths[:32], image_size=options.image_size, progress=False)
-    plain = plain_network({name: tensor.cpu().clone() for name, tensor in backbone.state_dict().items()}, loaded.stride_in_1x1)
+        features.calibrate_batchnorm(
+            backbone, paths[:32], image_size=options.image_size, progress=False
+        )
+    plain = plain_network(
+        {name: tensor.cpu().clone() for name, tensor in backbone.state_dict().items()},
+        loaded.stride_in_1x1,
+    )
     return features.fold_batchnorm(backbone).to(features.device()), plain.to(features.device())
 
 
@@ -162,7 +184,11 @@ def untrained_autoencoder() -> nn.Module:
 def run_texad(*arguments: object) -> None:
     """`texad run` in a process of its own, with the defaults of a user: no run folder of theirs is touched."""
     command = [sys.executable, "-m", "texad", "run", "--quiet", *map(str, arguments)]
-    environment = {name: value for name, value in os.environ.items() if name not in ("TEXAD_RUNS", "TEXAD_DATA", "TEXAD_WEIGHTS")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("TEXAD_RUNS", "TEXAD_DATA", "TEXAD_WEIGHTS")
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"texad run failed with status {done.returncode}: {done.stderr[-2000:]}")

@@ -73,7 +73,11 @@ class Row:
         """The value as the table shows it."""
         if self.value is None:
             return "-"
-        return f"{'> ' if self.more_than else ''}{self.value:.3g}" if abs(self.value) < 1000 else f"{self.value:.0f}"
+        return (
+            f"{'> ' if self.more_than else ''}{self.value:.3g}"
+            if abs(self.value) < 1000
+            else f"{self.value:.0f}"
+        )
 
     def as_json(self) -> dict:
         """All of it, with what the table shows of bar and value."""
@@ -87,16 +91,24 @@ def table(rows: list[Row]) -> str:
     """The rows as a table for the terminal."""
     words = {True: "yes", False: "NO", None: ""}
     lines = [("benchmark", "what", "value", "", "bar", "holds", "")]
-    lines += [(row.benchmark, row.what, row.shown, row.unit, row.bar, words[row.holds], row.note) for row in rows]
+    lines += [
+        (row.benchmark, row.what, row.shown, row.unit, row.bar, words[row.holds], row.note)
+        for row in rows
+    ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     right = (2,)  # numbers
     return "\n".join(
-        "  ".join(cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
         for line in lines
     )
 
 
-def seconds_in_turn(actions: dict[str, Callable[[], object]], repeats: int, description: str) -> dict[str, np.ndarray]:
+def seconds_in_turn(
+    actions: dict[str, Callable[[], object]], repeats: int, description: str
+) -> dict[str, np.ndarray]:
     """How long each action takes, all of them in every round, after a round that does not count.
 
     Every second round goes through them backwards, so that none gains from always coming after the same other.
@@ -133,12 +145,19 @@ def median(values) -> float:
 def spread(values) -> dict[str, float]:
     """Median, smallest and largest, and all of them, for the JSON file."""
     values = np.asarray(values, dtype=float)
-    return {"median": median(values), "min": float(values.min()), "max": float(values.max()), "all": [round(float(value), 6) for value in values]}
+    return {
+        "median": median(values),
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "all": [round(float(value), 6) for value in values],
+    }
 
 
 def machine() -> dict:
     """What the numbers were measured on: no name of the computer, no path."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    memory = (
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    )
     return {
         "cpu": _cpu(),
         "cores": cores(),
@@ -147,7 +166,10 @@ def machine() -> dict:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "versions": {name: version(name) for name in ("texad", "torch", "torchvision", "numpy", "pillow")} | {"python": platform.python_version()},
+        "versions": {
+            name: version(name) for name in ("texad", "torch", "torchvision", "numpy", "pillow")
+        }
+        | {"python": platform.python_version()},
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
     }
 
@@ -162,4 +184,7 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )

@@ -41,11 +41,24 @@ def run(options: Options) -> list[Row]:
     seconds = {"papermill": [], "start-up": [], "direct": []}
     for _ in range(min(options.repeats, MAX_REPEATS)):
         with material.folder(options) as folder:
-            parameters = {name: str(value) for name, value in (fit_options | {"image_size": options.image_size}).items()}
+            parameters = {
+                name: str(value)
+                for name, value in (fit_options | {"image_size": options.image_size}).items()
+            }
             whole = (str(root), ",".join(names), options.weights, folder / "papermill", parameters)
             seconds["papermill"].append(in_processes(by_papermill, [whole], warm=False))
             seconds["start-up"].append(in_processes(start_up, [names], warm=False))
-            calls = [(str(root), name, str(folder / "direct"), options.weights, options.image_size, fit_options) for name in names]
+            calls = [
+                (
+                    str(root),
+                    name,
+                    str(folder / "direct"),
+                    options.weights,
+                    options.image_size,
+                    fit_options,
+                )
+                for name in names
+            ]
             seconds["direct"].append(in_processes(direct, calls, warm=True))
             check_equal(folder, root.name, names)
     return rows(seconds, len(names))
@@ -64,10 +77,31 @@ def rows(seconds: dict[str, list[float]], n_categories: int) -> list[Row]:
     kernels = n_categories * len(STAGES)
     start_up = median(seconds["start-up"])
     return [
-        Row("papermill", f"{n_categories} categories by papermill", median(seconds["papermill"]), "s", details={name: spread(v) for name, v in seconds.items()}),
-        Row("papermill", "start-up of the kernels", start_up, "s", note=f"{kernels} kernels, {JOBS} at a time, {start_up * JOBS / kernels:.2f} s each"),
-        Row("papermill", "(papermill - start-up) / direct calls", median([(p - s) / d for p, s, d in rounds]), at_most=BAR),
-        Row("papermill", "papermill with start-up / direct calls", median([p / d for p, _, d in rounds])),
+        Row(
+            "papermill",
+            f"{n_categories} categories by papermill",
+            median(seconds["papermill"]),
+            "s",
+            details={name: spread(v) for name, v in seconds.items()},
+        ),
+        Row(
+            "papermill",
+            "start-up of the kernels",
+            start_up,
+            "s",
+            note=f"{kernels} kernels, {JOBS} at a time, {start_up * JOBS / kernels:.2f} s each",
+        ),
+        Row(
+            "papermill",
+            "(papermill - start-up) / direct calls",
+            median([(p - s) / d for p, s, d in rounds]),
+            at_most=BAR,
+        ),
+        Row(
+            "papermill",
+            "papermill with start-up / direct calls",
+            median([p / d for p, _, d in rounds]),
+        ),
     ]
 
 
@@ -118,7 +152,12 @@ def _start_five(_: str) -> None:
     """For each of the five notebooks: start a kernel, import what it imports, and end it."""
     for stage in STAGES:
         with tempfile.TemporaryDirectory() as sockets:  # as in texad.batch.notebooks
-            asyncio.run(_start_one(stage, {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}))
+            asyncio.run(
+                _start_one(
+                    stage,
+                    {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {},
+                )
+            )
 
 
 async def _start_one(stage: str, options: dict) -> None:
@@ -128,7 +167,9 @@ async def _start_one(stage: str, options: dict) -> None:
     client.start_channels()
     try:
         await client.wait_for_ready(timeout=120)
-        reply = await client.execute_interactive(imports_of(stage), allow_stdin=False, timeout=120, output_hook=lambda message: None)
+        reply = await client.execute_interactive(
+            imports_of(stage), allow_stdin=False, timeout=120, output_hook=lambda message: None
+        )
         if reply["content"]["status"] != "ok":
             raise RuntimeError(f"the imports of {stage} failed: {reply['content']['evalue']}")
     finally:
@@ -139,17 +180,28 @@ async def _start_one(stage: str, options: dict) -> None:
 def imports_of(stage: str) -> str:
     """The lines of a chapter's notebook that import."""
     notebook = nbformat.read(notebooks_folder() / f"{stage}.ipynb", as_version=4)
-    lines = [line for cell in notebook.cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    lines = [
+        line
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for line in cell.source.splitlines()
+    ]
     return "\n".join(line for line in lines if line.startswith(("import ", "from ")))
 
 
 def check_equal(folder: Path, dataset: str, names: list[str]) -> None:
     """Both ways must give the same scores, or the comparison is of two different things."""
     for name in names:
-        ours, theirs = (folder / way / dataset / name / "scores.csv" for way in ("papermill", "direct"))
+        ours, theirs = (
+            folder / way / dataset / name / "scores.csv" for way in ("papermill", "direct")
+        )
         ours, theirs = pd.read_csv(ours), pd.read_csv(theirs)
-        if not ours["path"].equals(theirs["path"]) or not np.allclose(ours["score"], theirs["score"], rtol=1e-4):
-            raise RuntimeError(f"{name}: benchmarks/stages.py gives other scores than the notebooks; bring it up to date with them")
+        if not ours["path"].equals(theirs["path"]) or not np.allclose(
+            ours["score"], theirs["score"], rtol=1e-4
+        ):
+            raise RuntimeError(
+                f"{name}: benchmarks/stages.py gives other scores than the notebooks; bring it up to date with them"
+            )
 
 
 def _start(threads: int, everyone) -> None:

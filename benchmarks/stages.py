@@ -44,7 +44,9 @@ def run_category(
         For `texad.model.autoencoder.fit`.
     """
     run = Run(dataset, category, runs)
-    read_data(run, datasets.load_category(dataset, category), image_size, calibration_fraction, seed)
+    read_data(
+        run, datasets.load_category(dataset, category), image_size, calibration_fraction, seed
+    )
     extract_features(run, weights_name, seed)
     fit(run, seed, **fit_options)
     score(run, seed)
@@ -52,8 +54,12 @@ def run_category(
     return run.folder
 
 
-def read_data(run: Run, data: datasets.Category, image_size: int, calibration_fraction: float, seed: int) -> None:
-    run.start(STAGES[0], seed=seed, image_size=image_size, calibration_fraction=calibration_fraction)
+def read_data(
+    run: Run, data: datasets.Category, image_size: int, calibration_fraction: float, seed: int
+) -> None:
+    run.start(
+        STAGES[0], seed=seed, image_size=image_size, calibration_fraction=calibration_fraction
+    )
     run.write_images(preprocessing.readable(data, progress=False), calibration_fraction, seed)
     run.finish()
 
@@ -76,7 +82,9 @@ def extract_features(run: Run, weights_name: str, seed: int) -> None:
 
 def fit(run: Run, seed: int, **options) -> None:
     run.start(STAGES[2], detector="published", seed=seed, **options)
-    fitted, history = autoencoder.fit(features.load(run.folder / "features" / "train.npy"), seed=seed, progress=False, **options)
+    fitted, history = autoencoder.fit(
+        features.load(run.folder / "features" / "train.npy"), seed=seed, progress=False, **options
+    )
     autoencoder.save(fitted, run.folder / "autoencoder.safetensors")
     run.write_table("training.csv", history)
     run.finish()
@@ -87,15 +95,21 @@ def score(run: Run, seed: int, alpha: float = 0.05) -> None:
     fitted = autoencoder.load(run.folder / "autoencoder.safetensors")
     scores, maps = {}, {}
     for split in SPLITS:
-        scores[split], maps[split] = scoring.score_features(fitted, features.load(run.folder / "features" / f"{split}.npy"), progress=False)
+        scores[split], maps[split] = scoring.score_features(
+            fitted, features.load(run.folder / "features" / f"{split}.npy"), progress=False
+        )
     run.write_array("maps/test.npy", maps["test"])
     thresholds = scoring.thresholds(scores["train"], scores["calibration"], alpha=alpha)
-    table = pd.concat([run.images(split) for split in SPLITS], ignore_index=True).drop(columns="mask")
+    table = pd.concat([run.images(split) for split in SPLITS], ignore_index=True).drop(
+        columns="mask"
+    )
     table["score"] = np.concatenate([scores[split] for split in SPLITS], dtype=float)
     table["prediction"] = scoring.predict(table["score"], thresholds["sigma"]).astype(int)
     table["p_value"] = np.nan
     if len(scores["calibration"]):
-        table.loc[table["split"] == "test", "p_value"] = scoring.p_values(scores["calibration"], scores["test"])
+        table.loc[table["split"] == "test", "p_value"] = scoring.p_values(
+            scores["calibration"], scores["test"]
+        )
     run.write_table("scores.csv", table)
     run.write(threshold=thresholds["sigma"], thresholds=thresholds, rule="sigma", alpha=alpha)
     run.finish()
@@ -103,10 +117,18 @@ def score(run: Run, seed: int, alpha: float = 0.05) -> None:
 
 def evaluate(run: Run, seed: int) -> None:
     run.start(STAGES[4], seed=seed)
-    table, record, image_size = run.read_table("scores.csv"), run.read(), run.parameter("image_size")
+    table, record, image_size = (
+        run.read_table("scores.csv"),
+        run.read(),
+        run.parameter("image_size"),
+    )
     test = table[table["split"] == "test"].reset_index(drop=True)
     scores, labels, defects = (test[name].to_numpy() for name in ("score", "label", "defect"))
-    images, maps, threshold = run.images("test"), run.read_array("maps/test.npy"), record["threshold"]
+    images, maps, threshold = (
+        run.images("test"),
+        run.read_array("maps/test.npy"),
+        record["threshold"],
+    )
     paths = run.data_paths(images["path"])
 
     def mask(i: int) -> np.ndarray:
@@ -115,8 +137,12 @@ def evaluate(run: Run, seed: int) -> None:
     auroc = evaluation.image_auroc(labels, scores)
     decisions = evaluation.decision_metrics(labels, test["prediction"])
     draw(run, scores, labels, defects, threshold, auroc, decisions["confusion"])
-    run.write_figure("2_heatmaps.png", heatmaps(seed, paths, scores, defects, maps, mask, image_size))
-    explorer.write_pictures(run.folder / "pictures", paths, maps, map(mask, range(len(images))), image_size)
+    run.write_figure(
+        "2_heatmaps.png", heatmaps(seed, paths, scores, defects, maps, mask, image_size)
+    )
+    explorer.write_pictures(
+        run.folder / "pictures", paths, maps, map(mask, range(len(images))), image_size
+    )
 
     has_mask = (images["mask"] != "").to_numpy()
     severity = [mask(i).mean() if has_mask[i] else np.nan for i in range(len(images))]
@@ -125,7 +151,10 @@ def evaluate(run: Run, seed: int) -> None:
     by_rule = dict.fromkeys(record["thresholds"])
     for rule, t in record["thresholds"].items():
         if t is not None:
-            by_rule[rule] = {"threshold": t, **evaluation.decision_metrics(labels, scoring.predict(scores, t))}
+            by_rule[rule] = {
+                "threshold": t,
+                **evaluation.decision_metrics(labels, scoring.predict(scores, t)),
+            }
     run.write_metrics(
         {
             "image_auroc": auroc,
@@ -138,7 +167,9 @@ def evaluate(run: Run, seed: int) -> None:
             "decisions_by_rule": by_rule,
             "auroc_by_defect": evaluation.auroc_by_defect(labels, scores, defects),
             "auroc_by_severity": evaluation.auroc_by_severity(labels, scores, severity),
-            **evaluation.pixel_metrics(map(mask, judged), evaluation.upsample_each(maps[judged], image_size)),
+            **evaluation.pixel_metrics(
+                map(mask, judged), evaluation.upsample_each(maps[judged], image_size)
+            ),
             **{name: record["data"][name] for name in ("n_train", "n_calibration", "n_test")},
             "weights": record["weights"],
         }
@@ -146,19 +177,33 @@ def evaluate(run: Run, seed: int) -> None:
     run.finish()
 
 
-def draw(run: Run, scores, labels, defects, threshold: float, auroc: float | None, confusion: dict[str, int]) -> None:
+def draw(
+    run: Run,
+    scores,
+    labels,
+    defects,
+    threshold: float,
+    auroc: float | None,
+    confusion: dict[str, int],
+) -> None:
     """The figures that need only scores."""
     fpr, tpr = ([], []) if auroc is None else sklearn_metrics.roc_curve(labels, scores)[:2]
-    run.write_figure("1_score_distribution.svg", plotting.score_distribution(scores, labels, threshold))
+    run.write_figure(
+        "1_score_distribution.svg", plotting.score_distribution(scores, labels, threshold)
+    )
     run.write_figure("3_roc_curve.svg", plotting.roc_curve(fpr, tpr, auroc))
     run.write_figure("4_confusion_matrix.svg", plotting.confusion_matrix(confusion))
-    run.write_figure("5_scores_by_defect.svg", plotting.scores_by_defect(scores, defects, threshold))
+    run.write_figure(
+        "5_scores_by_defect.svg", plotting.scores_by_defect(scores, defects, threshold)
+    )
 
 
 def heatmaps(seed: int, paths, scores, defects, maps, mask, image_size: int, n: int = 6):
     """The second figure: an image of each kind, chosen as chapter 5 does."""
     rng = np.random.default_rng(seed)
-    kinds = [kind for kind in ["good", *sorted(set(defects) - {"good"})] if (defects == kind).any()][:n]
+    kinds = [
+        kind for kind in ["good", *sorted(set(defects) - {"good"})] if (defects == kind).any()
+    ][:n]
     picks = [int(rng.choice(np.flatnonzero(defects == kind))) for kind in kinds]
     return plotting.heatmaps(
         preprocessing.load_pictures([paths[i] for i in picks], image_size),

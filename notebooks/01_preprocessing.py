@@ -262,6 +262,7 @@ plotting.image_grid(squares, titles=[f"{size} × {size}" for size in sizes])
 # :class: dropdown
 # ```
 
+
 # %% tags=["solution"]
 def brightness(samples):
     batches = preprocessing.image_batches([sample.path for sample in samples], 64)

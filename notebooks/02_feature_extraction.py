@@ -140,9 +140,7 @@ print(f"largest difference, relative to the largest feature: {difference:.1e}")
 folder = run.folder / "features"
 options["batch_size"] = feature_batch_size
 F_train = features.extract(folded, train_paths, folder / "train.npy", **options)
-F_calibration = features.extract(
-    folded, calibration_paths, folder / "calibration.npy", **options
-)
+F_calibration = features.extract(folded, calibration_paths, folder / "calibration.npy", **options)
 F_test = features.extract(folded, test_paths, folder / "test.npy", **options)
 print("F of the training images:   ", F_train.shape, F_train.dtype)
 print("F of the calibration images:", F_calibration.shape, F_calibration.dtype)
@@ -165,9 +163,7 @@ features.save_backbone(folded, run.folder / "backbone.safetensors")
 rng = np.random.default_rng(seed)
 labels = test["label"].to_numpy()
 pair = [
-    int(rng.choice(np.flatnonzero(labels == label)))
-    for label in (0, 1)
-    if (labels == label).any()
+    int(rng.choice(np.flatnonzero(labels == label))) for label in (0, 1) if (labels == label).any()
 ]
 maps = [np.array(F_test[i]) for i in pair]
 difference = np.abs(maps[0].max(axis=(1, 2)) - maps[-1].max(axis=(1, 2)))

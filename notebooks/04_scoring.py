@@ -194,7 +194,9 @@ if n:
         f"Images kept out that lie above the line of `sigma`, although nothing is wrong with them: **{above}**. "
     )
     if thresholds["held_out"] is not None:
-        sentence += f"The line of `held_out` is at {thresholds['held_out']:.4g} instead of {threshold:.4g}."
+        sentence += (
+            f"The line of `held_out` is at {thresholds['held_out']:.4g} instead of {threshold:.4g}."
+        )
 else:
     sentence = "In this run no image was kept out (`calibration_fraction` is 0, or there is only one), so there is no second row."
 Markdown(sentence)
@@ -342,9 +344,7 @@ line = t_alpha if t_alpha is not None else thresholds["sigma"]
 def false_alarm_rate(gain):
     x = under_light(gain)
     F_light = backbone(preprocessing.normalize(x) if normalize else x).numpy()
-    scores_light, _ = scoring.score_features(
-        trained, F_light, **options, progress=False
-    )
+    scores_light, _ = scoring.score_features(trained, F_light, **options, progress=False)
     return float(scoring.predict(scores_light, line).mean())
 
 
@@ -421,9 +421,7 @@ new_scores = np.empty((K, len(F_new)))  # a row for the autoencoder of each fold
 for fold in range(K):
     inside = folds == fold
     rest = F_few[~inside] if K > 1 else F_few  # a lone image has no others
-    held_out_scores[inside], new_scores[fold] = fit_and_score(
-        rest, F_few[inside], F_new
-    )
+    held_out_scores[inside], new_scores[fold] = fit_and_score(rest, F_few[inside], F_new)
 p_few = scoring.cross_conformal_p_values(held_out_scores, folds, new_scores)
 
 # %% [markdown] tags=["aside"]

@@ -126,7 +126,11 @@ run.write_figure("3_roc_curve.svg", figure)
 figure
 
 # %% tags=["remove-input"]
-shown_auroc = "not defined here, since the test has only one kind of image" if auroc is None else f"**{auroc:.3f}**"
+shown_auroc = (
+    "not defined here, since the test has only one kind of image"
+    if auroc is None
+    else f"**{auroc:.3f}**"
+)
 Markdown(f"The area under the curve, the AUROC, is {shown_auroc}.")
 
 # %% [markdown]
@@ -290,7 +294,13 @@ else:
     said += (
         f"The rule `conformal` promised a false-alarm rate of at most {record['alpha']:.3g}; counted were {promised['false_alarm_rate']:.3f}, with an interval from "
         f"{low:.3f} to {high:.3f}. The promise "
-        + ("lies within it." if low <= record["alpha"] <= high else "lies above it." if high < record["alpha"] else "lies below it.")
+        + (
+            "lies within it."
+            if low <= record["alpha"] <= high
+            else "lies above it."
+            if high < record["alpha"]
+            else "lies below it."
+        )
     )
 Markdown(said)
 

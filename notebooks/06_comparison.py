@@ -77,6 +77,7 @@ run
 #
 # Which textures take part? All of this data set whose runs are finished, with the same weights.
 
+
 # %%
 def finished(name):
     other = Run(dataset, name, runs)
@@ -100,6 +101,7 @@ print("In this run:", ", ".join(names))
 # For each texture we open the features, and cut the photographs into squares of 16 × 16 pixels, one for each place of the feature map. With three colours, such a
 # square is a vector of 768 numbers, so that pixels have the same form as features: $(N, C, H, W)$. The last rival will need them.
 
+
 # %%
 def patches(run, images):
     size, side = run.parameter("image_size"), run.parameter("image_size") // 16
@@ -122,6 +124,7 @@ def load(name):
 # Every rival is a function. It takes the training images' vectors and returns two things: a function that gives the error map $E$ of new images, and the arrays
 # that would have to be stored to use it tomorrow. Two small helpers save repetition: one goes through many images a batch at a time, the other lays out the
 # vectors of all places as rows.
+
 
 # %%
 def batches(X, size=32):
@@ -178,6 +181,7 @@ def published(run, X):
 # the foot of the perpendicular from $v$ to the plane that these directions span. The error is what sticks out of this plane. A sample of the vectors is enough to
 # find it; the seed fixes which.
 
+
 # %%
 def sample(X, prepare=np.asarray):  # about n_vectors of the vectors, or all
     share = n_vectors / (len(X) * X.shape[2] * X.shape[3])
@@ -213,6 +217,7 @@ def fit_pca(X):
 # that is *farthest from all kept so far*. To save time, the distances for this choice are measured after a random projection to 64 numbers, which hardly changes
 # them.
 
+
 # %%
 def average(batch):  # each place with its eight neighbours; fewer at the border
     X = torch.from_numpy(batch)
@@ -234,6 +239,7 @@ def coreset(V, size):
 
 # %% [markdown]
 # We keep a tenth of the vectors, and at most `n_memory`. The error of a place is its distance to the nearest kept vector.
+
 
 # %%
 def fit_neighbours(X, size=None):
@@ -260,6 +266,7 @@ def fit_neighbours(X, size=None):
 #
 # measures how far $v$ lies from the mean, with the width of the cloud in that direction as the unit. A covariance of all channels would need far more images
 # than there are, so a random choice of the channels must do, and $0.01$ is added on the diagonal, as the authors do, so that $\Sigma$ can be inverted.
+
 
 # %%
 def by_place(X):  # (n, d, H, W) -> (H·W, n, d)
@@ -291,6 +298,7 @@ def fit_gaussian(X):
 # function with the same settings, fed with the squares of pixels instead of the features. So whatever differs in the result is the work of the features, but for
 # one thing: to keep this chapter short, it gets at most `pixel_epochs` epochs.
 
+
 # %%
 def fit_autoencoder(X):
     short = settings | {"epochs": min(pixel_epochs, settings["epochs"])}
@@ -314,6 +322,7 @@ rivals = {
 #
 # First, each rival learns and looks. From its error maps we take the anomaly map $A$ and three scores: the mean of the ten largest places, the same for all; the
 # *literal* reading of the published method; and the mean over all places, for defects that are everywhere rather than in one spot.
+
 
 # %%
 def look(errors, X):
@@ -351,6 +360,7 @@ def measure(errors, stored, seconds, X):
 # Then it is judged, by the numbers of chapter 5: the AUROC with its interval, the same for the mean over all places, and what the conformal threshold decides:
 # how many good images it rejects (the promise is $\alpha$) and how many defective ones it misses.
 
+
 # %%
 def judge(seen, reading, labels):
     scores = seen["test"][reading]
@@ -369,6 +379,7 @@ def judge(seen, reading, labels):
 
 # %% [markdown]
 # The maps are judged against the masks, as in chapter 5 (where defects have no mask, they are left out).
+
 
 # %%
 def judge_maps(maps, data):
@@ -440,6 +451,7 @@ plotting.map_grid(maps, methods)
 #
 # $$\frac{1}{K} \sqrt{w_1^2 + \dots + w_K^2} .$$
 
+
 # %%
 def mean_over_categories(rows):
     known = rows.dropna(subset="auroc")
@@ -454,12 +466,16 @@ groups = table.drop(columns="category").groupby("method", sort=False)
 summary = pd.DataFrame({m: mean_over_categories(rows) for m, rows in groups}).T
 summary = summary.astype(float)
 
+
 # %% tags=["remove-input"]
 def text(values, pattern):
     return ["–" if pd.isna(value) else format(value, pattern) for value in values]
 
 
-ends = [f"{low} to {high}" for low, high in zip(text(summary["low"], ".3f"), text(summary["high"], ".3f"), strict=True)]
+ends = [
+    f"{low} to {high}"
+    for low, high in zip(text(summary["low"], ".3f"), text(summary["high"], ".3f"), strict=True)
+]
 columns = {
     "AUROC": text(summary["auroc"], ".3f"),
     "95% interval": ["–" if "–" in end else end for end in ends],
@@ -539,7 +555,9 @@ if rates.isna().all():
         "here, and no share of false alarms or misses."
     )
 else:
-    variance = alpha * (1 - alpha) * (1 / (one["n_calibration"] + 2) + 1 / one["n_good"])  # of the calibration images, of the test
+    variance = (
+        alpha * (1 - alpha) * (1 / (one["n_calibration"] + 2) + 1 / one["n_good"])
+    )  # of the calibration images, of the test
     limit = alpha + 1.645 * np.sqrt(variance.sum()) / len(one)
     above = [named(m) for m in summary.index[rates > limit]]
     said = (
@@ -569,7 +587,9 @@ def with_gain(part):
 
 
 if run.read()["weights"]["name"] == "random":
-    lines.append("The backbone of this run has learnt nothing, so all methods but the one on pixels compete with a handicap; the order may be another with ImageNet weights.")
+    lines.append(
+        "The backbone of this run has learnt nothing, so all methods but the one on pixels compete with a handicap; the order may be another with ImageNet weights."
+    )
 if pd.isna(alike["auroc"]):
     lines.append("Without an AUROC, nothing can be said about ranking.")
 elif len(better):
@@ -578,7 +598,9 @@ elif len(better):
     if summary["low"][top] > alike["high"]:
         lines.append(f"The interval of {top} lies wholly above its own.")
     else:
-        lines.append(f"The interval of {top} overlaps its own, so the first exercise must tell whether this is more than chance.")
+        lines.append(
+            f"The interval of {top} overlaps its own, so the first exercise must tell whether this is more than chance."
+        )
 else:
     lines.append("In ranking images, no rival is ahead of it here.")
 if len(worse):
@@ -588,7 +610,9 @@ if len(names) > 1 and not pd.isna(alike["auroc"]):
     behind = (pivot[list(rivals)].max(axis=1) - pivot["published, scored alike"]).dropna()
     worst = behind.idxmax()
     if behind[worst] > 0.0005:
-        lines.append(f"It is furthest behind on *{plain(worst)}*, where {pivot.loc[worst, list(rivals)].idxmax()} is {behind[worst]:.3f} above it.")
+        lines.append(
+            f"It is furthest behind on *{plain(worst)}*, where {pivot.loc[worst, list(rivals)].idxmax()} is {behind[worst]:.3f} above it."
+        )
 literal = own["auroc"] - alike["auroc"]
 if abs(literal) > 0.0005:
     lines.append(f"Its own literal reading changes its AUROC by {literal:+.3f}.")
@@ -603,7 +627,11 @@ if smaller:
     lines.append(f"**In storage, it loses to {listed(smaller)}.**")
 if not pd.isna(own["aupro"]):
     finer = [m for m in rivals if summary["aupro"][m] > own["aupro"] + 0.0005]
-    lines.append(f"**In pointing at the defect (AUPRO), it loses to {listed(finer)}.**" if finer else "In pointing at the defect (AUPRO), no rival is ahead of it.")
+    lines.append(
+        f"**In pointing at the defect (AUPRO), it loses to {listed(finer)}.**"
+        if finer
+        else "In pointing at the defect (AUPRO), no rival is ahead of it."
+    )
 Markdown(" ".join(lines))
 
 # %% [markdown]

@@ -60,6 +60,7 @@ run.start("07_ablations", weights=weights, **choices)
 # This chapter fits many autoencoders. So that it stays short on any data set, we draw at most `n_images` training images, good test images and defective test images.
 # Each kind of defect keeps its share, and we take one of each kind first.
 
+
 # %%
 def at_most(n, images):
     shuffled = images.sample(frac=1, random_state=seed)
@@ -185,6 +186,7 @@ def picture(ablation):
 # difference itself {cite:p}`delong1988comparing`: for each pair of a defective and a good image, note by how much the one setting did better than the other, and see how
 # much this varies from image to image. If the interval does not hold 0, the difference is more than chance.
 
+
 # %%
 def in_order(scores):  # 1 where the defective image scores higher, 1/2 for a tie
     gap = scores[labels == 1][:, None] - scores[labels == 0][None, :]
@@ -218,18 +220,30 @@ def verdict(ablation, own):
         return f"There is one setting only, with an AUROC of {high:.3f}."
     if high == low:
         said = f"{'Both' if len(rows) == 2 else f'All {len(rows)}'} settings have the same AUROC, {high:.3f}."
-        return said + (" Each ranks every defective image above every good one: this data set is too easy to tell them apart." if high == 1 else "")
+        return said + (
+            " Each ranks every defective image above every good one: this data set is too easy to tell them apart."
+            if high == 1
+            else ""
+        )
     best, worst = list(rows.index[rows["auroc"] == high]), list(rows.index[rows["auroc"] == low])
     said = f"Best {'is' if len(best) == 1 else 'are'} {listed(best)} with an AUROC of {high:.3f} ({rows.loc[best[0], 'low']:.3f} to {rows.loc[best[0], 'high']:.3f})"
     said += f", worst {'is' if len(worst) == 1 else 'are'} {listed(worst)} with {low:.3f}. "
     other, name = (best[0], "the best") if own not in best else (worst[0], "the worst")
-    said += f"The baseline, **{own}**, " + ("is among the best" if own in best else f"reaches {rows.loc[own, 'auroc']:.3f}")
+    said += f"The baseline, **{own}**, " + (
+        "is among the best" if own in best else f"reaches {rows.loc[own, 'auroc']:.3f}"
+    )
     if min(n_good, n_defective) < 2:
         return said + "; with one image of a kind nothing can be said about chance."
     a, b = (other, own) if own not in best else (own, other)
     start, end = difference_interval(scores_of[ablation, a], scores_of[ablation, b])
-    said += f". The difference between it and {name} has an interval from {start:.3f} to {end:.3f}".replace("-", "−")
-    return said + (", all of it above 0: it is more than chance." if start > 0 else ", which holds 0: these test images cannot tell the two apart.")
+    said += f". The difference between it and {name} has an interval from {start:.3f} to {end:.3f}".replace(
+        "-", "−"
+    )
+    return said + (
+        ", all of it above 0: it is more than chance."
+        if start > 0
+        else ", which holds 0: these test images cannot tell the two apart."
+    )
 
 
 # %% [markdown]
@@ -237,6 +251,7 @@ def verdict(ablation, own):
 #
 # Chapter 2 has given reasons for layer3. Here is the test, with one more setting: the channels of layer2 and layer3 side by side, so that a place is described by the
 # small and by the larger patterns around it.
+
 
 # %%
 def side_by_side(maps):
@@ -417,7 +432,9 @@ images = rows_of("training images")
 said = verdict("training images", str(counts[-1]))
 if not images[["auroc", "false_alarm_rate"]].isna().any(axis=None):
     final, calm = images["auroc"].iloc[-1], images["false_alarm_rate"] <= 0.1
-    enough = next(n for n, auroc in zip(counts, images["auroc"], strict=True) if auroc >= final - 0.02)
+    enough = next(
+        n for n, auroc in zip(counts, images["auroc"], strict=True) if auroc >= final - 0.02
+    )
     steady = next((n for i, n in enumerate(counts) if calm[i:].all()), None)
     said += (
         f"\n\nAn AUROC of no more than 0.02 below that of all {counts[-1]} images is reached with **{enough}**. With so few, the rule `sigma` rejects "
@@ -453,6 +470,7 @@ Markdown(said)
 # - *random, calibrated*: the same with {term}`batch normalization` calibrated on the training images;
 # - *random, stirred*: calibrated as well, with a random $g$ in each block;
 # - *trained*: if trained weights are at hand on this computer. Nothing is downloaded for this picture.
+
 
 # %%
 def trained_weights_at_hand():
@@ -556,7 +574,10 @@ seeds = rows_of("seed")
 if seeds["auroc"].isna().any():
     said = NOTHING
 else:
-    spread, width = seeds["auroc"].max() - seeds["auroc"].min(), (seeds["high"] - seeds["low"]).mean()
+    spread, width = (
+        seeds["auroc"].max() - seeds["auroc"].min(),
+        (seeds["high"] - seeds["low"]).mean(),
+    )
     said = (
         f"Over {len(seeds)} seeds the AUROC reaches from {seeds['auroc'].min():.3f} to {seeds['auroc'].max():.3f}, a spread of **{spread:.3f}**; one interval is on average "
         f"{width:.3f} wide. "
@@ -682,6 +703,7 @@ if lost:
 # ```{solution-start} exercise-overlap
 # :class: dropdown
 # ```
+
 
 # %% tags=["solution"]
 def standard_error(values):  # of the mean of (defective, good)

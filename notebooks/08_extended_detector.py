@@ -120,8 +120,11 @@ history.round(1)
 places = N * H * W
 Markdown(
     f"The training images have {places:,} places. "
-    + ("That is fewer than there are words: every place that was learnt from is a word of its own, so nothing is left to train, and the loss stands still."
-       if places <= trained.widths["words"] else f"So a word stands for {places / trained.widths['words']:.0f} places on average.")
+    + (
+        "That is fewer than there are words: every place that was learnt from is a word of its own, so nothing is left to train, and the loss stands still."
+        if places <= trained.widths["words"]
+        else f"So a word stands for {places / trained.widths['words']:.0f} places on average."
+    )
 )
 
 # %% [markdown]
@@ -164,7 +167,11 @@ kept = float(after / before)
 # %% tags=["remove-input"]
 Markdown(
     f"On the first {len(some)} training images of this run, **{kept:.0%}** of the variance within an image survives. "
-    + ("So neighbours are averaged." if trained.widths["averaged"] else "So neighbours are *not* averaged here: they see different things, as is usual for a backbone that has learnt nothing.")
+    + (
+        "So neighbours are averaged."
+        if trained.widths["averaged"]
+        else "So neighbours are *not* averaged here: they see different things, as is usual for a backbone that has learnt nothing."
+    )
 )
 
 # %% [markdown]
@@ -208,9 +215,7 @@ image_size = run.parameter("image_size")
 paths = run.data_paths(images["path"])
 good = preprocessing.load_images(paths, image_size).permute(0, 2, 3, 1).numpy()
 kinds = [pretend.KINDS[i % len(pretend.KINDS)] for i in range(n_pretend)]
-damaged = [
-    pretend.damage(good[i % len(good)], kind, rng) for i, kind in enumerate(kinds)
-]
+damaged = [pretend.damage(good[i % len(good)], kind, rng) for i, kind in enumerate(kinds)]
 
 # %% mystnb={"figure": {"caption": "Good images with pretend defects, outlined."}, "image": {"alt": "Eight photographs of the surface, each with one outlined piece that was damaged: pasted, scratched, stained or blurred."}}
 pictures, outlines = zip(*damaged[:8], strict=True)
@@ -290,10 +295,18 @@ figure
 
 # %% tags=["remove-input"]
 by_name = rehearsal.set_index("variant")["auroc"]
-steps = [("words", "published, ten places", "words instead of numbers"), ("words, units of place", "words", "the units of place"),
-         ("words, units, whole image", "words, units of place", "the whole image")]
-said = "; ".join(f"{label} change the AUROC by **{by_name[new] - by_name[old]:+.3f}**" for new, old, label in steps).replace("the whole image change", "the whole image changes")
-Markdown(f"On the pretend defects of this run: {said}. All together: {by_name['all, and neighbours as decided']:.3f} against {by_name['published, ten places']:.3f}.")
+steps = [
+    ("words", "published, ten places", "words instead of numbers"),
+    ("words, units of place", "words", "the units of place"),
+    ("words, units, whole image", "words, units of place", "the whole image"),
+]
+said = "; ".join(
+    f"{label} change the AUROC by **{by_name[new] - by_name[old]:+.3f}**"
+    for new, old, label in steps
+).replace("the whole image change", "the whole image changes")
+Markdown(
+    f"On the pretend defects of this run: {said}. All together: {by_name['all, and neighbours as decided']:.3f} against {by_name['published, ten places']:.3f}."
+)
 
 # %% [markdown]
 # *What to look for:* which step is the largest, and is it larger than the interval? How it was in truth, you should know, too. While this detector was
@@ -305,6 +318,7 @@ Markdown(f"On the pretend defects of this run: {said}. All together: {by_name['a
 #
 # The choice is made, and the test may speak. For every finished texture of this data set: the published detector as its run left it, and the extended one, both by their own
 # score and, to be fair, *scored alike* by their ten largest places.
+
 
 # %%
 def finished():
@@ -358,6 +372,7 @@ results = pd.DataFrame(rows, columns=columns)
 results = results.astype(dict.fromkeys(results.columns[2:], float))
 run.write_table("extended.csv", results)
 
+
 # %% tags=["remove-input"]
 def name(category):  # a folder's name may hold what Markdown reads as marks
     return "*" + re.sub(r"([^\w\s])", r"\\\1", category) + "*"
@@ -367,11 +382,18 @@ def shown(values, pattern=".3f"):
     return ["–" if pd.isna(value) else format(value, pattern) for value in values]
 
 
-pd.DataFrame({
-    "texture": results["category"], "detector": results["detector"], "AUROC": shown(results["auroc"]), "scored alike": shown(results["alike"]),
-    "pixel AUROC": shown(results["pixel_auroc"]), "AUPRO": shown(results["aupro"]),
-    "false alarms": shown(results["false_alarm_rate"], ".1%"), "misses": shown(results["miss_rate"], ".1%"),
-}).style.hide(axis="index")
+pd.DataFrame(
+    {
+        "texture": results["category"],
+        "detector": results["detector"],
+        "AUROC": shown(results["auroc"]),
+        "scored alike": shown(results["alike"]),
+        "pixel AUROC": shown(results["pixel_auroc"]),
+        "AUPRO": shown(results["aupro"]),
+        "false alarms": shown(results["false_alarm_rate"], ".1%"),
+        "misses": shown(results["miss_rate"], ".1%"),
+    }
+).style.hide(axis="index")
 
 # %% mystnb={"figure": {"caption": "AUROC of both detectors on each texture, with 95% intervals."}, "image": {"alt": "A row for each texture, with two dots, the published and the extended detector, and a line for the interval of each."}}
 drawn = results
@@ -382,7 +404,11 @@ figure = studies.points_with_intervals(drawn, "category", "detector")
 figure
 
 # %% tags=["remove-input"]
-wide = results.pivot(index="category", columns="detector", values=["auroc", "miss_rate"]).astype(float) if len(results) else None
+wide = (
+    results.pivot(index="category", columns="detector", values=["auroc", "miss_rate"]).astype(float)
+    if len(results)
+    else None
+)
 if wide is None or wide["auroc"].isna().all(axis=None):
     text = "No finished run of the published detector with both kinds of test images stands beside this one, so there is nothing to compare."
 else:
@@ -417,7 +443,9 @@ start = perf_counter()
 _ = scoring.score_features(trained, F["test"], progress=False)
 milliseconds = 1000 * (perf_counter() - start) / max(1, len(F["test"]))
 size = sum(tensor.numel() * 4 for tensor in trained.state_dict().values()) / 1e6
-Markdown(f"Here the fit took **{fit_seconds:.1f} s** for {N} images, the score **{milliseconds:.0f} ms** an image; **{size:.0f} MB** are stored.")
+Markdown(
+    f"Here the fit took **{fit_seconds:.1f} s** for {N} images, the score **{milliseconds:.0f} ms** an image; **{size:.0f} MB** are stored."
+)
 
 # %% [markdown]
 # To use it in the pipeline, run `python -m texad run -p detector extended`, or set `detector = "extended"` in chapter 3 and run chapters 3 to 5 again.

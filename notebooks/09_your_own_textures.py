@@ -254,6 +254,7 @@ groups = {"good": scores[labels == 0], "defective": scores[labels == 1]}
 figure = plotting.score_rows(groups, {detector.rule_: t}, anomalous=["defective"])
 figure
 
+
 # %% tags=["remove-input"]
 def counted(part, of, what):
     return f"{part} of {of} {what}" if of else f"no {what} to count"
@@ -261,7 +262,14 @@ def counted(part, of, what):
 
 n_good, n_bad = int((labels == 0).sum()), int((labels == 1).sum())
 false, missed = int(decided[labels == 0].sum()), int((1 - decided[labels == 1]).sum())
-Markdown(f"False alarms: **{counted(false, n_good, 'good images')}**. Missed: **{counted(missed, n_bad, 'defective images')}**. " + (f"Promised was a rate of at most {false_alarms:.3g} for the first, and nothing for the second." if detector.rule_ == "conformal" else "Promised was nothing."))
+Markdown(
+    f"False alarms: **{counted(false, n_good, 'good images')}**. Missed: **{counted(missed, n_bad, 'defective images')}**. "
+    + (
+        f"Promised was a rate of at most {false_alarms:.3g} for the first, and nothing for the second."
+        if detector.rule_ == "conformal"
+        else "Promised was nothing."
+    )
+)
 
 # %% [markdown]
 # *What to look for:* the defects left of the line. The promise says nothing of them. What a detector misses you learn only from defects, so keep each one that turns up, from the first
@@ -302,7 +310,11 @@ if n_good and n_bad:
     here, best = K[np.searchsorted(ts, t)], int(np.nanargmin(K))
     cheapest = float((kept_out > ts[best]).mean())
     text = f"At the threshold of the detector a piece costs **{here:.3g}** on average. The least is **{K[best]:.3g}**, at a threshold of {ts[best]:.3g}; of the good images kept out, {cheapest:.0%} lie above that."
-    text += " On these images good and defective do not overlap, so one can do without any mistake; a real line is hardly ever so kind." if K[best] == 0 else ""
+    text += (
+        " On these images good and defective do not overlap, so one can do without any mistake; a real line is hardly ever so kind."
+        if K[best] == 0
+        else ""
+    )
 else:
     text = "Without good *and* defective images there is no such curve."
 Markdown(text)
@@ -374,8 +386,19 @@ rates = {name: float(scoring.predict(values, t).mean()) for name, values in chan
 worst = max(rates, key=rates.get)
 lowest = min(changed, key=lambda name: float(np.median(changed[name])))
 said = "; ".join(f"{name}, {rate:.0%}" for name, rate in rates.items())
-Markdown(f"Part of good images above the threshold: {said}. " + (f"The lowest scores belong to *{lowest}*: no false alarms there, and a defect would be missed more easily, too. " if lowest != "as they are" else "")
-         + (f"The most harm is done by *{worst}*." if rates[worst] > rates["as they are"] else "None of these changes raised the false alarms here."))
+Markdown(
+    f"Part of good images above the threshold: {said}. "
+    + (
+        f"The lowest scores belong to *{lowest}*: no false alarms there, and a defect would be missed more easily, too. "
+        if lowest != "as they are"
+        else ""
+    )
+    + (
+        f"The most harm is done by *{worst}*."
+        if rates[worst] > rates["as they are"]
+        else "None of these changes raised the false alarms here."
+    )
+)
 
 # %% [markdown]
 # *What to look for:* changes in *both* directions. Those to the right you will notice, since the line stops. Those to the left you will not: the line runs quietly, and defects pass.
@@ -424,8 +447,10 @@ _ = texad("calibrate", "my.safetensors", "change_2", *wanted)
 
 # %% tags=["remove-input"]
 origin = detector.origin_
-Markdown(f"The detector of this page was fit to {origin['n_train']} images with the weights `{origin['weights']['name']}`, its file has {(work / 'my.safetensors').stat().st_size / 1e6:.0f} MB, "
-         f"and an image took **{1000 * results['seconds'].median():.0f} ms** (median, on one core).")
+Markdown(
+    f"The detector of this page was fit to {origin['n_train']} images with the weights `{origin['weights']['name']}`, its file has {(work / 'my.safetensors').stat().st_size / 1e6:.0f} MB, "
+    f"and an image took **{1000 * results['seconds'].median():.0f} ms** (median, on one core)."
+)
 
 # %%
 for number in range(len(changes)):  # they can be made again
@@ -459,6 +484,7 @@ run.finish()
 # :class: dropdown
 # ```
 
+
 # %% tags=["solution"]
 def misses(calibration):
     found = scoring.thresholds(detector.train_scores_, calibration, alpha=false_alarms)
@@ -491,6 +517,7 @@ if n_bad:
 # ```{solution-start} exercise-costs
 # :class: dropdown
 # ```
+
 
 # %% tags=["solution"]
 def cheapest(c_f, c_m, share):

@@ -13,18 +13,30 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("TEXAD_SHARED", ROOT.parent / "shared"))
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 def needs_shared(relative: str) -> Path:
     """A file of the real material, or a skip that says what is missing."""
     path = SHARED / relative
     if not path.exists():
-        pytest.skip(f"real material {relative} is absent; set TEXAD_SHARED to the folder that holds it")
+        pytest.skip(
+            f"real material {relative} is absent; set TEXAD_SHARED to the folder that holds it"
+        )
     return path
 
 
-def write_category(folder: Path, *, n_train: int = 6, n_good: int = 3, n_defective: int = 3, size: int = 64, seed: int = 0) -> Path:
+def write_category(
+    folder: Path,
+    *,
+    n_train: int = 6,
+    n_good: int = 3,
+    n_defective: int = 3,
+    size: int = 64,
+    seed: int = 0,
+) -> Path:
     """A tiny category in MVTec AD's layout: noise on grey, and a bright square as defect `spot`."""
     rng = np.random.default_rng(seed)
 
@@ -61,7 +73,20 @@ def surfaces(tmp_path_factory) -> Path:
     return folder
 
 
-QUICK = ["-p", "image_size", "64", "-p", "epochs", "2", "-p", "hidden", "32", "-p", "bottleneck", "8"]
+QUICK = [
+    "-p",
+    "image_size",
+    "64",
+    "-p",
+    "epochs",
+    "2",
+    "-p",
+    "hidden",
+    "32",
+    "-p",
+    "bottleneck",
+    "8",
+]
 
 
 def texad(*arguments, **options) -> subprocess.CompletedProcess:
@@ -72,7 +97,18 @@ def texad(*arguments, **options) -> subprocess.CompletedProcess:
 
 def run_arguments(dataset, out, *more) -> list:
     """Arguments of a batch that is quick, since its images and networks are small."""
-    return ["run", "--dataset", dataset, "--weights", "random", "--out", out, "--quiet", *QUICK, *more]
+    return [
+        "run",
+        "--dataset",
+        dataset,
+        "--weights",
+        "random",
+        "--out",
+        out,
+        "--quiet",
+        *QUICK,
+        *more,
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -91,9 +127,18 @@ def copy_book(source: Path) -> None:
 
 def build_book(source: Path, runs: Path) -> subprocess.CompletedProcess:
     """Build a copied book, as `make book` does."""
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--warningiserror", "--nitpick", "--keep-going"]
+    command = [
+        Path(sys.executable).with_name("jupyter-book"),
+        "build",
+        source,
+        "--warningiserror",
+        "--nitpick",
+        "--keep-going",
+    ]
     environment = os.environ | {"TEXAD_RUNS": str(runs)}
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, env=environment)
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=600, env=environment
+    )
 
 
 @pytest.fixture(scope="session")
@@ -102,10 +147,15 @@ def built(finished, tmp_path_factory) -> Path:
     source = tmp_path_factory.mktemp("book")
     runs, _ = finished
     summary = json.loads((runs / "summary.json").read_text())
-    failed = dict.fromkeys(summary["categories"][0]) | {"category": "torn", "error": "01_preprocessing.ipynb, cell [3]: ValueError: *x* <b>"}
+    failed = dict.fromkeys(summary["categories"][0]) | {
+        "category": "torn",
+        "error": "01_preprocessing.ipynb, cell [3]: ValueError: *x* <b>",
+    }
     with_failure = source / "runs"
     shutil.copytree(runs, with_failure)
-    (with_failure / "summary.json").write_text(json.dumps(summary | {"categories": [*summary["categories"], failed]}))
+    (with_failure / "summary.json").write_text(
+        json.dumps(summary | {"categories": [*summary["categories"], failed]})
+    )
     copy_book(source)
     result = build_book(source, with_failure)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
@@ -117,7 +167,9 @@ def pages(built: Path) -> list[Path]:
     return [*sorted((built / "book").rglob("*.html")), built / "search.html"]
 
 
-@pytest.fixture(scope="module")  # not for the session: the book's own printing to PDF cannot start a browser beside it
+@pytest.fixture(
+    scope="module"
+)  # not for the session: the book's own printing to PDF cannot start a browser beside it
 def browser():
     """Chromium, or a skip that says how to get it."""
     if CHROMIUM is None:
@@ -127,6 +179,8 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        running = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
         yield running
         running.close()

@@ -27,7 +27,9 @@ with atheris.instrument_imports(include=["PIL", "texad.io.images"]):
     from texad.io import images as reading
 
 FILE = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)) / "image.png"
-MOST_PIXELS = 2**14  # a file of a few bytes may say that it is large; what this costs is a test of its own
+MOST_PIXELS = (
+    2**14
+)  # a file of a few bytes may say that it is large; what this costs is a test of its own
 
 
 def check(data: bytes) -> None:
@@ -39,11 +41,16 @@ def check(data: bytes) -> None:
             pixels = np.asarray(read(FILE))
         except ValueError as error:
             message = str(error)
-            assert message.startswith(f"image {FILE} cannot be read (") and message.isprintable(), repr(message)
+            assert message.startswith(f"image {FILE} cannot be read (") and message.isprintable(), (
+                repr(message)
+            )
             continue
         if read is reading.read_image:
             assert reading.check_image(FILE) == pixels.shape[:2]
-        assert pixels.dtype == dtype and pixels.ndim == ndim and pixels.size, (pixels.dtype, pixels.shape)
+        assert pixels.dtype == dtype and pixels.ndim == ndim and pixels.size, (
+            pixels.dtype,
+            pixels.shape,
+        )
         shapes.append(pixels.shape[:2])
     assert len(set(shapes)) <= 1, shapes
     fast = reading.decode_png(data)
@@ -74,9 +81,22 @@ def seeds() -> dict[str, bytes]:
         "whole": Image.fromarray(pixels[..., 0].astype(np.int32) * 257),
         "float": Image.fromarray(pixels[..., 0].astype(np.float32) / 255),
     }
-    ways = [("png", {}), ("png", {"exif": exif}), ("jpeg", {"exif": exif}), ("bmp", {}), ("tiff", {}), ("tiff", {"exif": exif})]
-    ways += [("tiff", {"compression": name}) for name in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg", "group4", "raw")]
-    ways += [("png", {"save_all": True, "append_images": [rgb]}), ("tiff", {"save_all": True, "append_images": [rgb]})]
+    ways = [
+        ("png", {}),
+        ("png", {"exif": exif}),
+        ("jpeg", {"exif": exif}),
+        ("bmp", {}),
+        ("tiff", {}),
+        ("tiff", {"exif": exif}),
+    ]
+    ways += [
+        ("tiff", {"compression": name})
+        for name in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg", "group4", "raw")
+    ]
+    ways += [
+        ("png", {"save_all": True, "append_images": [rgb]}),
+        ("tiff", {"save_all": True, "append_images": [rgb]}),
+    ]
     files = {}
     for name, image in images.items():
         for i, (kind, options) in enumerate(ways):

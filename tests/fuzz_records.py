@@ -19,7 +19,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["texad.runs.run_folder", "texad.batch.notebooks", "texad.site", "json"]):
+with atheris.instrument_imports(
+    include=["texad.runs.run_folder", "texad.batch.notebooks", "texad.site", "json"]
+):
     from conftest import write_category
 
     from texad.batch import notebooks as jobs
@@ -32,7 +34,9 @@ with atheris.instrument_imports(include=["texad.runs.run_folder", "texad.batch.n
     from texad.site.gallery import FinishedRun
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
-CATEGORY = write_category(FOLDER / "surfaces" / "steel", n_train=2, n_good=1, n_defective=1, size=48)
+CATEGORY = write_category(
+    FOLDER / "surfaces" / "steel", n_train=2, n_good=1, n_defective=1, size=48
+)
 RUN = Run(CATEGORY.parent, "steel", FOLDER / "runs")
 DATA = datasets.load_category(CATEGORY.parent, "steel")
 SUMMARY = {"dataset": "surfaces", "weights": {"name": "random", "sha256": "0" * 64}, "seed": 0}
@@ -46,7 +50,12 @@ def good_run() -> dict:
     RUN.write(weights=SUMMARY["weights"], threshold=0.5, rule="sigma", alpha=0.05)
     content = RUN.read()
     for stage, entry in content["stages"].items():
-        entry |= {"code": jobs.code_fingerprint(stage), "notebook_seconds": 1.5, "threads": 1, "cores": 2}
+        entry |= {
+            "code": jobs.code_fingerprint(stage),
+            "notebook_seconds": 1.5,
+            "threads": 1,
+            "cores": 2,
+        }
     return content
 
 
@@ -88,7 +97,11 @@ def check(data: bytes) -> None:
     """Raise whatever is no RunError that names the file, if a file of these bytes is not treated as promised."""
     source = atheris.FuzzedDataProvider(data)
     name = source.PickValueInList(list(GOOD))
-    raw = source.ConsumeBytes(sys.maxsize) if source.ConsumeBool() else json.dumps(changed(source, GOOD[name])).encode()
+    raw = (
+        source.ConsumeBytes(sys.maxsize)
+        if source.ConsumeBool()
+        else json.dumps(changed(source, GOOD[name])).encode()
+    )
     for file, content in GOOD.items():
         (RUN.folder / file).write_text(json.dumps(content), encoding="utf-8")
     for use in USES[name]():
@@ -104,9 +117,15 @@ def changed(source: atheris.FuzzedDataProvider, good: object) -> object:
     content = {"": copy.deepcopy(good)}
     for _ in range(source.ConsumeIntInRange(1, 3)):
         place, key = content, ""
-        while isinstance(place[key], (dict, list)) and place[key] and (place is content or source.ConsumeIntInRange(0, 3)):
+        while (
+            isinstance(place[key], (dict, list))
+            and place[key]
+            and (place is content or source.ConsumeIntInRange(0, 3))
+        ):
             place = place[key]
-            key = source.PickValueInList(list(place) if isinstance(place, dict) else list(range(len(place))))
+            key = source.PickValueInList(
+                list(place) if isinstance(place, dict) else list(range(len(place)))
+            )
             if source.ConsumeIntInRange(0, 15) == 0:
                 break
         if source.ConsumeIntInRange(0, 3) == 0 and place is not content:
@@ -131,7 +150,10 @@ def value(source: atheris.FuzzedDataProvider, depth: int) -> object:
         return source.PickValueInList([[], {}, "", 0, -1, 10**400, STAGES[0], "random"])
     if kind == 6:
         return [value(source, depth - 1) for _ in range(source.ConsumeIntInRange(0, 3))]
-    return {source.ConsumeUnicode(6): value(source, depth - 1) for _ in range(source.ConsumeIntInRange(0, 3))}
+    return {
+        source.ConsumeUnicode(6): value(source, depth - 1)
+        for _ in range(source.ConsumeIntInRange(0, 3))
+    }
 
 
 def main() -> None:

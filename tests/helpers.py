@@ -23,7 +23,11 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, asked = self.server, self.headers.get("Range")
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.knows_ranges else 0
+        start = (
+            int(asked.removeprefix("bytes=").removesuffix("-"))
+            if asked and server.knows_ranges
+            else 0
+        )
         body = server.content[start:]
         if asked and server.knows_ranges and not body:
             self.send_response(416)
@@ -33,7 +37,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
+            )
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         cut, *server.cuts = server.cuts or (len(body),)
@@ -51,13 +57,29 @@ def is_local(url: str) -> bool:
 @contextmanager
 def visit(browser, width=1280, scheme="light"):
     """An empty page without a network, and the list of what the browser will complain of."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
-    context.route("**/*", lambda route: route.continue_() if is_local(route.request.url) else route.abort())
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    context.route(
+        "**/*", lambda route: route.continue_() if is_local(route.request.url) else route.abort()
+    )
     page, problems = context.new_page(), []
-    page.on("request", lambda request: None if is_local(request.url) else problems.append(f"network: {request.url}"))
+    page.on(
+        "request",
+        lambda request: (
+            None if is_local(request.url) else problems.append(f"network: {request.url}")
+        ),
+    )
     page.on("requestfailed", lambda request: problems.append(f"request: {request.url}"))
     page.on("pageerror", lambda error: problems.append(f"script: {error}"))
-    page.on("console", lambda message: problems.append(f"console: {message.text} {message.location}") if message.type == "error" else None)
+    page.on(
+        "console",
+        lambda message: (
+            problems.append(f"console: {message.text} {message.location}")
+            if message.type == "error"
+            else None
+        ),
+    )
     yield page, problems
     context.close()
 
@@ -70,7 +92,10 @@ def naive_aupro(masks, maps, max_fpr=0.3):
         regions += [values[numbered == i] for i in range(1, n + 1)]
     normal = np.concatenate([values[~mask] for mask, values in zip(masks, maps, strict=True)])
     thresholds = sorted({float(value) for values in maps for value in values.ravel()}, reverse=True)
-    curve = [(0.0, 0.0)] + [((normal >= t).mean(), np.mean([(region >= t).mean() for region in regions])) for t in thresholds]
+    curve = [(0.0, 0.0)] + [
+        ((normal >= t).mean(), np.mean([(region >= t).mean() for region in regions]))
+        for t in thresholds
+    ]
     area = 0.0
     for (x0, y0), (x1, y1) in zip(curve, curve[1:], strict=False):
         if x1 > max_fpr > x0:

@@ -41,7 +41,12 @@ A run that was interrupted goes on where it stopped. The exit status is 1 if a c
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
-    top = argparse.ArgumentParser("texad", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = argparse.ArgumentParser(
+        "texad",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     top.add_argument("--version", action="version", version=f"texad {__version__}")
     commands = top.add_subparsers(dest="command", required=True)
     run = commands.add_parser(
@@ -51,12 +56,41 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    run.add_argument("--dataset", default="synthetic", metavar="D", help="synthetic (default), mvtec, or a folder of categories")
-    run.add_argument("--category", default="all", metavar="NAME", help="all (default), a name, or NAME,NAME")
-    run.add_argument("--weights", default="auto", metavar="W", help="auto (default), imagenet, random, or a .safetensors or .pth file")
-    run.add_argument("--out", default=None, metavar="DIR", help="where the run folders go (default: runs, beside the notebooks)")
-    run.add_argument("--jobs", type=int, default=None, metavar="N", help="categories at a time (default: as many as there are cores)")
-    run.add_argument("--seed", type=_seeds, default=[0], metavar="S", help="of everything that is random (default: 0); S,S for a sweep")
+    run.add_argument(
+        "--dataset",
+        default="synthetic",
+        metavar="D",
+        help="synthetic (default), mvtec, or a folder of categories",
+    )
+    run.add_argument(
+        "--category", default="all", metavar="NAME", help="all (default), a name, or NAME,NAME"
+    )
+    run.add_argument(
+        "--weights",
+        default="auto",
+        metavar="W",
+        help="auto (default), imagenet, random, or a .safetensors or .pth file",
+    )
+    run.add_argument(
+        "--out",
+        default=None,
+        metavar="DIR",
+        help="where the run folders go (default: runs, beside the notebooks)",
+    )
+    run.add_argument(
+        "--jobs",
+        type=int,
+        default=None,
+        metavar="N",
+        help="categories at a time (default: as many as there are cores)",
+    )
+    run.add_argument(
+        "--seed",
+        type=_seeds,
+        default=[0],
+        metavar="S",
+        help="of everything that is random (default: 0); S,S for a sweep",
+    )
     run.add_argument(
         "-p",
         nargs=2,
@@ -65,16 +99,35 @@ def parser() -> argparse.ArgumentParser:
         metavar=("NAME", "VALUE"),
         help="a parameter of the notebooks; may be repeated; VALUE,VALUE for a sweep",
     )
-    run.add_argument("--scheduler", default=None, metavar="ADDRESS", help="of a Dask cluster that does the work (default: this machine does)")
-    run.add_argument("--studies", action="store_true", help="run solutions and asides, and then chapters 6 to 9, for one category: leather, else the first")
+    run.add_argument(
+        "--scheduler",
+        default=None,
+        metavar="ADDRESS",
+        help="of a Dask cluster that does the work (default: this machine does)",
+    )
+    run.add_argument(
+        "--studies",
+        action="store_true",
+        help="run solutions and asides, and then chapters 6 to 9, for one category: leather, else the first",
+    )
     run.add_argument("--quiet", action="store_true", help="no progress bars")
     record = commands.add_parser(
         "record",
         help="keep the results of runs on real surfaces for the book",
         description="Write the results of finished runs on real surfaces to one small file, which the book shows where the data are absent.",
     )
-    record.add_argument("runs", nargs="+", metavar="RUNS", help="folder that texad run --out has filled; one for each seed and detector")
-    record.add_argument("--to", default=None, metavar="FILE", help="where to write (default: book/real_surfaces.json)")
+    record.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUNS",
+        help="folder that texad run --out has filled; one for each seed and detector",
+    )
+    record.add_argument(
+        "--to",
+        default=None,
+        metavar="FILE",
+        help="where to write (default: book/real_surfaces.json)",
+    )
     for add in (_add_fit, _add_predict, _add_check, _add_calibrate, _add_export, _add_import):
         add(commands)
     return top
@@ -83,14 +136,21 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parser().parse_args(arguments)
-    functions = {"run": _run, "record": _record, "export": _export, "import": _import} | dict.fromkeys(("fit", "predict", "check", "calibrate"), _with_detector)
+    functions = {
+        "run": _run,
+        "record": _record,
+        "export": _export,
+        "import": _import,
+    } | dict.fromkeys(("fit", "predict", "check", "calibrate"), _with_detector)
     try:
         return functions[options.command](options)
     except KeyboardInterrupt:
         print("texad: interrupted", file=sys.stderr)
         return 130
     except SystemExit as end:
-        if end.code == 130:  # an interrupted batch: its threads still wait for kernels that are dead, and need not be waited for
+        if (
+            end.code == 130
+        ):  # an interrupted batch: its threads still wait for kernels that are dead, and need not be waited for
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(130)
@@ -98,7 +158,10 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if options.command not in NEEDS_BOOK:
             raise
-        print(f"texad {options.command} needs the book's tools: pip install 'texad[book]' (there is no module {error.name})", file=sys.stderr)
+        print(
+            f"texad {options.command} needs the book's tools: pip install 'texad[book]' (there is no module {error.name})",
+            file=sys.stderr,
+        )
         return 2
     except (ValueError, OSError) as error:
         from texad.errors import printable
@@ -118,7 +181,13 @@ def _run(options: argparse.Namespace) -> int:
     from texad.batch import batch, parameters, sweeps
     from texad.errors import printable
 
-    where = (options.dataset, options.category, options.weights, options.out or runs_root(), options.jobs)
+    where = (
+        options.dataset,
+        options.category,
+        options.weights,
+        options.out or runs_root(),
+        options.jobs,
+    )
     how = (options.studies, not options.quiet, options.scheduler)
     values = parameters.parse_values(dict(options.p))
     if max(map(len, (options.seed, *values.values()))) > 1:
@@ -128,11 +197,17 @@ def _run(options: argparse.Namespace) -> int:
         (seed,) = options.seed
         rows = batch.run(*where, seed, dict(options.p), *how)
         table = batch.table
-    rows = [{name: printable(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
+    rows = [
+        {name: printable(value) if isinstance(value, str) else value for name, value in row.items()}
+        for row in rows
+    ]
     print(table(rows))
     failures = [row for row in rows if row["error"]]
     for row in failures:
-        print(f"texad: {row.get('setting', '')}{row['category']} failed: {row['error']}", file=sys.stderr)
+        print(
+            f"texad: {row.get('setting', '')}{row['category']} failed: {row['error']}",
+            file=sys.stderr,
+        )
     return 1 if failures else 0
 
 
@@ -142,19 +217,36 @@ def _seeds(text: str) -> list[int]:
     except ValueError:
         seeds = []
     if not seeds or not all(0 <= seed < 2**32 for seed in seeds):
-        raise argparse.ArgumentTypeError(f"a whole number from 0 to 4294967295, or several with commas between, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"a whole number from 0 to 4294967295, or several with commas between, not {text!r}"
+        )
     return seeds
 
 
 # -- a detector of one's own -----------------------------------------------------------------------
 
 
-def _add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, description: str) -> argparse.ArgumentParser:
-    paragraphs = "\n\n".join(textwrap.fill(" ".join(part.split()), 100) for part in description.split("\n\n"))
-    parser = commands.add_parser(
-        name, help=summary, description=paragraphs, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    summary: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    paragraphs = "\n\n".join(
+        textwrap.fill(" ".join(part.split()), 100) for part in description.split("\n\n")
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars, and nothing else that is only for watching")
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=paragraphs,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="no progress bars, and nothing else that is only for watching",
+    )
     return parser
 
 
@@ -170,15 +262,61 @@ def _add_fit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         All images of the folder and of its sub-folders are taken, and copies are left out. Of a folder in MVTec AD's layout, only train/good is.""",
     )
     fit.add_argument("folder", metavar="FOLDER", help="of good images: no defect in any of them")
-    fit.add_argument("--out", required=True, metavar="DETECTOR", help="the file to write, for instance steel.safetensors")
-    fit.add_argument("--weights", default="auto", metavar="W", help="auto (default), imagenet, random, or a .safetensors or .pth file")
-    fit.add_argument("--detector", default="published", choices=("published", "extended"), help="chapters 3 and 8 of the book (default: published)")
-    fit.add_argument("--false-alarms", type=float, default=0.01, metavar="A", help="part of good images that may be called anomalous (default: 0.01)")
-    fit.add_argument("--calibration-fraction", type=float, default=0.2, metavar="C", help="part of the images kept out, at least (default: 0.2)")
-    fit.add_argument("--image-size", type=int, default=224, metavar="PIXELS", help="what images are resized to (default: 224); a multiple of 16")
-    fit.add_argument("--unreadable-limit", type=float, default=0.05, metavar="U", help="part of the images that may be unreadable (default: 0.05)")
-    fit.add_argument("--seed", type=int, default=0, metavar="S", help="of everything that is random (default: 0)")
-    fit.add_argument("--report", default=None, metavar="FILE", help="the page to write (default: beside the detector, ending in .html)")
+    fit.add_argument(
+        "--out",
+        required=True,
+        metavar="DETECTOR",
+        help="the file to write, for instance steel.safetensors",
+    )
+    fit.add_argument(
+        "--weights",
+        default="auto",
+        metavar="W",
+        help="auto (default), imagenet, random, or a .safetensors or .pth file",
+    )
+    fit.add_argument(
+        "--detector",
+        default="published",
+        choices=("published", "extended"),
+        help="chapters 3 and 8 of the book (default: published)",
+    )
+    fit.add_argument(
+        "--false-alarms",
+        type=float,
+        default=0.01,
+        metavar="A",
+        help="part of good images that may be called anomalous (default: 0.01)",
+    )
+    fit.add_argument(
+        "--calibration-fraction",
+        type=float,
+        default=0.2,
+        metavar="C",
+        help="part of the images kept out, at least (default: 0.2)",
+    )
+    fit.add_argument(
+        "--image-size",
+        type=int,
+        default=224,
+        metavar="PIXELS",
+        help="what images are resized to (default: 224); a multiple of 16",
+    )
+    fit.add_argument(
+        "--unreadable-limit",
+        type=float,
+        default=0.05,
+        metavar="U",
+        help="part of the images that may be unreadable (default: 0.05)",
+    )
+    fit.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of everything that is random (default: 0)"
+    )
+    fit.add_argument(
+        "--report",
+        default=None,
+        metavar="FILE",
+        help="the page to write (default: beside the detector, ending in .html)",
+    )
 
 
 def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -199,10 +337,23 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="PATH",
         help="an image, a folder (with all folders below), a pattern such as 'line/**/*.png', or - to read paths from the standard input, a line each",
     )
-    predict.add_argument("--out", default=None, metavar="FOLDER", help="write predictions.csv and predictions.jsonl there (default: print)")
-    predict.add_argument("--heatmaps", action="store_true", help="with --out: write a picture of each image, too, covered by its heatmap")
-    predict.add_argument("--format", default=None, choices=("csv", "jsonl"), help="of what is printed (default: csv)")
-    predict.add_argument("--fail-on-anomaly", action="store_true", help="exit with status 1 if an image is anomalous")
+    predict.add_argument(
+        "--out",
+        default=None,
+        metavar="FOLDER",
+        help="write predictions.csv and predictions.jsonl there (default: print)",
+    )
+    predict.add_argument(
+        "--heatmaps",
+        action="store_true",
+        help="with --out: write a picture of each image, too, covered by its heatmap",
+    )
+    predict.add_argument(
+        "--format", default=None, choices=("csv", "jsonl"), help="of what is printed (default: csv)"
+    )
+    predict.add_argument(
+        "--fail-on-anomaly", action="store_true", help="exit with status 1 if an image is anomalous"
+    )
 
 
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -217,10 +368,26 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         be checked.""",
     )
     check.add_argument("detector", metavar="DETECTOR", help="a file that texad fit wrote")
-    check.add_argument("folder", metavar="FOLDER", help="of new good images, 20 or more, taken as they are now")
-    check.add_argument("--out", default=None, metavar="FILE", help="write a page with a picture, ending in .html")
-    check.add_argument("--level", type=float, default=0.01, metavar="L", help="how often a line that has not changed may be suspected (default: 0.01)")
-    check.add_argument("--unreadable-limit", type=float, default=0.05, metavar="U", help="part of the images that may be unreadable (default: 0.05)")
+    check.add_argument(
+        "folder", metavar="FOLDER", help="of new good images, 20 or more, taken as they are now"
+    )
+    check.add_argument(
+        "--out", default=None, metavar="FILE", help="write a page with a picture, ending in .html"
+    )
+    check.add_argument(
+        "--level",
+        type=float,
+        default=0.01,
+        metavar="L",
+        help="how often a line that has not changed may be suspected (default: 0.01)",
+    )
+    check.add_argument(
+        "--unreadable-limit",
+        type=float,
+        default=0.05,
+        metavar="U",
+        help="part of the images that may be unreadable (default: 0.05)",
+    )
 
 
 def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -233,9 +400,26 @@ def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     calibrate.add_argument("detector", metavar="DETECTOR", help="a file that texad fit wrote")
     calibrate.add_argument("folder", metavar="FOLDER", help="of new good images")
-    calibrate.add_argument("--out", default=None, metavar="NEW", help="the file to write (default: DETECTOR is replaced)")
-    calibrate.add_argument("--false-alarms", type=float, default=None, metavar="A", help="part of good images that may be called anomalous (default: as before)")
-    calibrate.add_argument("--unreadable-limit", type=float, default=0.05, metavar="U", help="part of the images that may be unreadable (default: 0.05)")
+    calibrate.add_argument(
+        "--out",
+        default=None,
+        metavar="NEW",
+        help="the file to write (default: DETECTOR is replaced)",
+    )
+    calibrate.add_argument(
+        "--false-alarms",
+        type=float,
+        default=None,
+        metavar="A",
+        help="part of good images that may be called anomalous (default: as before)",
+    )
+    calibrate.add_argument(
+        "--unreadable-limit",
+        type=float,
+        default=0.05,
+        metavar="U",
+        help="part of the images that may be unreadable (default: 0.05)",
+    )
 
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -248,8 +432,15 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         the detector: after texad calibrate, export again.""",
     )
     export.add_argument("detector", metavar="DETECTOR", help="a file that texad fit wrote")
-    export.add_argument("--format", default="onnx", choices=("onnx",), help="of the file (default: onnx)")
-    export.add_argument("--out", default=None, metavar="FILE", help="the file to write (default: DETECTOR, ending in .onnx)")
+    export.add_argument(
+        "--format", default="onnx", choices=("onnx",), help="of the file (default: onnx)"
+    )
+    export.add_argument(
+        "--out",
+        default=None,
+        metavar="FILE",
+        help="the file to write (default: DETECTOR, ending in .onnx)",
+    )
     export.add_argument(
         "--size",
         nargs=2,
@@ -272,9 +463,23 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         are any. coco: a JSON with polygons, run lengths or boxes; images without annotation are good. yolo: a text file for each image, with boxes
         or polygons; images without one are good.""",
     )
-    bring.add_argument("source", metavar="SOURCE", help="a folder; or the .csv, the .json of COCO or the data.yaml of YOLO")
-    bring.add_argument("--to", required=True, metavar="DATASET/CATEGORY", help="the folder to make; the data set is the folder around it")
-    bring.add_argument("--kind", default=None, choices=("folders", "csv", "coco", "yolo"), help="of the source (default: guessed)")
+    bring.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a folder; or the .csv, the .json of COCO or the data.yaml of YOLO",
+    )
+    bring.add_argument(
+        "--to",
+        required=True,
+        metavar="DATASET/CATEGORY",
+        help="the folder to make; the data set is the folder around it",
+    )
+    bring.add_argument(
+        "--kind",
+        default=None,
+        choices=("folders", "csv", "coco", "yolo"),
+        help="of the source (default: guessed)",
+    )
     bring.add_argument(
         "--good",
         action="append",
@@ -282,20 +487,51 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         metavar="LABEL",
         help="a folder's name, a label or a category that is good; may be repeated (default: good, ok, normal and the like; in a csv also 0, false, no)",
     )
-    bring.add_argument("--test-fraction", type=float, default=0.2, metavar="T", help="part of the good images kept for testing (default: 0.2)")
-    bring.add_argument("--seed", type=int, default=0, metavar="S", help="of the choice of those (default: 0)")
+    bring.add_argument(
+        "--test-fraction",
+        type=float,
+        default=0.2,
+        metavar="T",
+        help="part of the good images kept for testing (default: 0.2)",
+    )
+    bring.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of the choice of those (default: 0)"
+    )
     how = bring.add_mutually_exclusive_group()
-    how.add_argument("--copy", dest="link", action="store_false", default=False, help="copy the images (default)")
-    how.add_argument("--link", dest="link", action="store_true", default=False, help="link to the images instead; then they must stay where they are")
-    bring.add_argument("--images", dest="image_folder", default=None, metavar="FOLDER", help="csv, coco: where the paths of images start")
+    how.add_argument(
+        "--copy", dest="link", action="store_false", default=False, help="copy the images (default)"
+    )
+    how.add_argument(
+        "--link",
+        dest="link",
+        action="store_true",
+        default=False,
+        help="link to the images instead; then they must stay where they are",
+    )
+    bring.add_argument(
+        "--images",
+        dest="image_folder",
+        default=None,
+        metavar="FOLDER",
+        help="csv, coco: where the paths of images start",
+    )
     for what in ("path", "label", "mask"):
-        bring.add_argument(f"--{what}-column", default=None, metavar="NAME", help=f"csv: the column of {what}s (default: one with a usual name)")
+        bring.add_argument(
+            f"--{what}-column",
+            default=None,
+            metavar="NAME",
+            help=f"csv: the column of {what}s (default: one with a usual name)",
+        )
 
 
 def _import(options: argparse.Namespace) -> int:
     from texad.data.convert.importing import import_category
 
-    arguments = {name: value for name, value in vars(options).items() if name not in ("command", "quiet", "to")}
+    arguments = {
+        name: value
+        for name, value in vars(options).items()
+        if name not in ("command", "quiet", "to")
+    }
     print(import_category(target=options.to, progress=not options.quiet, **arguments))
     return 0
 
@@ -303,7 +539,9 @@ def _import(options: argparse.Namespace) -> int:
 def _with_detector(options: argparse.Namespace) -> int:
     from texad.commands import commands
 
-    arguments = {name: value for name, value in vars(options).items() if name not in ("command", "quiet")}
+    arguments = {
+        name: value for name, value in vars(options).items() if name not in ("command", "quiet")
+    }
     return getattr(commands, options.command)(**arguments, progress=not options.quiet)
 
 

@@ -30,7 +30,10 @@ from texad.model import backbone as features
 from texad.model import codebook as extended
 
 FORMAT = 1  # of the file; a later one that cannot be read by this code has another number
-FITS: dict[str, Callable[..., tuple[autoencoder.FeatureAutoencoder, pd.DataFrame]]] = {"published": autoencoder.fit, "extended": extended.fit}
+FITS: dict[str, Callable[..., tuple[autoencoder.FeatureAutoencoder, pd.DataFrame]]] = {
+    "published": autoencoder.fit,
+    "extended": extended.fit,
+}
 
 
 @dataclass(frozen=True)
@@ -148,13 +151,21 @@ class AnomalyDetector(BaseEstimator):
         if self.detector not in FITS:
             raise ValueError(f"detector must be one of {', '.join(FITS)}, not {self.detector!r}")
         if self.detector == "extended" and self.image_size < extended.SMALLEST_IMAGE:
-            raise ValueError(f"image_size must be at least {extended.SMALLEST_IMAGE} for the extended detector, not {self.image_size}")
+            raise ValueError(
+                f"image_size must be at least {extended.SMALLEST_IMAGE} for the extended detector, not {self.image_size}"
+            )
         if len(paths) < 2:
-            raise ValueError(f"a detector needs at least 2 good images, one to learn from and one to calibrate with, and there are {len(paths)}")
+            raise ValueError(
+                f"a detector needs at least 2 good images, one to learn from and one to calibrate with, and there are {len(paths)}"
+            )
         chosen = self._kept_out(len(paths))
         calibration = [Path(path) for i, path in enumerate(paths) if i in chosen]
         train = [Path(path) for i, path in enumerate(paths) if i not in chosen]
-        options: dict[str, Any] = {"image_size": self.image_size, "normalize": self.normalize, "progress": self.progress}
+        options: dict[str, Any] = {
+            "image_size": self.image_size,
+            "normalize": self.normalize,
+            "progress": self.progress,
+        }
         loaded = weights.load(self.weights, self.seed)
         backbone = features.build_backbone(loaded)
         if loaded.is_random:
@@ -162,18 +173,29 @@ class AnomalyDetector(BaseEstimator):
         backbone = features.fold_batchnorm(backbone)
         with tempfile.TemporaryDirectory(prefix="texad-") as folder:
             F_train = features.extract(backbone, train, Path(folder, "train.npy"), **options)
-            fitted, self.history_ = FITS[self.detector](F_train, seed=self.seed, progress=self.progress)
-            F_calibration = features.extract(backbone, calibration, Path(folder, "calibration.npy"), **options)
+            fitted, self.history_ = FITS[self.detector](
+                F_train, seed=self.seed, progress=self.progress
+            )
+            F_calibration = features.extract(
+                backbone, calibration, Path(folder, "calibration.npy"), **options
+            )
             self.train_scores_, train_maps = scoring.score_features(fitted, F_train, progress=False)
-            calibration_scores, calibration_maps = scoring.score_features(fitted, F_calibration, progress=False)
+            calibration_scores, calibration_maps = scoring.score_features(
+                fitted, F_calibration, progress=False
+            )
             del F_train, F_calibration  # Windows removes no file that is mapped
         self.backbone_, self.autoencoder_ = backbone, fitted
         self.paths_ = {"train": list(map(str, train)), "calibration": list(map(str, calibration))}
         self.origin_: dict[str, Any] = {
             "weights": {"name": loaded.name, "sha256": loaded.sha256},
             "n_train": len(train),
-            "versions": {name: version(name) for name in ("texad", "torch", "torchvision", "numpy")},
-            "heat": [float(np.median(calibration_maps)), float(max(np.max(calibration_maps), np.max(train_maps)))],
+            "versions": {
+                name: version(name) for name in ("texad", "torch", "torchvision", "numpy")
+            },
+            "heat": [
+                float(np.median(calibration_maps)),
+                float(max(np.max(calibration_maps), np.max(train_maps))),
+            ],
         }
         return self.calibrate_with(calibration_scores)
 
@@ -186,9 +208,13 @@ class AnomalyDetector(BaseEstimator):
             As from `score_samples`.
         """
         self.calibration_scores_ = np.asarray(scores, dtype=np.float32)
-        found = scoring.thresholds(self.train_scores_, self.calibration_scores_, alpha=self.false_alarms)
+        found = scoring.thresholds(
+            self.train_scores_, self.calibration_scores_, alpha=self.false_alarms
+        )
         usable = ((rule, found[rule]) for rule in ("conformal", "held_out", "sigma"))
-        self.rule_, self.threshold_ = next((rule, threshold) for rule, threshold in usable if threshold is not None)
+        self.rule_, self.threshold_ = next(
+            (rule, threshold) for rule, threshold in usable if threshold is not None
+        )
         return self
 
     @property
@@ -219,7 +245,9 @@ class AnomalyDetector(BaseEstimator):
         ValueError
             If an image cannot be read.
         """
-        return np.array([_readable(prediction).score for prediction in self.stream(paths)], dtype=np.float32)
+        return np.array(
+            [_readable(prediction).score for prediction in self.stream(paths)], dtype=np.float32
+        )
 
     def decision_function(self, paths: Iterable[str | Path]) -> np.ndarray:
         """Score minus threshold: above 0 where an image is anomalous. As `score_samples` otherwise."""
@@ -252,13 +280,31 @@ class AnomalyDetector(BaseEstimator):
         try:
             images = preprocessing.load_images([Path(path)], self.image_size)
         except ValueError as error:
-            return Prediction(os.fspath(path), np.nan, np.nan, False, time.perf_counter() - started, error=str(error))
+            return Prediction(
+                os.fspath(path),
+                np.nan,
+                np.nan,
+                False,
+                time.perf_counter() - started,
+                error=str(error),
+            )
         images = images.to(features.device())
-        maps = self.backbone_(preprocessing.normalize(images) if self.normalize else images).cpu().numpy()
+        maps = (
+            self.backbone_(preprocessing.normalize(images) if self.normalize else images)
+            .cpu()
+            .numpy()
+        )
         scores, anomaly_maps = scoring.score_features(self.autoencoder_, maps, progress=False)
         (p_value,) = scoring.p_values(self.calibration_scores_, scores)
         anomalous = bool(scoring.predict(scores, self.threshold_)[0])
-        return Prediction(os.fspath(path), float(scores[0]), float(p_value), anomalous, time.perf_counter() - started, anomaly_maps[0])
+        return Prediction(
+            os.fspath(path),
+            float(scores[0]),
+            float(p_value),
+            anomalous,
+            time.perf_counter() - started,
+            anomaly_maps[0],
+        )
 
     # -- keep --------------------------------------------------------------------------------------
 
@@ -270,11 +316,20 @@ class AnomalyDetector(BaseEstimator):
         check_is_fitted(self, "threshold_")
         backbone = self.backbone_.cpu()
         parts = {"backbone": backbone.state_dict(), "autoencoder": self.autoencoder_.state_dict()}
-        tensors = {f"{part}.{name}": tensor.contiguous() for part, state in parts.items() for name, tensor in state.items()}
-        tensors |= {name: torch.from_numpy(getattr(self, f"{name}_")) for name in ("train_scores", "calibration_scores")}
+        tensors = {
+            f"{part}.{name}": tensor.contiguous()
+            for part, state in parts.items()
+            for name, tensor in state.items()
+        }
+        tensors |= {
+            name: torch.from_numpy(getattr(self, f"{name}_"))
+            for name in ("train_scores", "calibration_scores")
+        }
         about = {
             "format": FORMAT,
-            "parameters": {name: value for name, value in self.get_params().items() if name != "progress"},
+            "parameters": {
+                name: value for name, value in self.get_params().items() if name != "progress"
+            },
             "threshold": self.threshold_,
             "rule": self.rule_,
             "n_calibration": len(self.calibration_scores_),
@@ -282,7 +337,9 @@ class AnomalyDetector(BaseEstimator):
             "stride_in_1x1": features.stride_in_1x1(backbone),
             "origin": self.origin_,
         }
-        write_tensors(Path(file), tensors, {"texad": json.dumps(about, ensure_ascii=False, allow_nan=False)})
+        write_tensors(
+            Path(file), tensors, {"texad": json.dumps(about, ensure_ascii=False, allow_nan=False)}
+        )
 
     @classmethod
     def load(cls, file: str | Path, progress: bool = True) -> "AnomalyDetector":
@@ -297,22 +354,42 @@ class AnomalyDetector(BaseEstimator):
             with safe_open(file, framework="pt") as stored:
                 about = json.loads((stored.metadata() or {})["texad"])
                 if about["format"] != FORMAT:
-                    raise ValueError(f"its format is {about['format']}, and this version of texad reads format {FORMAT}")
+                    raise ValueError(
+                        f"its format is {about['format']}, and this version of texad reads format {FORMAT}"
+                    )
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}
             detector = cls(**about["parameters"], progress=progress)
-            detector.backbone_ = features.folded_backbone(_part(tensors, "backbone"), about["stride_in_1x1"])
-            detector.autoencoder_ = autoencoder.build(_part(tensors, "autoencoder"), about["widths"])
+            detector.backbone_ = features.folded_backbone(
+                _part(tensors, "backbone"), about["stride_in_1x1"]
+            )
+            detector.autoencoder_ = autoencoder.build(
+                _part(tensors, "autoencoder"), about["widths"]
+            )
             detector.origin_ = _checked(about["origin"])
             detector.train_scores_ = tensors["train_scores"].numpy()
             return detector.calibrate_with(tensors["calibration_scores"].numpy())
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (
+            SafetensorError,
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RuntimeError,
+        ) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{file} is no detector of texad ({reason}); make one with texad fit FOLDER --out {file}") from error
+            raise ValueError(
+                f"{file} is no detector of texad ({reason}); make one with texad fit FOLDER --out {file}"
+            ) from error
 
 
 def _part(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
     """The tensors whose names begin with a part's, without it."""
-    return {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
+    return {
+        name.removeprefix(f"{part}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{part}.")
+    }
 
 
 def _checked(origin: dict) -> dict:
@@ -320,11 +397,17 @@ def _checked(origin: dict) -> dict:
     if not isinstance(origin, dict):
         raise ValueError("it does not say where it comes from")
     weights, heat = origin.get("weights"), origin.get("heat", [0, 0])
-    if not isinstance(weights, dict) or not all(isinstance(weights.get(name), str) for name in ("name", "sha256")):
+    if not isinstance(weights, dict) or not all(
+        isinstance(weights.get(name), str) for name in ("name", "sha256")
+    ):
         raise ValueError("it does not say of which weights it is made")
     if not isinstance(origin.get("n_train"), int):
         raise ValueError("it does not say how many images it has learnt from")
-    if not isinstance(heat, list) or len(heat) != 2 or not all(isinstance(value, int | float) and math.isfinite(value) for value in heat):
+    if (
+        not isinstance(heat, list)
+        or len(heat) != 2
+        or not all(isinstance(value, int | float) and math.isfinite(value) for value in heat)
+    ):
         raise ValueError("the scale of its heatmaps is not two numbers")
     return origin
 

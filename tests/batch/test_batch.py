@@ -16,7 +16,11 @@ from texad.runs.run_folder import STAGES, STUDIES, Run
 
 
 def snapshot(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and "summary" not in path.name}
+    return {
+        path: path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and "summary" not in path.name
+    }
 
 
 def test_a_batch_leaves_everything_that_it_should(finished):
@@ -24,7 +28,9 @@ def test_a_batch_leaves_everything_that_it_should(finished):
     assert result.returncode == 0, result.stderr
     for category in ("steel", LEAD):
         folder = out / "surfaces" / category
-        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        files = {
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        }
         studies = (*(f"notebooks/{study}.ipynb" for study in STUDIES), "comparison.csv", "ablations.csv", "extended.csv",
                    "detector/my.safetensors", "detector/my.html", "detector/line/predictions.csv", "detector/line/predictions.jsonl")  # fmt: skip
         assert files == {
@@ -45,18 +51,34 @@ def test_metrics_agree_with_scores(finished):
         "image_auroc", "accuracy", "precision", "recall", "f1", "confusion", "threshold", "pixel_auroc", "n_train", "n_test", "weights",
     }  # fmt: skip
     scores = pd.read_csv(folder / "scores.csv")
-    assert list(scores.columns) == ["path", "split", "defect", "label", "score", "prediction", "p_value"]
-    train, calibration, test = (scores[scores["split"] == split] for split in ("train", "calibration", "test"))
+    assert list(scores.columns) == [
+        "path",
+        "split",
+        "defect",
+        "label",
+        "score",
+        "prediction",
+        "p_value",
+    ]
+    train, calibration, test = (
+        scores[scores["split"] == split] for split in ("train", "calibration", "test")
+    )
     counts = len(train), len(calibration), len(test)
     assert counts == (metrics["n_train"], metrics["n_calibration"], metrics["n_test"]) == (5, 1, 6)
     (kept_out,) = calibration["score"]
     assert test["p_value"].tolist() == [(1 + (kept_out >= score)) / 2 for score in test["score"]]
     assert train["p_value"].isna().all() and calibration["p_value"].isna().all()
-    assert metrics["threshold"] == pytest.approx(train["score"].mean() + 3 * train["score"].std(ddof=0), rel=1e-5)
+    assert metrics["threshold"] == pytest.approx(
+        train["score"].mean() + 3 * train["score"].std(ddof=0), rel=1e-5
+    )
     assert (test["prediction"] == (test["score"] > metrics["threshold"])).all()
     anomalous, normal = test[test["label"] == 1]["score"], test[test["label"] == 0]["score"]
-    assert metrics["image_auroc"] == pytest.approx(sum((a > n) + 0.5 * (a == n) for a in anomalous for n in normal) / 9)
-    assert metrics["confusion"]["tp"] == int(((test["label"] == 1) & (test["prediction"] == 1)).sum())
+    assert metrics["image_auroc"] == pytest.approx(
+        sum((a > n) + 0.5 * (a == n) for a in anomalous for n in normal) / 9
+    )
+    assert metrics["confusion"]["tp"] == int(
+        ((test["label"] == 1) & (test["prediction"] == 1)).sum()
+    )
     assert metrics["weights"]["name"] == "random" and len(metrics["weights"]["sha256"]) == 64
 
 
@@ -75,8 +97,13 @@ def test_run_json_says_what_made_the_results(finished):
     record = json.loads((out / "surfaces" / "steel" / "run.json").read_text())
     assert record["weights"]["name"] == "random" and len(record["data"]["fingerprint"]) == 64
     assert record["stages"][STAGES[2]]["parameters"]["epochs"] == 2
-    assert record["stages"][STAGES[2]]["cores"] == jobs.cores() and record["stages"][STAGES[2]]["threads"] == max(1, jobs.cores() // 2)
-    assert record["stages"][STAGES[2]]["parameters"]["detector"] == "published" and record["rule"] == "sigma"
+    assert record["stages"][STAGES[2]]["cores"] == jobs.cores() and record["stages"][STAGES[2]][
+        "threads"
+    ] == max(1, jobs.cores() // 2)
+    assert (
+        record["stages"][STAGES[2]]["parameters"]["detector"] == "published"
+        and record["rule"] == "sigma"
+    )
     assert set(record["versions"]) >= {"texad", "torch", "python"}
 
 
@@ -90,27 +117,61 @@ def test_a_second_run_does_nothing(finished, surfaces):
 def test_only_the_category_that_the_chapters_show_runs_solutions_and_asides(finished, surfaces):
     out, _ = finished
     for stage in STAGES:
-        tags = {name: tags_of(out / "surfaces" / name / "notebooks" / f"{stage}.ipynb") for name in (LEAD, "steel")}
+        tags = {
+            name: tags_of(out / "surfaces" / name / "notebooks" / f"{stage}.ipynb")
+            for name in (LEAD, "steel")
+        }
         assert "solution" in tags[LEAD] and not jobs.ASIDES & tags["steel"]
-        first = {name: nbformat.read(out / "surfaces" / name / "notebooks" / f"{stage}.ipynb", as_version=4).cells[0].source for name in tags}
+        first = {
+            name: nbformat.read(
+                out / "surfaces" / name / "notebooks" / f"{stage}.ipynb", as_version=4
+            )
+            .cells[0]
+            .source
+            for name in tags
+        }
         assert jobs.LEFT_OUT in first["steel"] and jobs.LEFT_OUT not in first[LEAD]
     assert "aside" in tags_of(out / "surfaces" / LEAD / "notebooks" / f"{STAGES[3]}.ipynb")
-    assert current(Run(surfaces, "steel", out), surfaces, STAGES) == [False] * 5, "to be shown, they must be made again"
-    assert current(Run(surfaces, "steel", out), surfaces, STAGES, in_full=False) == current(Run(surfaces, LEAD, out), surfaces, STAGES, in_full=False) == [True] * 5
+    assert current(Run(surfaces, "steel", out), surfaces, STAGES) == [False] * 5, (
+        "to be shown, they must be made again"
+    )
+    assert (
+        current(Run(surfaces, "steel", out), surfaces, STAGES, in_full=False)
+        == current(Run(surfaces, LEAD, out), surfaces, STAGES, in_full=False)
+        == [True] * 5
+    )
 
 
 def tags_of(notebook) -> set[str]:
-    return {tag for cell in nbformat.read(notebook, as_version=4).cells for tag in cell.metadata.get("tags", [])}
+    return {
+        tag
+        for cell in nbformat.read(notebook, as_version=4).cells
+        for tag in cell.metadata.get("tags", [])
+    }
 
 
-GIVEN = {"weights": "random", "seed": 0, "image_size": 64, "epochs": 2, "hidden": 32, "bottleneck": 8}  # as in QUICK
+GIVEN = {
+    "weights": "random",
+    "seed": 0,
+    "image_size": 64,
+    "epochs": 2,
+    "hidden": 32,
+    "bottleneck": 8,
+}  # as in QUICK
 
 
 def current(run: Run, surfaces, stages, in_full: bool = True) -> list[bool]:
     data = datasets.load_category(surfaces, run.category)
     fingerprint = datasets.fingerprint(data)
     return [
-        jobs.is_current(run, stage, {name: GIVEN[name] for name in GIVEN if name in parameters.defaults(stage)}, data, fingerprint, in_full)
+        jobs.is_current(
+            run,
+            stage,
+            {name: GIVEN[name] for name in GIVEN if name in parameters.defaults(stage)},
+            data,
+            fingerprint,
+            in_full,
+        )
         for stage in stages
     ]
 
@@ -129,13 +190,21 @@ def test_studies_are_out_of_date_when_the_scores_of_any_category_have_changed(fi
     assert current(run, surfaces, STUDIES) == [True] * 4
 
 
-def test_a_study_that_fails_is_one_line_and_leaves_the_results_of_the_categories(finished, surfaces, tmp_path):
+def test_a_study_that_fails_is_one_line_and_leaves_the_results_of_the_categories(
+    finished, surfaces, tmp_path
+):
     shutil.copytree(finished[0], tmp_path / "runs")
     before, summary = snapshot(tmp_path / "runs"), (tmp_path / "runs" / "summary.json").read_bytes()
-    result = texad(*run_arguments(surfaces, tmp_path / "runs", "--studies", "-p", "categories", "steal"))
+    result = texad(
+        *run_arguments(surfaces, tmp_path / "runs", "--studies", "-p", "categories", "steal")
+    )
     assert result.returncode == 1
     (line,) = [line for line in result.stderr.splitlines() if " failed: " in line]
-    assert line.startswith(f"texad: {LEAD} failed: 06_comparison.ipynb, cell [") and "RunError" in line and "did you mean 'steel'" in line
+    assert (
+        line.startswith(f"texad: {LEAD} failed: 06_comparison.ipynb, cell [")
+        and "RunError" in line
+        and "did you mean 'steel'" in line
+    )
     assert (tmp_path / "runs" / "summary.json").read_bytes() == summary
     after = snapshot(tmp_path / "runs")
     notebooks = tmp_path / "runs" / "surfaces" / LEAD / "notebooks"
@@ -147,7 +216,16 @@ def test_a_study_that_fails_is_one_line_and_leaves_the_results_of_the_categories
 
 
 def test_the_extended_detector_goes_through_the_same_notebooks(surfaces, tmp_path):
-    options = [part for pair in (("detector", "extended"), ("words", 24), ("calibration_fraction", 0.4), ("alpha", 0.4)) for part in ("-p", *pair)]
+    options = [
+        part
+        for pair in (
+            ("detector", "extended"),
+            ("words", 24),
+            ("calibration_fraction", 0.4),
+            ("alpha", 0.4),
+        )
+        for part in ("-p", *pair)
+    ]
     result = texad(*run_arguments(surfaces, tmp_path / "runs", "--category", "steel", *options))
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "runs" / "surfaces" / "steel"
@@ -159,18 +237,31 @@ def test_the_extended_detector_goes_through_the_same_notebooks(surfaces, tmp_pat
     scores = pd.read_csv(folder / "scores.csv")
     calibration, test = (scores[scores["split"] == split] for split in ("calibration", "test"))
     assert len(calibration) == 2 and scores["score"].notna().all()
-    assert record["threshold"] == record["thresholds"]["conformal"] == pytest.approx(calibration["score"].max())
+    assert (
+        record["threshold"]
+        == record["thresholds"]["conformal"]
+        == pytest.approx(calibration["score"].max())
+    )
     assert test["prediction"].tolist() == (test["p_value"] <= 0.4).astype(int).tolist()
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["threshold"] == record["threshold"] and metrics["confusion"]["tp"] == int((test["prediction"] * test["label"]).sum())
+    assert metrics["threshold"] == record["threshold"] and metrics["confusion"]["tp"] == int(
+        (test["prediction"] * test["label"]).sum()
+    )
 
 
-def test_only_what_changed_is_run_again_and_the_same_seed_gives_the_same_scores(finished, surfaces, tmp_path):
+def test_only_what_changed_is_run_again_and_the_same_seed_gives_the_same_scores(
+    finished, surfaces, tmp_path
+):
     shutil.copytree(finished[0] / "surfaces" / "steel", tmp_path / "runs" / "surfaces" / "steel")
     folder = tmp_path / "runs" / "surfaces" / "steel"
     expected = (folder / "scores.csv").read_bytes()
     features = (folder / "features" / "test.npy").stat().st_mtime_ns
-    assert texad(*run_arguments(surfaces, tmp_path / "runs", "--category", "steel", "-p", "epochs", 1)).returncode == 0
+    assert (
+        texad(
+            *run_arguments(surfaces, tmp_path / "runs", "--category", "steel", "-p", "epochs", 1)
+        ).returncode
+        == 0
+    )
     assert (folder / "features" / "test.npy").stat().st_mtime_ns == features
     assert (folder / "scores.csv").read_bytes() != expected
     assert texad(*run_arguments(surfaces, tmp_path / "runs", "--category", "steel")).returncode == 0
@@ -188,7 +279,10 @@ def test_one_bad_category_does_not_stop_the_others(surfaces, tmp_path):
     line = next(line for line in result.stderr.splitlines() if "torn failed" in line)
     assert ".ipynb, cell [" in line and "001.png" in line
     summary = json.loads((tmp_path / "runs" / "summary.json").read_text())["categories"]
-    assert [(row["category"], bool(row["error"])) for row in summary] == [("steel", False), ("torn", True)]
+    assert [(row["category"], bool(row["error"])) for row in summary] == [
+        ("steel", False),
+        ("torn", True),
+    ]
     assert list((tmp_path / "runs" / "surfaces" / "torn" / "notebooks").glob("*.failed.ipynb"))
 
 
@@ -206,7 +300,9 @@ def test_one_bad_category_does_not_stop_the_others(surfaces, tmp_path):
         (["--jobs", "0"], "jobs must be at least 1"),
     ],
 )
-def test_what_cannot_be_run_is_one_line_and_status_2(surfaces, tmp_path, capsys, arguments, message):
+def test_what_cannot_be_run_is_one_line_and_status_2(
+    surfaces, tmp_path, capsys, arguments, message
+):
     assert main(list(map(str, run_arguments(surfaces, tmp_path / "runs", *arguments)))) == 2
     shown = capsys.readouterr().err
     assert len(shown.splitlines()) == 1 and message in shown
@@ -219,7 +315,17 @@ def test_help_explains_the_options(capsys):
             main(arguments)
         assert caught.value.code == 0
     shown = capsys.readouterr().out
-    for option in ("--dataset", "--category", "--weights", "--out", "--jobs", "--seed", "-p", "--studies", "--scheduler"):
+    for option in (
+        "--dataset",
+        "--category",
+        "--weights",
+        "--out",
+        "--jobs",
+        "--seed",
+        "-p",
+        "--studies",
+        "--scheduler",
+    ):
         assert option in shown
 
 

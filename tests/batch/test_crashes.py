@@ -38,11 +38,20 @@ from texad.io.atomic import LOCK, TEMPORARY, digests, leave, take
 from texad.io.paths import notebooks_folder
 from texad.runs.run_folder import FILES, STAGES, Run
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks for processes as Linux lists them")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="it looks for processes as Linux lists them"
+)
 
 KILLS, KILLS_OF_BATCHES = 46, 4
 PATIENCE_S = 300.0  # for what takes half a minute on an idle machine
-GIVEN = {"weights": "random", "seed": 0, "image_size": 64, "epochs": 2, "hidden": 32, "bottleneck": 8}  # as conftest.QUICK
+GIVEN = {
+    "weights": "random",
+    "seed": 0,
+    "image_size": 64,
+    "epochs": 2,
+    "hidden": 32,
+    "bottleneck": 8,
+}  # as conftest.QUICK
 RESULTS = ("scores.csv", "metrics.json")
 
 
@@ -80,7 +89,11 @@ def assert_whole(folder: Path) -> None:
         ".npy": lambda file: np.load(file),
         ".csv": pd.read_csv,
         ".json": lambda file: json.loads(file.read_text()),
-        ".safetensors": lambda file: [part.get_tensor(name) for part in [safe_open(file, framework="pt")] for name in part.keys()],
+        ".safetensors": lambda file: [
+            part.get_tensor(name)
+            for part in [safe_open(file, framework="pt")]
+            for name in part.keys()
+        ],
         ".svg": ElementTree.parse,
         ".png": lambda file: Image.open(file).load(),
         ".jpg": lambda file: Image.open(file).load(),
@@ -107,15 +120,30 @@ class Batch:
 
     def __init__(self, dataset: Path, out: Path, largest_file: int = resource.RLIM_INFINITY):
         self.mark = f"TEXAD_TEST_MARK={os.getpid()}-{time.monotonic_ns()}"
-        command = [sys.executable, "-m", "texad", *map(str, run_arguments(dataset, out, "--jobs", 1))]
+        command = [
+            sys.executable,
+            "-m",
+            "texad",
+            *map(str, run_arguments(dataset, out, "--jobs", 1)),
+        ]
         environment = os.environ | dict([self.mark.split("=")]) | {"PYTHONFAULTHANDLER": "1"}
 
         def prepare() -> None:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # the tests may have been started by a shell that lets its background jobs ignore it
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+            signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            )  # the tests may have been started by a shell that lets its background jobs ignore it
+            resource.setrlimit(
+                resource.RLIMIT_FSIZE, (largest_file, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+            )
 
         self.main = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True, preexec_fn=prepare
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=prepare,
         )
         self.said = ""
 
@@ -124,11 +152,21 @@ class Batch:
         found = []
         for process in psutil.process_iter():
             try:
-                environment, command = Path(f"/proc/{process.pid}/environ").read_bytes(), " ".join(process.cmdline())
-                if self.mark.encode() not in environment or process.status() == psutil.STATUS_ZOMBIE:
+                environment, command = (
+                    Path(f"/proc/{process.pid}/environ").read_bytes(),
+                    " ".join(process.cmdline()),
+                )
+                if (
+                    self.mark.encode() not in environment
+                    or process.status() == psutil.STATUS_ZOMBIE
+                ):
                     continue
                 forked = "multiprocessing.forkserver" in command
-                if not role or forked and role == ("kernel" if os.getsid(process.pid) == process.pid else "server"):
+                if (
+                    not role
+                    or forked
+                    and role == ("kernel" if os.getsid(process.pid) == process.pid else "server")
+                ):
                     found.append(process)
             except (OSError, psutil.Error, AttributeError):
                 continue  # it has ended meanwhile
@@ -156,8 +194,12 @@ class Batch:
             self.said += self.main.communicate(timeout=seconds)[1]
         except subprocess.TimeoutExpired:
             for process in self.processes():
-                process.send_signal(signal.SIGABRT)  # Python then says where it is, see PYTHONFAULTHANDLER
-            pytest.fail(f"the batch does not end; its processes:\n{self.main.communicate(timeout=60)[1]}")
+                process.send_signal(
+                    signal.SIGABRT
+                )  # Python then says where it is, see PYTHONFAULTHANDLER
+            pytest.fail(
+                f"the batch does not end; its processes:\n{self.main.communicate(timeout=60)[1]}"
+            )
         return self.main.returncode
 
     def assert_gone(self, seconds: float = 20) -> None:
@@ -204,11 +246,22 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_results(steel, co
     start(tmp_path / "first").join()  # with the server's start
     began = time.monotonic()
     start(tmp_path / "undisturbed").join()
-    seconds, expected = time.monotonic() - began, results(tmp_path / "undisturbed" / "surfaces" / "steel")
+    seconds, expected = (
+        time.monotonic() - began,
+        results(tmp_path / "undisturbed" / "surfaces" / "steel"),
+    )
     assert results(tmp_path / "first" / "surfaces" / "steel") == expected
 
-    rng, killed, ended, reached, folder = random.Random(0), 0, 0, set(), tmp_path / "killed" / "surfaces" / "steel"
-    longest = 0.7 * seconds  # of a life; it follows the machine, which may be busier now than it was
+    rng, killed, ended, reached, folder = (
+        random.Random(0),
+        0,
+        0,
+        set(),
+        tmp_path / "killed" / "surfaces" / "steel",
+    )
+    longest = (
+        0.7 * seconds
+    )  # of a life; it follows the machine, which may be busier now than it was
     while killed < KILLS or not ended:
         process = start(tmp_path / "killed")
         process.join(rng.uniform(0, longest) if killed < KILLS else None)
@@ -227,7 +280,9 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_results(steel, co
     assert reached >= {*STAGES[:4]}  # it was killed in each of the five
 
 
-def test_a_batch_that_is_killed_whole_or_in_part_ends_with_the_same_results(steel, undisturbed, tmp_path):
+def test_a_batch_that_is_killed_whole_or_in_part_ends_with_the_same_results(
+    steel, undisturbed, tmp_path
+):
     out, folder = tmp_path / "runs", tmp_path / "runs" / "surfaces" / "steel"
     rng, killed = random.Random(1), 0
     while killed < KILLS_OF_BATCHES:
@@ -245,7 +300,9 @@ def test_a_batch_that_is_killed_whole_or_in_part_ends_with_the_same_results(stee
         status = batch.end(60)
         batch.assert_gone()
         assert_whole(folder)
-        if target in ("server", "kernel") and status == 1:  # the batch itself lives on, and says what has happened
+        if (
+            target in ("server", "kernel") and status == 1
+        ):  # the batch itself lives on, and says what has happened
             (line,) = [line for line in batch.said.splitlines() if "failed" in line]
             assert "the kernel died" in line
             assert "Traceback" not in batch.said
@@ -264,7 +321,12 @@ def test_two_batches_in_one_folder_take_turns(steel, undisturbed, tmp_path):
     batches = [Batch(steel, tmp_path) for _ in range(2)]
     statuses = [batch.end() for batch in batches]
     assert statuses == [0, 0]
-    waited = [line for batch in batches for line in batch.said.splitlines() if "waiting until it is done" in line]
+    waited = [
+        line
+        for batch in batches
+        for line in batch.said.splitlines()
+        if "waiting until it is done" in line
+    ]
     assert len(waited) == 1 and str(tmp_path / "surfaces" / "steel") in waited[0]
     assert_whole(tmp_path / "surfaces" / "steel")
     assert results(tmp_path / "surfaces" / "steel") == results(undisturbed)
@@ -290,9 +352,14 @@ def test_a_folder_stays_locked_until_the_kernel_of_a_dead_batch_has_ended(steel,
 # -- Ctrl-C ----------------------------------------------------------------------------------------
 
 
-def test_an_interruption_ends_every_process_within_seconds_and_the_run_can_go_on(steel, undisturbed, tmp_path):
+def test_an_interruption_ends_every_process_within_seconds_and_the_run_can_go_on(
+    steel, undisturbed, tmp_path
+):
     folder = tmp_path / "surfaces" / "steel"
-    for file, interrupt in (("images.csv", os.killpg), ("scores.csv", os.kill)):  # as a terminal does, to all; and to the first process only
+    for file, interrupt in (
+        ("images.csv", os.killpg),
+        ("scores.csv", os.kill),
+    ):  # as a terminal does, to all; and to the first process only
         batch = Batch(steel, tmp_path)
         batch.wait_until((folder / file).exists)
         began = time.monotonic()
@@ -300,12 +367,18 @@ def test_an_interruption_ends_every_process_within_seconds_and_the_run_can_go_on
         assert batch.end(30) == 130
         batch.assert_gone(10)
         assert time.monotonic() < began + 10
-        assert "interrupted; the same command goes on" in batch.said and "Traceback" not in batch.said and "leaked" not in batch.said
+        assert (
+            "interrupted; the same command goes on" in batch.said
+            and "Traceback" not in batch.said
+            and "leaked" not in batch.said
+        )
         assert_whole(folder)
     assert not (folder / "metrics.json").exists()
     first = (folder / "backbone.safetensors").stat().st_mtime_ns
     assert Batch(steel, tmp_path).end() == 0
-    assert (folder / "backbone.safetensors").stat().st_mtime_ns == first  # what was done is not done again
+    assert (
+        folder / "backbone.safetensors"
+    ).stat().st_mtime_ns == first  # what was done is not done again
     assert results(folder) == results(undisturbed) and not leftovers(folder)
 
 
@@ -333,10 +406,17 @@ def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(steel, undisturbe
     assert batch.end() == 1
     (line,) = [line for line in batch.said.splitlines() if "failed" in line]
     assert line.startswith("texad: steel failed: 02_feature_extraction.ipynb, cell [")
-    assert f"DiskFullError: no room to write {folder / 'backbone.safetensors'}: the disk is full" in line and "make room" in line
+    assert (
+        f"DiskFullError: no room to write {folder / 'backbone.safetensors'}: the disk is full"
+        in line
+        and "make room" in line
+    )
     assert "Traceback" not in batch.said and not leftovers(folder)
     assert_whole(folder)
-    before = {name: (folder / name).stat().st_mtime_ns for name in ("images.csv", "notebooks/01_preprocessing.ipynb")}
+    before = {
+        name: (folder / name).stat().st_mtime_ns
+        for name in ("images.csv", "notebooks/01_preprocessing.ipynb")
+    }
     batch = Batch(steel, tmp_path)
     assert batch.end() == 0, batch.said
     assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
@@ -349,8 +429,14 @@ def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(steel, undisturbe
 def current(steel: Path, out: Path) -> list[bool]:
     run, data = Run(steel, "steel", out), datasets.load_category(steel, "steel")
     fingerprint = datasets.fingerprint(data)
-    given = [{name: GIVEN[name] for name in GIVEN if name in parameters.defaults(stage)} for stage in STAGES]
-    return [jobs.is_current(run, stage, values, data, fingerprint) for stage, values in zip(STAGES, given, strict=True)]
+    given = [
+        {name: GIVEN[name] for name in GIVEN if name in parameters.defaults(stage)}
+        for stage in STAGES
+    ]
+    return [
+        jobs.is_current(run, stage, values, data, fingerprint)
+        for stage, values in zip(STAGES, given, strict=True)
+    ]
 
 
 def job(steel: Path, out: Path, **more) -> jobs.Job:
@@ -364,7 +450,11 @@ def change(file: Path) -> None:
     file.write_bytes(content)
 
 
-DAMAGES = {"changed": change, "cut short": lambda file: os.truncate(file, file.stat().st_size - 1), "gone": Path.unlink}
+DAMAGES = {
+    "changed": change,
+    "cut short": lambda file: os.truncate(file, file.stat().st_size - 1),
+    "gone": Path.unlink,
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -372,10 +462,19 @@ def test_any_file_that_is_damaged_makes_its_stage_out_of_date(steel, copied, dam
     folder = copied / "surfaces" / "steel"
     assert current(steel, copied) == [True] * 5
     files = {
-        **{folder / name: i for i, stage in enumerate(STAGES) for name in (*FILES[stage], f"notebooks/{stage}.ipynb") if "*" not in name},
+        **{
+            folder / name: i
+            for i, stage in enumerate(STAGES)
+            for name in (*FILES[stage], f"notebooks/{stage}.ipynb")
+            if "*" not in name
+        },
         **{file: 4 for part in ("figures", "pictures") for file in (folder / part).iterdir()},
     }
-    assert {*files} == {file for file in folder.rglob("*") if file.is_file() and file.name not in ("run.json", ".lock")}
+    assert {*files} == {
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and file.name not in ("run.json", ".lock")
+    }
     for file, stage in files.items():
         saved = file.read_bytes()
         DAMAGES[damage](file)
@@ -397,7 +496,9 @@ def test_what_is_damaged_is_made_again_and_the_rest_is_not(steel, undisturbed, c
 
 
 @pytest.mark.parametrize("content", ["", '{"stages": ', "[]", '{"stages": "done"}', "\0" * 40])
-def test_a_damaged_run_json_is_set_aside_and_said_and_the_run_is_made_again(steel, copied, content, monkeypatch, capfd):
+def test_a_damaged_run_json_is_set_aside_and_said_and_the_run_is_made_again(
+    steel, copied, content, monkeypatch, capfd
+):
     folder = copied / "surfaces" / "steel"
     (folder / "run.json").write_text(content)
     executed = []
@@ -406,7 +507,9 @@ def test_a_damaged_run_json_is_set_aside_and_said_and_the_run_is_made_again(stee
     assert executed == list(STAGES)
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line]
     assert f"{folder / 'run.json'} is damaged (" in line and "is now run.damaged.json" in line
-    assert (folder / "run.damaged.json").read_text() == content and not (folder / "run.json").exists()
+    assert (folder / "run.damaged.json").read_text() == content and not (
+        folder / "run.json"
+    ).exists()
 
 
 # -- kernels ---------------------------------------------------------------------------------------
@@ -416,7 +519,10 @@ def test_a_damaged_run_json_is_set_aside_and_said_and_the_run_is_made_again(stee
 def test_a_kernel_that_dies_is_reported_with_its_cell(steel, tmp_path, monkeypatch, death):
     notebook = nbformat.read(notebooks_folder() / f"{STAGES[0]}.ipynb", as_version=4)
     first = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-    notebook.cells[first + 1 :] = [nbformat.v4.new_markdown_cell("# a"), nbformat.v4.new_code_cell(f"\nimport os  # and die\n{death}")]
+    notebook.cells[first + 1 :] = [
+        nbformat.v4.new_markdown_cell("# a"),
+        nbformat.v4.new_code_cell(f"\nimport os  # and die\n{death}"),
+    ]
     nbformat.write(notebook, tmp_path / f"{STAGES[0]}.ipynb")
     monkeypatch.setattr(jobs, "notebooks_folder", lambda: tmp_path)
     row = jobs.run_category(job(steel, tmp_path / "runs"), lambda stage, cells: None)

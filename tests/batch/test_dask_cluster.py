@@ -57,14 +57,30 @@ class Loopback:
         self.address = json.loads(file.read_text())["address"]
 
     def start_worker(self, name: str) -> None:
-        more = ("--name", name, "--no-nanny", "--nthreads", "1", "--local-directory", str(self.folder))
+        more = (
+            "--name",
+            name,
+            "--no-nanny",
+            "--nthreads",
+            "1",
+            "--local-directory",
+            str(self.folder),
+        )
         self.workers[name] = self._start("worker", self.address, *more)
 
     def _start(self, *arguments) -> subprocess.Popen:
-        command = [str(Path(sys.executable).with_name("dask")), *arguments, "--host", "127.0.0.1", "--no-dashboard"]
+        command = [
+            str(Path(sys.executable).with_name("dask")),
+            *arguments,
+            "--host",
+            "127.0.0.1",
+            "--no-dashboard",
+        ]
         threads = max(1, jobs.cores() // 2)  # as the local run with two jobs has
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        )
 
     def stop(self) -> None:
         for process in (*self.workers.values(), self.scheduler):
@@ -98,7 +114,11 @@ def kernels(worker: int) -> list[psutil.Process]:
 
 def in_the_middle_of_the_second_stage(out: Path, worker: str) -> Path | None:
     folder = claims(out).get(worker)
-    stages = json.loads((folder / "run.json").read_text())["stages"] if folder and (folder / "run.json").exists() else {}
+    stages = (
+        json.loads((folder / "run.json").read_text())["stages"]
+        if folder and (folder / "run.json").exists()
+        else {}
+    )
     return folder if set(stages) == {STAGES[0]} and "code" in stages[STAGES[0]] else None
 
 
@@ -113,7 +133,9 @@ def complaint(capsys, dataset, out, *more) -> str:
 
 def test_without_dask_one_line_says_what_to_install(dataset, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cluster, "distributed", None)
-    assert "pip install 'texad[cluster]'" in complaint(capsys, dataset, tmp_path / "runs", "--scheduler", "tcp://127.0.0.1:1")
+    assert "pip install 'texad[cluster]'" in complaint(
+        capsys, dataset, tmp_path / "runs", "--scheduler", "tcp://127.0.0.1:1"
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -133,15 +155,21 @@ def test_the_module_can_be_imported_without_dask(monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "127.0.0.1", "smoke://127.0.0.1:8786"])
-def test_an_address_without_a_scheduler_is_one_line_within_seconds(dataset, tmp_path, capsys, monkeypatch, address):
+def test_an_address_without_a_scheduler_is_one_line_within_seconds(
+    dataset, tmp_path, capsys, monkeypatch, address
+):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 2)
     started = time.monotonic()
-    assert f"no Dask scheduler at {address}" in complaint(capsys, dataset, tmp_path / "runs", "--scheduler", address)
+    assert f"no Dask scheduler at {address}" in complaint(
+        capsys, dataset, tmp_path / "runs", "--scheduler", address
+    )
     assert time.monotonic() - started < 30 and not (tmp_path / "runs").exists()
 
 
 def test_jobs_are_for_one_machine(dataset, tmp_path, capsys):
-    assert "leave jobs out" in complaint(capsys, dataset, tmp_path / "runs", "--jobs", 2, "--scheduler", "tcp://127.0.0.1:1")
+    assert "leave jobs out" in complaint(
+        capsys, dataset, tmp_path / "runs", "--jobs", 2, "--scheduler", "tcp://127.0.0.1:1"
+    )
 
 
 def needs(out: Path, folder: Path, **others) -> dict:
@@ -164,13 +192,16 @@ def test_what_a_worker_lacks_is_said(dataset, tmp_path):
         return cluster.lacks(**needs(tmp_path, dataset, **others))
 
     assert "runs other code" in said(code="other")
-    assert said(versions={"torch": "0.3"}).startswith(f"has torch {cluster.VERSIONS['torch']}, not 0.3")
+    assert said(versions={"torch": "0.3"}).startswith(
+        f"has torch {cluster.VERSIONS['torch']}, not 0.3"
+    )
     assert "does not see the folder /nowhere" in said(token="/nowhere/token")
     (tmp_path / "other").write_text("left by someone else")
     assert f"does not see the folder {tmp_path}" in said(token=str(tmp_path / "other"))
     assert f"does not see {dataset / 'surface 9'}" in said(names=[*CATEGORIES, "surface 9"])
-    assert f"looks for the data set in {data_root() / 'synthetic'}, not in /elsewhere/synthetic: set TEXAD_DATA to /elsewhere" in said(
-        dataset="synthetic", root="/elsewhere/synthetic"
+    assert (
+        f"looks for the data set in {data_root() / 'synthetic'}, not in /elsewhere/synthetic: set TEXAD_DATA to /elsewhere"
+        in said(dataset="synthetic", root="/elsewhere/synthetic")
     )
     assert "cannot load the weights /nowhere.pth" in said(resolved="/nowhere.pth", digest="0")
     file = tmp_path / "weights.pth"
@@ -178,11 +209,24 @@ def test_what_a_worker_lacks_is_said(dataset, tmp_path):
     assert f"has other weights {file}" in said(resolved=str(file), digest="0")
 
 
-def test_a_worker_that_does_not_see_the_folder_is_named(dask, dataset, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cluster, "_sha256", lambda resolved: [file.unlink() for file in (tmp_path / "runs").iterdir()] and None)  # the token
-    monkeypatch.setattr(Path, "unlink", lambda file, missing_ok=True, unlink=Path.unlink: unlink(file, missing_ok=True))
+def test_a_worker_that_does_not_see_the_folder_is_named(
+    dask, dataset, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(
+        cluster,
+        "_sha256",
+        lambda resolved: [file.unlink() for file in (tmp_path / "runs").iterdir()] and None,
+    )  # the token
+    monkeypatch.setattr(
+        Path,
+        "unlink",
+        lambda file, missing_ok=True, unlink=Path.unlink: unlink(file, missing_ok=True),
+    )
     line = complaint(capsys, dataset, tmp_path / "runs", "--scheduler", dask.address)
-    assert line.startswith("texad: worker tcp://127.0.0.1:") and f"does not see the folder {tmp_path / 'runs'}" in line
+    assert (
+        line.startswith("texad: worker tcp://127.0.0.1:")
+        and f"does not see the folder {tmp_path / 'runs'}" in line
+    )
     assert not list((tmp_path / "runs").iterdir())
 
 
@@ -192,8 +236,15 @@ def test_a_worker_that_does_not_see_the_folder_is_named(dask, dataset, tmp_path,
 def test_an_interrupted_client_leaves_no_kernel_behind(dask, dataset, tmp_path):
     address, workers = dask.address, dask.workers
     out = tmp_path / "runs"
-    command = [sys.executable, "-m", "texad", *run_arguments(dataset, out, *SMALL, "--category", CATEGORIES[0], "--scheduler", address)]
-    client = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "texad",
+        *run_arguments(dataset, out, *SMALL, "--category", CATEGORIES[0], "--scheduler", address),
+    ]
+    client = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     (name,) = wait_until(lambda: claims(out))
     (kernel,) = wait_until(lambda: kernels(workers[name].pid))
     client.send_signal(signal.SIGINT)
@@ -206,8 +257,15 @@ def test_an_interrupted_client_leaves_no_kernel_behind(dask, dataset, tmp_path):
 def test_categories_come_out_as_on_one_machine_though_a_worker_is_killed(dask, dataset, tmp_path):
     address, workers = dask.address, dask.workers
     here, there = tmp_path / "here", tmp_path / "there"
-    command = [sys.executable, "-m", "texad", *run_arguments(dataset, there, *SMALL, "--scheduler", address)]
-    client = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "texad",
+        *run_arguments(dataset, there, *SMALL, "--scheduler", address),
+    ]
+    client = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         left = wait_until(lambda: in_the_middle_of_the_second_stage(there, "one"))
         workers["one"].send_signal(signal.SIGKILL)
@@ -219,11 +277,15 @@ def test_categories_come_out_as_on_one_machine_though_a_worker_is_killed(dask, d
     assert client.returncode == 0, shown
     assert workers["one"].poll() is not None and workers["two"].poll() is None
     after = json.loads((left / "run.json").read_text())["stages"]
-    assert after[STAGES[0]] == before[STAGES[0]] and set(after) == set(STAGES)  # only the stage that was running was run again
+    assert after[STAGES[0]] == before[STAGES[0]] and set(after) == set(
+        STAGES
+    )  # only the stage that was running was run again
 
     assert texad(*run_arguments(dataset, here, *SMALL, "--jobs", 2)).returncode == 0
     for category in CATEGORIES:
-        assert (there / "surfaces" / category / "scores.csv").read_bytes() == (here / "surfaces" / category / "scores.csv").read_bytes()
+        assert (there / "surfaces" / category / "scores.csv").read_bytes() == (
+            here / "surfaces" / category / "scores.csv"
+        ).read_bytes()
     tables = [pd.read_csv(out / "summary.csv").drop(columns="seconds") for out in (here, there)]
     pd.testing.assert_frame_equal(*tables)
     assert tables[0]["category"].tolist() == CATEGORIES and tables[0]["error"].isna().all()
@@ -259,7 +321,9 @@ def test_a_job_that_the_cluster_gave_up_is_a_row_that_says_so():
     future = pools.Future()
     future.cancel()
     row = pools._result(jobs.Job("d", "steel", "random", "r", 0, {}, None, "steel"), future)
-    assert row["category"] == "steel" and row["error"].startswith("given up, since the scheduler is gone")
+    assert row["category"] == "steel" and row["error"].startswith(
+        "given up, since the scheduler is gone"
+    )
 
 
 def test_many_jobs_share_one_bar():
@@ -274,7 +338,9 @@ def test_many_jobs_share_one_bar():
 
 def test_the_last_words_of_earlier_jobs_move_no_bar():
     """The studies start when the categories are done, and what was told of these may still be on its way."""
-    (bar,) = pools._bars([jobs.Job("d", "c", "random", "r", 0, {}, 1, "label")], live=False, progress=False)
+    (bar,) = pools._bars(
+        [jobs.Job("d", "c", "random", "r", 0, {}, 1, "label")], live=False, progress=False
+    )
     events, done = pools.queue.SimpleQueue(), [0]
     events.put((1, "a", 5)), events.put((2, "b", 3))
     pools._drain(events, {2: 0}, [bar], done, live=False)
@@ -282,4 +348,7 @@ def test_the_last_words_of_earlier_jobs_move_no_bar():
 
 
 def test_the_folder_that_is_claimed_is_the_run_folder(dataset, tmp_path):
-    assert Run(dataset, CATEGORIES[0], tmp_path).folder == tmp_path / datasets.name(str(dataset)) / CATEGORIES[0]
+    assert (
+        Run(dataset, CATEGORIES[0], tmp_path).folder
+        == tmp_path / datasets.name(str(dataset)) / CATEGORIES[0]
+    )

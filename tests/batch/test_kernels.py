@@ -40,7 +40,13 @@ def script(folder: Path, *cells: str, **options) -> subprocess.Popen:
     file = folder / "script.py"
     file.write_text(SCRIPT.replace("CELLS", ", ".join(map(repr, cells))))
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen([sys.executable, "-u", file, folder], stdout=subprocess.PIPE, text=True, env=environment, **options)
+    return subprocess.Popen(
+        [sys.executable, "-u", file, folder],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
 
 
 def test_each_kernel_has_the_libraries_and_nothing_of_the_one_before(tmp_path):
@@ -56,10 +62,15 @@ def test_each_kernel_has_the_libraries_and_nothing_of_the_one_before(tmp_path):
     lines = process.communicate(timeout=120)[0].splitlines()
     assert process.returncode == 0
     first, second = lines[: len(lines) // 2], lines[len(lines) // 2 :]
-    assert first[0] != second[0] and [line for line in first if line != first[0]] == [line for line in second if line != second[0]]
+    assert first[0] != second[0] and [line for line in first if line != first[0]] == [
+        line for line in second if line != second[0]
+    ]
     assert first[1] == "there: True False False"
     assert first[2] == f"in: {tmp_path} yes True"
-    assert first[4] == "shows: ['image/png', 'text/plain'] module://matplotlib_inline.backend_inline True"  # as in any kernel
+    assert (
+        first[4]
+        == "shows: ['image/png', 'text/plain'] module://matplotlib_inline.backend_inline True"
+    )  # as in any kernel
     assert first[-1].endswith("alive")
 
 
@@ -79,6 +90,9 @@ def test_a_kernel_ends_with_the_process_that_started_it(tmp_path):
     process.kill()
     process.wait()
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+    while (
+        Path(f"/proc/{pid}").exists()
+        and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+    ):
         assert time.monotonic() < deadline, "the kernel lives on"
         time.sleep(0.1)

@@ -21,7 +21,18 @@ def jobs_done(monkeypatch) -> list:
         rows = []
         for job in todo:
             auroc = 0.5 + job.seed / 10 + job.parameters.get("bottleneck", 0) / 1000
-            rows.append({"category": job.category, "images": 12, "image_auroc": auroc, "precision": 1.0, "recall": 0.5, "f1": 0.667, "seconds": 1.0, "error": None})
+            rows.append(
+                {
+                    "category": job.category,
+                    "images": 12,
+                    "image_auroc": auroc,
+                    "precision": 1.0,
+                    "recall": 0.5,
+                    "f1": 0.667,
+                    "seconds": 1.0,
+                    "error": None,
+                }
+            )
         return rows
 
     monkeypatch.setattr(pools, "run_all", run_all)
@@ -29,20 +40,57 @@ def jobs_done(monkeypatch) -> list:
 
 
 def run(surfaces, out, *more) -> int:
-    return main(["run", "--dataset", str(surfaces), "--weights", "random", "--out", str(out), "--quiet", *map(str, more)])
+    return main(
+        [
+            "run",
+            "--dataset",
+            str(surfaces),
+            "--weights",
+            "random",
+            "--out",
+            str(out),
+            "--quiet",
+            *map(str, more),
+        ]
+    )
 
 
 def test_every_combination_has_a_folder_of_its_own(surfaces, tmp_path, jobs_done):
     out = tmp_path / "runs"
-    assert run(surfaces, out, "--seed", "0,1", "-p", "bottleneck", "64, 256", "-p", "epochs", 3, "--category", "steel") == 0
-    names = ["seed=0,bottleneck=64", "seed=0,bottleneck=256", "seed=1,bottleneck=64", "seed=1,bottleneck=256"]
+    assert (
+        run(
+            surfaces,
+            out,
+            "--seed",
+            "0,1",
+            "-p",
+            "bottleneck",
+            "64, 256",
+            "-p",
+            "epochs",
+            3,
+            "--category",
+            "steel",
+        )
+        == 0
+    )
+    names = [
+        "seed=0,bottleneck=64",
+        "seed=0,bottleneck=256",
+        "seed=1,bottleneck=64",
+        "seed=1,bottleneck=256",
+    ]
     assert [job.runs for job in jobs_done] == [str(out / name) for name in names]
     assert [(job.seed, job.parameters) for job in jobs_done] == [
-        (seed, {"bottleneck": bottleneck, "epochs": 3}) for seed in (0, 1) for bottleneck in (64, 256)
+        (seed, {"bottleneck": bottleneck, "epochs": 3})
+        for seed in (0, 1)
+        for bottleneck in (64, 256)
     ]
     assert sorted(path.name for path in out.iterdir()) == sorted([*names, "sweep.csv"])
     summary = json.loads((out / names[3] / "summary.json").read_text())
-    assert summary["seed"] == 1 and summary["categories"][0]["image_auroc"] == pytest.approx(0.5 + 0.1 + 0.256)
+    assert summary["seed"] == 1 and summary["categories"][0]["image_auroc"] == pytest.approx(
+        0.5 + 0.1 + 0.256
+    )
     assert (out / names[0] / "summary.csv").is_file()
 
 
@@ -54,13 +102,35 @@ def test_all_combinations_are_one_pool_and_studies_follow_for_each(surfaces, tmp
     ]  # fmt: skip
 
 
-def test_the_table_of_a_sweep_has_a_row_for_each_combination_and_category(surfaces, tmp_path, jobs_done, capsys):
+def test_the_table_of_a_sweep_has_a_row_for_each_combination_and_category(
+    surfaces, tmp_path, jobs_done, capsys
+):
     assert run(surfaces, tmp_path / "runs", "--seed", "0,2", "-p", "bottleneck", "64,256") == 0
     table = pd.read_csv(tmp_path / "runs" / "sweep.csv")
     assert list(table.columns) == ["seed", "bottleneck", *pools.jobs.COLUMNS]
-    assert len(table) == 8 and table.iloc[-1][["seed", "bottleneck", "category"]].tolist() == [2, 256, "steel"]
-    line = next(line for line in capsys.readouterr().out.splitlines() if "256" in line and "steel" in line)
-    assert line.split() == ["256", "steel", "2", "0.856", "(0.756", "to", "0.956)", "1.000", "(1.000", "to", "1.000)", *["0.500", "(0.500", "to", "0.500)"], *["0.667", "(0.667", "to", "0.667)"]]
+    assert len(table) == 8 and table.iloc[-1][["seed", "bottleneck", "category"]].tolist() == [
+        2,
+        256,
+        "steel",
+    ]
+    line = next(
+        line for line in capsys.readouterr().out.splitlines() if "256" in line and "steel" in line
+    )
+    assert line.split() == [
+        "256",
+        "steel",
+        "2",
+        "0.856",
+        "(0.756",
+        "to",
+        "0.956)",
+        "1.000",
+        "(1.000",
+        "to",
+        "1.000)",
+        *["0.500", "(0.500", "to", "0.500)"],
+        *["0.667", "(0.667", "to", "0.667)"],
+    ]
 
 
 def test_one_value_is_no_sweep(surfaces, tmp_path, jobs_done):
@@ -71,9 +141,15 @@ def test_one_value_is_no_sweep(surfaces, tmp_path, jobs_done):
     assert sorted(path.name for path in out.iterdir()) == ["summary.csv", "summary.json"]
 
 
-def test_a_combination_that_failed_is_named_and_left_out_of_the_means(surfaces, tmp_path, capsys, monkeypatch):
+def test_a_combination_that_failed_is_named_and_left_out_of_the_means(
+    surfaces, tmp_path, capsys, monkeypatch
+):
     def run_all(todo, pool, progress):
-        return [pools.jobs.empty_row(job, "torn" if job.seed else None) | {"image_auroc": None if job.seed else 0.75} for job in todo]
+        return [
+            pools.jobs.empty_row(job, "torn" if job.seed else None)
+            | {"image_auroc": None if job.seed else 0.75}
+            for job in todo
+        ]
 
     monkeypatch.setattr(pools, "run_all", run_all)
     assert run(surfaces, tmp_path / "runs", "--seed", "0,1", "--category", "steel") == 1
@@ -87,7 +163,9 @@ def test_values_have_their_types_and_come_once():
     assert parse({"bottleneck": "64,256,64", "learning_rate": "1e-2,0.01", "detector": "published,extended"}) == {
         "bottleneck": [64, 256], "learning_rate": [0.01], "detector": ["published", "extended"],
     }  # fmt: skip
-    assert parse({"categories": "tile,wood"}) == {"categories": ["tile,wood"]}  # of a study: its own comma
+    assert parse({"categories": "tile,wood"}) == {
+        "categories": ["tile,wood"]
+    }  # of a study: its own comma
     with pytest.raises(ValueError, match="bottleneck must be of type int"):
         parse({"bottleneck": "64,"})
 
@@ -102,4 +180,8 @@ def test_only_what_has_several_values_is_in_the_name():
 def test_a_seed_is_a_whole_number(surfaces, tmp_path, capsys, seeds):
     with pytest.raises(SystemExit) as caught:
         main(list(map(str, run_arguments(surfaces, tmp_path / "runs", "--seed", seeds))))
-    assert caught.value.code == 2 and "a whole number from 0 to 4294967295, or several with commas between" in capsys.readouterr().err
+    assert (
+        caught.value.code == 2
+        and "a whole number from 0 to 4294967295, or several with commas between"
+        in capsys.readouterr().err
+    )

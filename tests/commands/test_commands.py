@@ -31,25 +31,34 @@ def said(capsys) -> str:
 
 
 def paths_of(folder: Path) -> list[str]:
-    return [str(path.relative_to(folder)) for path in sources.good_images(folder, progress=False).paths]
+    return [
+        str(path.relative_to(folder)) for path in sources.good_images(folder, progress=False).paths
+    ]
 
 
 def noise(file: Path, seed: int = 0, size: int = 64) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(90, 150, (size, size, 3), dtype=np.uint8)).save(file)
+    Image.fromarray(
+        np.random.default_rng(seed).integers(90, 150, (size, size, 3), dtype=np.uint8)
+    ).save(file)
     return file
 
 
 def read(folder: Path) -> tuple[list[dict], list[dict]]:
     with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
-    return table, [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    return table, [
+        json.loads(line)
+        for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 @pytest.fixture(scope="module")
 def steel(tmp_path_factory) -> Path:
     """A category: 60 good images to learn from, 40 new ones, 4 with a bright square."""
-    return write_category(tmp_path_factory.mktemp("data") / "steel", n_train=60, n_good=40, n_defective=4, size=64)
+    return write_category(
+        tmp_path_factory.mktemp("data") / "steel", n_train=60, n_good=40, n_defective=4, size=64
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +73,9 @@ def detector(steel, tmp_path_factory) -> Path:
 
 
 def test_images_of_all_folders_are_found_in_natural_order(tmp_path):
-    for i, name in enumerate(["10.png", "2.PNG", "day 10/1.png", "day 2/1.png", ".hidden.png", ".git/1.png", "note.txt"]):
+    for i, name in enumerate(
+        ["10.png", "2.PNG", "day 10/1.png", "day 2/1.png", ".hidden.png", ".git/1.png", "note.txt"]
+    ):
         noise(tmp_path / f"{name}.png", i).rename(tmp_path / name)
     assert paths_of(tmp_path) == ["2.PNG", "10.png", "day 2/1.png", "day 10/1.png"]
 
@@ -75,15 +86,26 @@ def test_copies_are_left_out_and_a_few_unreadable_files_too(tmp_path):
     shutil.copy(tmp_path / "3.png", tmp_path / "copy of 3.png")
     (tmp_path / "torn.png").write_bytes((tmp_path / "4.png").read_bytes()[:200])
     found = sources.good_images(tmp_path, progress=False)
-    assert len(found.paths) == 20 and found.copies == [tmp_path / "copy of 3.png"] and list(found.unreadable) == [tmp_path / "torn.png"]
+    assert (
+        len(found.paths) == 20
+        and found.copies == [tmp_path / "copy of 3.png"]
+        and list(found.unreadable) == [tmp_path / "torn.png"]
+    )
     assert found.hashes[3] == sources.sha256(tmp_path / "3.png")[:16]
-    with pytest.raises(ValueError, match=r"1 of 22 images cannot be read, and --unreadable-limit allows 0.01 of them: torn.png \("):
+    with pytest.raises(
+        ValueError,
+        match=r"1 of 22 images cannot be read, and --unreadable-limit allows 0.01 of them: torn.png \(",
+    ):
         sources.good_images(tmp_path, unreadable_limit=0.01, progress=False)
 
 
 def test_of_mvtec_s_layout_only_the_good_images_of_one_part_are_taken(steel):
     found = sources.good_images(steel, progress=False)
-    assert found.layout == "train/good" and len(found.paths) == 60 and {path.parent for path in found.paths} == {steel / "train" / "good"}
+    assert (
+        found.layout == "train/good"
+        and len(found.paths) == 60
+        and {path.parent for path in found.paths} == {steel / "train" / "good"}
+    )
     assert len(sources.good_images(steel, "test", progress=False).paths) == 40
 
 
@@ -104,14 +126,23 @@ def test_a_folder_that_is_no_folder_of_good_images_is_refused(tmp_path, below, p
 
 def test_paths_are_found_one_at_a_time(tmp_path):
     for name in ("a.png", "b/c.JPG", "b/d/e.png", "b/notes.txt", ".h/i.png", "[1].png"):
-        noise(tmp_path / "x.png").rename((tmp_path / name).parent.mkdir(exist_ok=True, parents=True) or tmp_path / name)
+        noise(tmp_path / "x.png").rename(
+            (tmp_path / name).parent.mkdir(exist_ok=True, parents=True) or tmp_path / name
+        )
     complaints = []
 
     def found(*arguments):
-        return sorted(os.path.relpath(path, tmp_path) for path in sources.stream(map(str, arguments), complaints.append))
+        return sorted(
+            os.path.relpath(path, tmp_path)
+            for path in sources.stream(map(str, arguments), complaints.append)
+        )
 
     assert found(tmp_path) == ["[1].png", "a.png", "b/c.JPG", "b/d/e.png"]
-    assert found(tmp_path / "*") == ["[1].png", "a.png", "b/c.JPG", "b/d/e.png"] == found(tmp_path / "**")
+    assert (
+        found(tmp_path / "*")
+        == ["[1].png", "a.png", "b/c.JPG", "b/d/e.png"]
+        == found(tmp_path / "**")
+    )
     assert found(tmp_path / "**" / "*.png") == ["[1].png", "a.png", "b/d/e.png"]
     assert found(tmp_path / "[1].png") == ["[1].png"]  # a file that is there is no pattern
     assert found(tmp_path / "missing.png") == ["missing.png"] and complaints == []
@@ -127,26 +158,43 @@ def test_fit_leaves_a_detector_and_a_page_and_says_what_it_promises(steel, tmp_p
     file = tmp_path / "new folder" / "steel.safetensors"
     assert main(["fit", str(steel), "--out", str(file), "--false-alarms", "0.034", *QUICK]) == 0
     text = said(capsys)
-    assert "60 good images (the folder is laid out as MVTec AD; only its train/good is taken)" in text
-    assert "Fit to 31 images, and 29 kept out to calibrate with." in text and "rule conformal" in text
-    assert "Promised: a good image, made as these were, is called anomalous with a probability of at most 3.4%" in text
+    assert (
+        "60 good images (the folder is laid out as MVTec AD; only its train/good is taken)" in text
+    )
+    assert (
+        "Fit to 31 images, and 29 kept out to calibrate with." in text and "rule conformal" in text
+    )
+    assert (
+        "Promised: a good image, made as these were, is called anomalous with a probability of at most 3.4%"
+        in text
+    )
     assert "29 calibration images can promise is 3.33% (1 in 30)" in text
     assert "broken by (1) other light" in text and "RANDOM WEIGHTS" in text
     page = file.with_suffix(".html").read_text(encoding="utf-8")
     assert "The strangest good images" in page and page.count("<img") == 2 * (8 + 4)
     assert {each.name for each in file.parent.iterdir()} == {"steel.safetensors", "steel.html"}
     loaded = AnomalyDetector.load(file)
-    assert len(loaded.origin_["images"]["train"]) == 31 and len(loaded.origin_["images"]["calibration"]) == 29
+    assert (
+        len(loaded.origin_["images"]["train"]) == 31
+        and len(loaded.origin_["images"]["calibration"]) == 29
+    )
 
 
-@pytest.mark.parametrize("n, kind", [(2, "published"), (3, "published"), (3, "extended"), (10, "published")])
-def test_of_few_images_the_detector_works_and_says_that_it_promises_nothing(tmp_path, capsys, n, kind):
+@pytest.mark.parametrize(
+    "n, kind", [(2, "published"), (3, "published"), (3, "extended"), (10, "published")]
+)
+def test_of_few_images_the_detector_works_and_says_that_it_promises_nothing(
+    tmp_path, capsys, n, kind
+):
     for i in range(n):
         noise(tmp_path / "few" / f"{i}.png", i)
     file = tmp_path / "few.safetensors"
     assert main(["fit", str(tmp_path / "few"), "--out", str(file), "--detector", kind, *QUICK]) == 0
     text = said(capsys)
-    assert "NO false-alarm rate is promised. For 1% at least 99 images must be kept out" in text and "fit with 198 good images or more" in text
+    assert (
+        "NO false-alarm rate is promised. For 1% at least 99 images must be kept out" in text
+        and "fit with 198 good images or more" in text
+    )
     assert "too few to know how a good surface varies" in text and "Expect false alarms" in text
     assert main(["predict", str(file), str(tmp_path / "few"), "--quiet"]) == 0
 
@@ -155,7 +203,20 @@ def test_an_image_with_a_defect_among_the_good_ones_is_pointed_out(steel, tmp_pa
     folder = tmp_path / "good ones"
     shutil.copytree(steel / "train" / "good", folder)
     shutil.copy(steel / "test" / "spot" / "000.png", folder / "bad.png")
-    assert main(["fit", str(folder), "--out", str(tmp_path / "d.safetensors"), "--false-alarms", "0.034", *QUICK]) == 0
+    assert (
+        main(
+            [
+                "fit",
+                str(folder),
+                "--out",
+                str(tmp_path / "d.safetensors"),
+                "--false-alarms",
+                "0.034",
+                *QUICK,
+            ]
+        )
+        == 0
+    )
     assert re.search(r"LOOK at (\S+, )*bad.png", said(capsys))
     assert "stands apart from the others" in (tmp_path / "d.html").read_text(encoding="utf-8")
 
@@ -179,13 +240,38 @@ def test_no_file_but_a_detector_is_replaced(steel, tmp_path, capsys):
     before = photo.read_bytes()
     assert main(["fit", str(steel), "--out", str(photo), *QUICK]) == 2
     assert "is there already, and is no detector" in said(capsys) and photo.read_bytes() == before
-    assert main(["fit", str(steel), "--out", str(tmp_path), *QUICK]) == 2 and "is a folder: name a file in it" in said(capsys)
-    assert main(["fit", str(steel), "--out", str(photo / "d"), *QUICK]) == 2 and "cannot be written" in said(capsys)
-    assert main(["fit", str(steel), "--out", str(tmp_path / "d"), "--report", str(tmp_path / "d"), *QUICK]) == 2
+    assert main(
+        ["fit", str(steel), "--out", str(tmp_path), *QUICK]
+    ) == 2 and "is a folder: name a file in it" in said(capsys)
+    assert main(
+        ["fit", str(steel), "--out", str(photo / "d"), *QUICK]
+    ) == 2 and "cannot be written" in said(capsys)
+    assert (
+        main(
+            [
+                "fit",
+                str(steel),
+                "--out",
+                str(tmp_path / "d"),
+                "--report",
+                str(tmp_path / "d"),
+                *QUICK,
+            ]
+        )
+        == 2
+    )
     assert "cannot both be" in said(capsys)
 
 
-@pytest.mark.parametrize("arguments", [["fit", "FOLDER"], ["fitt"], ["fit", "FOLDER", "--out", "x", "--false-alarm", "0.1"], ["predict", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "FOLDER"],
+        ["fitt"],
+        ["fit", "FOLDER", "--out", "x", "--false-alarm", "0.1"],
+        ["predict", "x"],
+    ],
+)
 def test_what_is_misspelt_or_missing_is_a_usage_error(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -196,53 +282,115 @@ def test_what_is_misspelt_or_missing_is_a_usage_error(arguments, capsys):
 
 
 def test_predictions_are_printed_with_the_detector_s_own_scores(detector, steel, capsys):
-    images = sorted(map(str, (steel / "test" / "spot").iterdir())) + sorted(map(str, (steel / "test" / "good").iterdir()))[:6]
+    images = (
+        sorted(map(str, (steel / "test" / "spot").iterdir()))
+        + sorted(map(str, (steel / "test" / "good").iterdir()))[:6]
+    )
     assert main(["predict", str(detector), *images, "--quiet"]) == 0
     printed = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     loaded = AnomalyDetector.load(detector, progress=False)
     scores = loaded.score_samples(images)
-    assert [row["path"] for row in printed] == images and list(printed[0]) == ["path", "score", "p_value", "decision", "seconds", "error"]
+    assert [row["path"] for row in printed] == images and list(printed[0]) == [
+        "path",
+        "score",
+        "p_value",
+        "decision",
+        "seconds",
+        "error",
+    ]
     assert np.array_equal([np.float32(row["score"]) for row in printed], scores)
-    assert np.allclose([float(row["p_value"]) for row in printed], scoring.p_values(loaded.calibration_scores_, scores), rtol=1e-5)
-    assert [row["decision"] for row in printed] == ["anomalous" if score > loaded.threshold_ else "normal" for score in scores]
-    assert {row["decision"] for row in printed[:4]} == {"anomalous"} and all(float(row["seconds"]) > 0 for row in printed)
+    assert np.allclose(
+        [float(row["p_value"]) for row in printed],
+        scoring.p_values(loaded.calibration_scores_, scores),
+        rtol=1e-5,
+    )
+    assert [row["decision"] for row in printed] == [
+        "anomalous" if score > loaded.threshold_ else "normal" for score in scores
+    ]
+    assert {row["decision"] for row in printed[:4]} == {"anomalous"} and all(
+        float(row["seconds"]) > 0 for row in printed
+    )
     assert main(["predict", str(detector), *images, "--quiet", "--format", "jsonl"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["path"] for line in lines] == images and np.array_equal(np.array([line["score"] for line in lines], np.float32), scores)
+    assert [line["path"] for line in lines] == images and np.array_equal(
+        np.array([line["score"] for line in lines], np.float32), scores
+    )
 
 
 def test_with_out_both_files_and_the_heatmaps_are_written(detector, steel, tmp_path, capsys):
     out = tmp_path / "results"
     spot, good = steel / "test" / "spot" / "000.png", steel / "test" / "good" / "000.png"
-    assert main(["predict", str(detector), str(spot), str(good), "--out", str(out), "--heatmaps"]) == 0
+    assert (
+        main(["predict", str(detector), str(spot), str(good), "--out", str(out), "--heatmaps"]) == 0
+    )
     table, lines = read(out)
-    assert [row["heatmap"] for row in table] == [line["heatmap"] for line in lines] == ["0000001_000.jpg", "0000002_000.jpg"]
-    assert sorted(file.name for file in (out / "heatmaps").iterdir()) == ["0000001_000.jpg", "0000002_000.jpg"]
+    assert (
+        [row["heatmap"] for row in table]
+        == [line["heatmap"] for line in lines]
+        == ["0000001_000.jpg", "0000002_000.jpg"]
+    )
+    assert sorted(file.name for file in (out / "heatmaps").iterdir()) == [
+        "0000001_000.jpg",
+        "0000002_000.jpg",
+    ]
     with Image.open(out / "heatmaps" / "0000001_000.jpg") as picture:
         assert picture.size == (64, 64)
     captured = capsys.readouterr()
     assert captured.out == "" and "1 anomalous" in captured.err
     assert main(["predict", str(detector), str(good), "--out", str(out)]) == 2
-    assert "predictions.csv is there already, and would be lost" in capsys.readouterr().err and read(out)[0] == table
+    assert (
+        "predictions.csv is there already, and would be lost" in capsys.readouterr().err
+        and read(out)[0] == table
+    )
 
 
-@pytest.mark.parametrize("name", ["../../escape.png", "a/b\\c:d.png", "\udcff\x1b[31m.png", "." * 300 + ".png", "CON.png"])
+@pytest.mark.parametrize(
+    "name",
+    ["../../escape.png", "a/b\\c:d.png", "\udcff\x1b[31m.png", "." * 300 + ".png", "CON.png"],
+)
 def test_no_name_leads_a_heatmap_out_of_its_folder(tmp_path, name, monkeypatch):
     monkeypatch.setattr(rows.report, "small", lambda path, size: Image.new("RGB", (8, 8)))
     folder = tmp_path / "heatmaps"
-    written = rows.heatmap(folder, 7, Prediction(name, 1.0, 1.0, False, 0.1, np.ones((2, 2), dtype=np.float32)), None)
-    assert written.startswith("0000007_") and [file.name for file in folder.iterdir()] == [written] and len(written) < 80
-    assert [file.name for file in tmp_path.iterdir()] == ["heatmaps"] and written.encode().decode().isprintable()
+    written = rows.heatmap(
+        folder, 7, Prediction(name, 1.0, 1.0, False, 0.1, np.ones((2, 2), dtype=np.float32)), None
+    )
+    assert (
+        written.startswith("0000007_")
+        and [file.name for file in folder.iterdir()] == [written]
+        and len(written) < 80
+    )
+    assert [file.name for file in tmp_path.iterdir()] == [
+        "heatmaps"
+    ] and written.encode().decode().isprintable()
 
 
 def test_an_unreadable_image_is_a_row_and_the_others_go_on(detector, steel, tmp_path, capsys):
     torn = tmp_path / "torn.png"
     torn.write_bytes(b"\x89PNG\r\n\x1a\nxx")
     good = steel / "test" / "good" / "001.png"
-    assert main(["predict", str(detector), str(torn), str(tmp_path / "missing.png"), str(good), "--out", str(tmp_path / "o"), "--heatmaps"]) == 0
+    assert (
+        main(
+            [
+                "predict",
+                str(detector),
+                str(torn),
+                str(tmp_path / "missing.png"),
+                str(good),
+                "--out",
+                str(tmp_path / "o"),
+                "--heatmaps",
+            ]
+        )
+        == 0
+    )
     table, lines = read(tmp_path / "o")
-    assert [row["decision"] for row in table][:2] == ["unreadable"] * 2 and table[2]["decision"] in ("normal", "anomalous")
-    assert table[0]["score"] == table[0]["p_value"] == table[0]["heatmap"] == "" and "torn.png cannot be read" in table[0]["error"]
+    assert [row["decision"] for row in table][:2] == ["unreadable"] * 2 and table[2][
+        "decision"
+    ] in ("normal", "anomalous")
+    assert (
+        table[0]["score"] == table[0]["p_value"] == table[0]["heatmap"] == ""
+        and "torn.png cannot be read" in table[0]["error"]
+    )
     assert lines[0]["score"] is None and lines[0]["p_value"] is None and lines[2]["error"] == ""
     assert "missing.png cannot be read (No such file" in capsys.readouterr().err
 
@@ -250,8 +398,14 @@ def test_an_unreadable_image_is_a_row_and_the_others_go_on(detector, steel, tmp_
 def test_the_exit_status_says_whether_all_are_known_to_be_good(detector, steel, tmp_path, capsys):
     loaded = AnomalyDetector.load(detector)
     images = sorted(map(str, (steel / "test" / "good").iterdir()))
-    normal = [path for path, flag in zip(images, loaded.predict(images), strict=True) if not flag][:2]
-    spot, torn, empty = str(steel / "test" / "spot" / "000.png"), str(tmp_path / "torn.png"), str(tmp_path / "empty")
+    normal = [path for path, flag in zip(images, loaded.predict(images), strict=True) if not flag][
+        :2
+    ]
+    spot, torn, empty = (
+        str(steel / "test" / "spot" / "000.png"),
+        str(tmp_path / "torn.png"),
+        str(tmp_path / "empty"),
+    )
     Path(torn).write_bytes(b"no image")
     Path(empty).mkdir()
 
@@ -259,7 +413,9 @@ def test_the_exit_status_says_whether_all_are_known_to_be_good(detector, steel, 
         return main(["predict", str(detector), *paths, "--quiet", *["--fail-on-anomaly"] * fail])
 
     assert status(*normal) == 0 and status(*normal, spot) == 1 and status(torn, spot) == 1
-    assert status(*normal, torn) == 3 and status(*normal, empty) == 3  # nobody knows whether all are good
+    assert (
+        status(*normal, torn) == 3 and status(*normal, empty) == 3
+    )  # nobody knows whether all are good
     assert status(torn) == status(empty) == status(torn, fail=False) == 2
     assert status(*normal, spot, torn, fail=False) == 0
     assert "RANDOM WEIGHTS" in capsys.readouterr().err
@@ -270,8 +426,14 @@ def test_what_cannot_be_done_is_one_line(detector, steel, tmp_path, capsys):
     for arguments, problem in [
         ([good, good], "is no detector of texad"),
         ([str(tmp_path / "none.safetensors"), good], "is no detector of texad (No such file"),
-        ([str(detector), good, "--heatmaps"], "--heatmaps needs a folder to write to: give --out FOLDER"),
-        ([str(detector), good, "--out", str(tmp_path / "o"), "--format", "csv"], "--format is of what is printed"),
+        (
+            [str(detector), good, "--heatmaps"],
+            "--heatmaps needs a folder to write to: give --out FOLDER",
+        ),
+        (
+            [str(detector), good, "--out", str(tmp_path / "o"), "--format", "csv"],
+            "--format is of what is printed",
+        ),
     ]:
         assert main(["predict", *arguments]) == 2
         assert problem in said(capsys) and not (tmp_path / "o").exists()
@@ -281,26 +443,68 @@ def test_a_name_is_no_formula_in_the_table_and_itself_in_json(detector, tmp_path
     monkeypatch.chdir(tmp_path)
     for name in ("=1+1.png", "@sum.png", "new\nline.png", "plain, comma.png"):
         noise(Path(name))
-    assert main(["predict", str(detector), "=1+1.png", "@sum.png", "new\nline.png", "plain, comma.png", "--out", "o", "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "predict",
+                str(detector),
+                "=1+1.png",
+                "@sum.png",
+                "new\nline.png",
+                "plain, comma.png",
+                "--out",
+                "o",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     table, lines = read(Path("o"))
-    assert [row["path"] for row in table] == ["'=1+1.png", "'@sum.png", "new\nline.png", "plain, comma.png"]
-    assert [line["path"] for line in lines] == ["=1+1.png", "@sum.png", "new\nline.png", "plain, comma.png"]
+    assert [row["path"] for row in table] == [
+        "'=1+1.png",
+        "'@sum.png",
+        "new\nline.png",
+        "plain, comma.png",
+    ]
+    assert [line["path"] for line in lines] == [
+        "=1+1.png",
+        "@sum.png",
+        "new\nline.png",
+        "plain, comma.png",
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no UTF-8 exist on Linux")
 def test_a_name_that_is_no_utf_8_keeps_its_bytes(detector, tmp_path):
     name = os.path.join(os.fsencode(tmp_path), b"caf\xe9.png")
     os.rename(noise(tmp_path / "x.png"), name)
-    assert main(["predict", str(detector), os.fsdecode(name), "--out", str(tmp_path / "o"), "--heatmaps", "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "predict",
+                str(detector),
+                os.fsdecode(name),
+                "--out",
+                str(tmp_path / "o"),
+                "--heatmaps",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     assert name in (tmp_path / "o" / "predictions.csv").read_bytes()
-    assert os.fsencode(json.loads((tmp_path / "o" / "predictions.jsonl").read_text())["path"]) == name
+    assert (
+        os.fsencode(json.loads((tmp_path / "o" / "predictions.jsonl").read_text())["path"]) == name
+    )
 
 
 def start(*arguments, **options) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "texad", *map(str, arguments)]
     listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a shell lets what it runs in the background ignore it
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=listen, **options)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=listen, **options
+    )
 
 
 def test_results_come_as_the_paths_come_and_ctrl_c_keeps_them(detector, steel, tmp_path):
@@ -314,24 +518,44 @@ def test_results_come_as_the_paths_come_and_ctrl_c_keeps_them(detector, steel, t
         assert process.stdout.readline().startswith(f"{path},")
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
-    assert process.returncode == 130 and "stopped" in error and "Traceback" not in error and "Fatal" not in error
+    assert (
+        process.returncode == 130
+        and "stopped" in error
+        and "Traceback" not in error
+        and "Fatal" not in error
+    )
 
 
 def test_ctrl_c_leaves_whole_rows(detector, steel, tmp_path):
-    process = start("predict", detector, *[steel / "test" / "good"] * 200, "--out", tmp_path / "o", stderr=subprocess.PIPE)
+    process = start(
+        "predict",
+        detector,
+        *[steel / "test" / "good"] * 200,
+        "--out",
+        tmp_path / "o",
+        stderr=subprocess.PIPE,
+    )
     for _ in range(600):
-        if (tmp_path / "o" / "predictions.jsonl").exists() and (tmp_path / "o" / "predictions.jsonl").stat().st_size > 1000:
+        if (tmp_path / "o" / "predictions.jsonl").exists() and (
+            tmp_path / "o" / "predictions.jsonl"
+        ).stat().st_size > 1000:
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     table, lines = read(tmp_path / "o")
     assert process.returncode == 130 and "they stay" in error and "Traceback" not in error
-    assert len(table) >= 5 and len(table) - len(lines) in (0, 1) and all(row["decision"] for row in table)
+    assert (
+        len(table) >= 5
+        and len(table) - len(lines) in (0, 1)
+        and all(row["decision"] for row in table)
+    )
 
 
 def test_a_reader_that_has_read_enough_is_no_error(detector, steel):
-    process = start("predict", detector, *[steel / "test" / "good"] * 50, "--quiet", stderr=subprocess.PIPE)
+    process = start(
+        "predict", detector, *[steel / "test" / "good"] * 50, "--quiet", stderr=subprocess.PIPE
+    )
     process.stdout.readline()
     process.stdout.close()
     error = process.stderr.read()
@@ -355,7 +579,9 @@ def brighter(steel, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("brighter")
     for file in (steel / "test" / "good").iterdir():
         pixels = np.asarray(Image.open(file)).astype(float)
-        Image.fromarray(np.clip((pixels - 120) * 2 + 150, 0, 255).astype(np.uint8)).save(folder / file.name)
+        Image.fromarray(np.clip((pixels - 120) * 2 + 150, 0, 255).astype(np.uint8)).save(
+            folder / file.name
+        )
     return folder
 
 
@@ -363,7 +589,11 @@ def test_a_line_that_has_not_changed_is_not_suspected(detector, steel, tmp_path,
     page = tmp_path / "check.html"
     assert main(["check", str(detector), str(steel), "--out", str(page), "--quiet"]) == 0
     text = said(capsys)
-    assert "only its test/good is taken" in text and "No drift seen: go on." in text and "40 new good images and of 29 calibration images" in text
+    assert (
+        "only its test/good is taken" in text
+        and "No drift seen: go on." in text
+        and "40 new good images and of 29 calibration images" in text
+    )
     html = page.read_text(encoding="utf-8")
     assert "No drift seen" in html and "<svg" in html and "<script" not in html
 
@@ -372,12 +602,17 @@ def test_another_light_is_drift_and_a_reason_to_fit_again(detector, brighter, tm
     page = tmp_path / "check.html"
     assert main(["check", str(detector), str(brighter), "--out", str(page), "--quiet"]) == 1
     text = said(capsys)
-    assert "DRIFT: a typical good image is now as strange as the strangest were" in text and "texad fit" in text
+    assert (
+        "DRIFT: a typical good image is now as strange as the strangest were" in text
+        and "texad fit" in text
+    )
     assert "DRIFT" in page.read_text(encoding="utf-8")
 
 
 def test_too_few_new_images_are_said_to_be(detector, steel, tmp_path, capsys):
-    shutil.copytree(steel / "test" / "good", tmp_path / "one", ignore=lambda _, names: sorted(names)[1:])
+    shutil.copytree(
+        steel / "test" / "good", tmp_path / "one", ignore=lambda _, names: sorted(names)[1:]
+    )
     assert main(["check", str(detector), str(tmp_path / "one"), "--quiet"]) == 0
     assert "Too few images to see anything: at least 2 are needed" in said(capsys)
 
@@ -391,20 +626,44 @@ def test_images_that_the_detector_knows_are_left_out_or_refused(detector, steel,
         if command == "check":
             assert status == 2 and "holds only images that the detector knows" in text
         else:  # those kept out may be used again: it was not fit to them
-            assert status == 0 and "Left out, since the detector knows them from fit or calibration: 31; 29 are left." in text
+            assert (
+                status == 0
+                and "Left out, since the detector knows them from fit or calibration: 31; 29 are left."
+                in text
+            )
     again, before = AnomalyDetector.load(tmp_path / "new"), AnomalyDetector.load(detector)
-    assert sorted(again.calibration_scores_) == sorted(before.calibration_scores_) and again.threshold_ == before.threshold_
+    assert (
+        sorted(again.calibration_scores_) == sorted(before.calibration_scores_)
+        and again.threshold_ == before.threshold_
+    )
 
 
 def test_calibrate_sets_the_threshold_and_nothing_else(detector, steel, tmp_path, capsys):
     file = tmp_path / "new.safetensors"
     original = detector.read_bytes()
-    assert main(["calibrate", str(detector), str(steel), "--out", str(file), "--false-alarms", "0.05", "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "calibrate",
+                str(detector),
+                str(steel),
+                "--out",
+                str(file),
+                "--false-alarms",
+                "0.05",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     assert "Calibrated with 40 images" in said(capsys) and detector.read_bytes() == original
     before, after = AnomalyDetector.load(detector), AnomalyDetector.load(file)
     images = sources.good_images(steel, "test", progress=False)
     assert np.allclose(after.calibration_scores_, before.score_samples(images.paths), rtol=1e-6)
-    assert after.threshold_ == scoring.conformal_threshold(after.calibration_scores_, 0.05) and after.false_alarms == 0.05
+    assert (
+        after.threshold_ == scoring.conformal_threshold(after.calibration_scores_, 0.05)
+        and after.false_alarms == 0.05
+    )
     for name, tensor in before.autoencoder_.state_dict().items():
         assert np.array_equal(tensor, after.autoencoder_.state_dict()[name])
     assert main(["check", str(file), str(steel), "--quiet"]) == 2  # now it knows these
@@ -415,31 +674,57 @@ def test_calibrate_without_out_replaces_the_detector(detector, brighter, tmp_pat
     file = tmp_path / "own.safetensors"
     shutil.copy(detector, file)
     assert main(["calibrate", str(file), str(brighter), "--quiet"]) == 0
-    assert "CAUTION: a typical one of these images is as strange as the strangest were before" in said(capsys)
+    assert (
+        "CAUTION: a typical one of these images is as strange as the strangest were before"
+        in said(capsys)
+    )
     assert AnomalyDetector.load(file).threshold_ > AnomalyDetector.load(detector).threshold_
     assert main(["check", str(file), str(brighter), "--quiet"]) == 2
 
 
 def test_calibrate_refuses_what_would_promise_nothing(detector, steel, tmp_path, capsys):
-    shutil.copytree(steel / "test" / "good", tmp_path / "few", ignore=lambda _, names: sorted(names)[10:])
+    shutil.copytree(
+        steel / "test" / "good", tmp_path / "few", ignore=lambda _, names: sorted(names)[10:]
+    )
     file = tmp_path / "own.safetensors"
     shutil.copy(detector, file)
     assert main(["calibrate", str(file), str(tmp_path / "few"), "--quiet"]) == 2
     text = said(capsys)
-    assert "10 images cannot promise a false-alarm rate of 3.4%, which takes at least 29" in text and "--false-alarms 0.091" in text
+    assert (
+        "10 images cannot promise a false-alarm rate of 3.4%, which takes at least 29" in text
+        and "--false-alarms 0.091" in text
+    )
     assert file.read_bytes() == detector.read_bytes()
-    assert main(["calibrate", str(file), str(tmp_path / "few"), "--false-alarms", "0.091", "--quiet"]) == 0
+    assert (
+        main(["calibrate", str(file), str(tmp_path / "few"), "--false-alarms", "0.091", "--quiet"])
+        == 0
+    )
     assert AnomalyDetector.load(file).rule_ == "conformal"
 
 
-def test_a_detector_made_in_python_says_that_it_cannot_tell_which_images_it_knows(detector, steel, tmp_path, capsys):
+def test_a_detector_made_in_python_says_that_it_cannot_tell_which_images_it_knows(
+    detector, steel, tmp_path, capsys
+):
     plain = AnomalyDetector.load(detector)
     del plain.origin_["images"], plain.origin_["heat"]
     plain.save(tmp_path / "plain.safetensors")
     assert main(["check", str(tmp_path / "plain.safetensors"), str(steel), "--quiet"]) == 0
     assert "make sure that none of these is among them" in said(capsys)
     image = str(steel / "test" / "spot" / "000.png")
-    assert main(["predict", str(tmp_path / "plain.safetensors"), image, "--out", str(tmp_path / "o"), "--heatmaps", "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "predict",
+                str(tmp_path / "plain.safetensors"),
+                image,
+                "--out",
+                str(tmp_path / "o"),
+                "--heatmaps",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     assert len(list((tmp_path / "o" / "heatmaps").iterdir())) == 1
 
 
@@ -451,4 +736,8 @@ def test_help_is_quick_since_it_imports_nothing_large(command):
     code = f"import sys; from texad.__main__ import main\ntry: main(['{command}', '--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"usage: texad {command}" in done.stdout and "Exit status" in done.stdout or command in ("fit", "calibrate")
+    assert (
+        f"usage: texad {command}" in done.stdout
+        and "Exit status" in done.stdout
+        or command in ("fit", "calibrate")
+    )

@@ -10,7 +10,9 @@ from texad.detector import AnomalyDetector
 from texad.evaluation import drift
 from texad.figures import svg as drawings
 
-HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [100.0, 10.0, 1.0], "validation_loss": [90.0, 12.0, 2.0]})
+HISTORY = pd.DataFrame(
+    {"epoch": [1, 2, 3], "train_loss": [100.0, 10.0, 1.0], "validation_loss": [90.0, 12.0, 2.0]}
+)
 HOSTILE = "</style><script>alert(1)</script>\x1b[31m\udcff.png"
 
 
@@ -19,7 +21,11 @@ def fitted(n_train=300, n=100, false_alarms=0.01, weights="imagenet", seed=0) ->
     rng = np.random.default_rng(seed)
     detector = AnomalyDetector(false_alarms=false_alarms)
     detector.train_scores_ = rng.lognormal(3, 0.2, n_train).astype(np.float32)
-    detector.origin_ = {"weights": {"name": weights, "sha256": "0" * 64}, "n_train": n_train, "versions": {"texad": "1"}}
+    detector.origin_ = {
+        "weights": {"name": weights, "sha256": "0" * 64},
+        "n_train": n_train,
+        "versions": {"texad": "1"},
+    }
     detector.history_ = HISTORY
     return detector.calibrate_with(rng.lognormal(3, 0.2, n))
 
@@ -33,22 +39,39 @@ def html_of(detector, name="steel.safetensors", images=()) -> str:
 
 def test_with_images_enough_the_rate_is_promised_and_the_smallest_is_told():
     said = " ".join(report.promise(fitted(n=199, false_alarms=0.05)))
-    assert "Promised: a good image, made as these were, is called anomalous with a probability of at most 5%" in said
-    assert "The smallest false-alarm rate that 199 calibration images can promise is 0.5% (1 in 200)" in said
+    assert (
+        "Promised: a good image, made as these were, is called anomalous with a probability of at most 5%"
+        in said
+    )
+    assert (
+        "The smallest false-alarm rate that 199 calibration images can promise is 0.5% (1 in 200)"
+        in said
+    )
     assert "strangest calibration image" not in said
     low, high = (report.percent(rate) for rate in drift.rate_interval(199, 0.05))
     assert f"between {low} and {high}" in said
 
 
 def test_a_threshold_that_hangs_on_one_image_is_said_to():
-    assert "The threshold is the score of the strangest calibration image" in " ".join(report.promise(fitted(n=100)))
+    assert "The threshold is the score of the strangest calibration image" in " ".join(
+        report.promise(fitted(n=100))
+    )
 
 
-@pytest.mark.parametrize("n, rule, instead", [(98, "held_out", "--false-alarms 0.011"), (5, "held_out", "--false-alarms 0.17"), (1, "sigma", "or more.")])
+@pytest.mark.parametrize(
+    "n, rule, instead",
+    [
+        (98, "held_out", "--false-alarms 0.011"),
+        (5, "held_out", "--false-alarms 0.17"),
+        (1, "sigma", "or more."),
+    ],
+)
 def test_with_too_few_nothing_is_promised_and_the_way_out_is_told(n, rule, instead):
     detector = fitted(n=n)
     said = " ".join(report.promise(detector))
-    assert detector.rule_ == rule and said.startswith("NO false-alarm rate is promised. For 1% at least 99 images must be kept out")
+    assert detector.rule_ == rule and said.startswith(
+        "NO false-alarm rate is promised. For 1% at least 99 images must be kept out"
+    )
     assert "fit with 198 good images or more" in said and instead in said
     if match := re.search(r"--false-alarms (\S+)", said):  # the advice is good
         detector.false_alarms = float(match[1])
@@ -62,7 +85,9 @@ def test_a_detector_of_few_images_says_that_it_is_for_trying():
 
 def test_a_score_far_from_the_others_stands_apart():
     detector = fitted()
-    detector.train_scores_ = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9], dtype=np.float32)  # quartiles 3 and 7
+    detector.train_scores_ = np.array(
+        [1, 2, 3, 4, 5, 6, 7, 8, 9], dtype=np.float32
+    )  # quartiles 3 and 7
     assert report.stand_apart(detector)["train"] == 7 + 3 * 4
     detector.train_scores_ = np.array([1, 2, 3], dtype=np.float32)
     assert report.stand_apart(detector)["train"] == np.inf
@@ -74,10 +99,16 @@ def test_a_score_far_from_the_others_stands_apart():
 def bars(svg: str) -> dict[str, float]:
     """Total height of the bars of each colour."""
     found = re.findall(r'height="([\d.]+)" style="fill: var\((--\w+)\)"', svg)
-    return {color: sum(float(height) for height, each in found if each == color) for color in ("--normal", "--anomalous")}
+    return {
+        color: sum(float(height) for height, each in found if each == color)
+        for color in ("--normal", "--anomalous")
+    }
 
 
-@pytest.mark.parametrize("scores, threshold", [([1, 2, 3, 10], 3), ([1, 1, 1, 1.5], 1), ([5, 5, 5, 500], 5), ([-3, -2, -1, 4], -1)])
+@pytest.mark.parametrize(
+    "scores, threshold",
+    [([1, 2, 3, 10], 3), ([1, 1, 1, 1.5], 1), ([5, 5, 5, 500], 5), ([-3, -2, -1, 4], -1)],
+)
 def test_what_is_not_above_the_threshold_is_drawn_as_normal(scores, threshold):
     edges, _ = drawings._bins({"all": np.array(scores)}, threshold)
     counts = np.histogram(scores, edges)[0]
@@ -95,16 +126,24 @@ def test_any_scores_can_be_drawn(scores):
 
 
 def test_the_terminal_has_a_line_at_the_threshold_and_bars_on_both_sides():
-    text = drawings.text_histograms({"old": np.array([1.0, 2, 2, 3]), "new": np.array([2.0, 9])}, 5, bar="#")
+    text = drawings.text_histograms(
+        {"old": np.array([1.0, 2, 2, 3]), "new": np.array([2.0, 9])}, 5, bar="#"
+    )
     lines = text.splitlines()
     at = next(i for i, line in enumerate(lines) if "threshold" in line)
     assert lines[0].split() == ["old", "(4)", "new", "(2)"]
-    assert any("#" in line for line in lines[1:at]) and any("#" in line for line in lines[at:]) and text.isascii()
+    assert (
+        any("#" in line for line in lines[1:at])
+        and any("#" in line for line in lines[at:])
+        and text.isascii()
+    )
 
 
 def test_losses_are_drawn_logarithmically():
     svg = drawings.losses(HISTORY)
-    heights = [float(point.split(",")[1]) for point in re.findall(r'points="([^"]+)"', svg)[0].split()]
+    heights = [
+        float(point.split(",")[1]) for point in re.findall(r'points="([^"]+)"', svg)[0].split()
+    ]
     assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=0.2)
 
 
@@ -116,15 +155,33 @@ def test_the_loss_of_one_epoch_can_be_drawn():
 
 
 def test_a_page_is_one_file_without_script_and_network():
-    page = html_of(fitted(), images=[("a.png", 30.0, Image.new("RGB", (20, 10)), Image.new("RGB", (20, 10)))])
-    assert "<script" not in page and "http" not in page and "@import" not in page and "url(" not in page
+    page = html_of(
+        fitted(), images=[("a.png", 30.0, Image.new("RGB", (20, 10)), Image.new("RGB", (20, 10)))]
+    )
+    assert (
+        "<script" not in page
+        and "http" not in page
+        and "@import" not in page
+        and "url(" not in page
+    )
     assert re.findall(r'src="(.{22})', page) == ["data:image/jpeg;base64"] * 2
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
 
 
 def test_names_cannot_change_the_page():
-    page = html_of(fitted(), name=HOSTILE, images=[(HOSTILE, 30.0, Image.new("RGB", (9, 9)), Image.new("RGB", (9, 9)))])
-    page += report.of_check(drift.compare(np.arange(9.0), np.arange(9.0), 5, None), HOSTILE, HOSTILE, {HOSTILE: np.arange(9.0)}, 5.0, [HOSTILE])
+    page = html_of(
+        fitted(),
+        name=HOSTILE,
+        images=[(HOSTILE, 30.0, Image.new("RGB", (9, 9)), Image.new("RGB", (9, 9)))],
+    )
+    page += report.of_check(
+        drift.compare(np.arange(9.0), np.arange(9.0), 5, None),
+        HOSTILE,
+        HOSTILE,
+        {HOSTILE: np.arange(9.0)},
+        5.0,
+        [HOSTILE],
+    )
     assert "<script" not in page and "\x1b" not in page and page.count("</style>") == 2
     assert page.encode()
 
@@ -134,11 +191,17 @@ def test_images_above_the_threshold_and_apart_from_the_others_are_marked():
     one = Image.new("RGB", (9, 9))
     page = html_of(detector, images=[("worst.png", 1e6, one, one), ("usual.png", 1.0, one, one)])
     worst, usual = page.split("worst.png</figcaption")[0], page.split('alt="usual.png"')[1]
-    assert "above the threshold" in worst and "stands apart from the others" in worst and "above the threshold" not in usual
+    assert (
+        "above the threshold" in worst
+        and "stands apart from the others" in worst
+        and "above the threshold" not in usual
+    )
 
 
 def test_random_weights_are_a_warning_on_the_page():
-    assert "RANDOM WEIGHTS" in html_of(fitted(weights="random")) and "RANDOM WEIGHTS" not in html_of(fitted())
+    assert "RANDOM WEIGHTS" in html_of(
+        fitted(weights="random")
+    ) and "RANDOM WEIGHTS" not in html_of(fitted())
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -146,14 +209,26 @@ def test_random_weights_are_a_warning_on_the_page():
 def test_the_page_fits_the_screen_and_can_be_read_in_the_dark(browser, tmp_path, width, scheme):
     image = Image.new("RGB", (320, 40))
     file = tmp_path / "page.html"
-    file.write_text(html_of(fitted(weights="random"), name="a" * 90, images=[("b" * 90 + ".png", 1e6, image, image)] * 3), encoding="utf-8")
+    file.write_text(
+        html_of(
+            fitted(weights="random"),
+            name="a" * 90,
+            images=[("b" * 90 + ".png", 1e6, image, image)] * 3,
+        ),
+        encoding="utf-8",
+    )
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()
     page.goto(file.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     color = "getComputedStyle(document.body)"
-    text, paper = (sum(map(int, re.findall(r"\d+", page.evaluate(f"{color}.{name}"))[:3])) for name in ("color", "backgroundColor"))
+    text, paper = (
+        sum(map(int, re.findall(r"\d+", page.evaluate(f"{color}.{name}"))[:3]))
+        for name in ("color", "backgroundColor")
+    )
     assert (text > paper) == (scheme == "dark") and abs(text - paper) > 500
-    size = page.evaluate("[...document.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height)")
+    size = page.evaluate(
+        "[...document.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height)"
+    )
     assert min(size) >= 11  # pixels
     context.close()

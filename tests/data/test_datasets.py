@@ -43,7 +43,9 @@ def test_data_lie_in_the_checkout_unless_the_environment_says_otherwise(tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TEXAD_DATA", raising=False)
     assert (paths.data_root().parent / "pyproject.toml").is_file()
-    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site-packages" / "texad" / "io" / "paths.py"))
+    monkeypatch.setattr(
+        paths, "__file__", str(tmp_path / "site-packages" / "texad" / "io" / "paths.py")
+    )
     assert paths.data_root() == tmp_path / "data"
     monkeypatch.setenv("TEXAD_DATA", "elsewhere")
     assert paths.data_root() == tmp_path / "elsewhere"
@@ -70,7 +72,11 @@ def test_a_data_set_is_named_after_its_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "dataset, way_out",
-    [("synthetc", "did you mean 'synthetic'"), ("/nowhere/MVTEC", "'mvtec'"), ("", "choose synthetic, mvtec, or")],
+    [
+        ("synthetc", "did you mean 'synthetic'"),
+        ("/nowhere/MVTEC", "'mvtec'"),
+        ("", "choose synthetic, mvtec, or"),
+    ],
 )
 def test_an_unknown_data_set_is_refused(dataset, way_out):
     with pytest.raises(FileNotFoundError) as caught:
@@ -87,13 +93,19 @@ def test_a_file_is_no_data_set(tmp_path):
 def test_a_path_is_a_folder_even_if_it_is_called_synthetic(tmp_path, monkeypatch):
     (tmp_path / "synthetic" / "mine" / "train" / "good").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert datasets.categories(tmp_path / "synthetic") == datasets.categories("./synthetic") == ["mine"]
+    assert (
+        datasets.categories(tmp_path / "synthetic")
+        == datasets.categories("./synthetic")
+        == ["mine"]
+    )
 
 
 def test_a_folder_that_is_itself_a_category_says_what_to_pass(steel):
     with pytest.raises(ValueError) as caught:
         datasets.categories(steel)
-    assert f"pass its parent {steel.parent} as the data set and 'steel' as the category" in line(caught)
+    assert f"pass its parent {steel.parent} as the data set and 'steel' as the category" in line(
+        caught
+    )
 
 
 def test_a_folder_without_categories_says_where_the_images_go(tmp_path):
@@ -128,7 +140,10 @@ def test_an_unknown_category_fails_before_anything_is_made(data_root, monkeypatc
     with pytest.raises(ValueError) as caught:
         load(dataset, "Lether")
     message = line(caught)
-    assert all(name in message for name in synthetic.CATEGORIES) and "did you mean 'leather'?" in message
+    assert (
+        all(name in message for name in synthetic.CATEGORIES)
+        and "did you mean 'leather'?" in message
+    )
     assert not data_root.exists()
 
 
@@ -173,7 +188,13 @@ def test_preparing_a_folder_changes_nothing(steel):
 
 def test_images_are_listed_in_natural_order_by_defect(tmp_path):
     root = tmp_path / "mine" / "felt"
-    for file in ("train/good/10.png", "train/good/9.png", "test/good/1.png", "test/cut10/1.png", "test/cut2/1.png"):
+    for file in (
+        "train/good/10.png",
+        "train/good/9.png",
+        "test/good/1.png",
+        "test/cut10/1.png",
+        "test/cut2/1.png",
+    ):
         save(root / file)
     for name in ("b10", "b2", "b002", "b0002", "b02"):
         save(root / "test" / "hole" / f"{name}.png")
@@ -184,8 +205,12 @@ def test_images_are_listed_in_natural_order_by_defect(tmp_path):
         "hole/b0002.png", "hole/b002.png", "hole/b02.png", "hole/b2.png", "hole/b10.png",
     ]  # fmt: skip
     assert [sample.label for sample in category.test] == [1, 1, 0, 1, 1, 1, 1, 1]
-    assert {sample.split for sample in category.train} == {"train"} and {s.split for s in category.test} == {"test"}
-    assert category.root.is_absolute() and all(sample.path.is_absolute() for sample in category.train)
+    assert {sample.split for sample in category.train} == {"train"} and {
+        s.split for s in category.test
+    } == {"test"}
+    assert category.root.is_absolute() and all(
+        sample.path.is_absolute() for sample in category.train
+    )
 
 
 def test_a_relative_data_set_gives_absolute_paths(steel, monkeypatch):
@@ -227,13 +252,18 @@ def test_a_mask_is_found_by_the_stem_of_its_image(tmp_path, image, files, mask):
         (root / "ground_truth" / "hole").mkdir(parents=True, exist_ok=True)
         (root / "ground_truth" / "hole" / file).touch()
     (sample,) = datasets.load_category(tmp_path / "mine", "felt").test
-    assert (sample.mask and sample.mask.relative_to(root / "ground_truth" / "hole").as_posix()) == mask
+    assert (
+        sample.mask and sample.mask.relative_to(root / "ground_truth" / "hole").as_posix()
+    ) == mask
 
 
 def test_good_images_have_no_mask(steel):
     save(steel / "ground_truth" / "good" / "000_mask.png")
     category = datasets.load_category(steel.parent, "steel")
-    assert {sample.defect: sample.mask is not None for sample in category.test} == {"good": False, "spot": True}
+    assert {sample.defect: sample.mask is not None for sample in category.test} == {
+        "good": False,
+        "spot": True,
+    }
     assert category.train[0].mask is None
 
 
@@ -286,7 +316,9 @@ def test_a_copy_elsewhere_has_the_same_fingerprint(steel, tmp_path):
     assert len(fingerprint(steel)) == 64
 
 
-@pytest.mark.parametrize("file", ["train/good/000.png", "test/spot/000.png", "ground_truth/spot/000_mask.png"])
+@pytest.mark.parametrize(
+    "file", ["train/good/000.png", "test/spot/000.png", "ground_truth/spot/000_mask.png"]
+)
 def test_one_pixel_changes_the_fingerprint(steel, file):
     before = fingerprint(steel)
     pixels = np.array(Image.open(steel / file))

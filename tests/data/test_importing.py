@@ -24,7 +24,9 @@ ORIENTATION = 0x0112
 def surface(path, seed=0, size=(WIDTH, HEIGHT), **options):
     """An image of noise; its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng([seed, *path.name.encode()]).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    pixels = np.random.default_rng([seed, *path.name.encode()]).integers(
+        0, 255, (size[1], size[0], 3), dtype=np.uint8
+    )
     Image.fromarray(pixels).save(path, **options)
     return path
 
@@ -52,7 +54,11 @@ def loaded(root):
 
 def masks(root):
     """Defect and stem of each defective test image, with its mask."""
-    return {(sample.defect, sample.path.stem): read_mask(sample.mask) for sample in loaded(root).test if sample.mask}
+    return {
+        (sample.defect, sample.path.stem): read_mask(sample.mask)
+        for sample in loaded(root).test
+        if sample.mask
+    }
 
 
 def line(caught):
@@ -69,13 +75,18 @@ def test_a_pixel_is_in_a_polygon_if_its_centre_is():
     assert (draw([Polygon(points)], WIDTH, HEIGHT) == rectangle(10, 20, 15, 24)).all()
     assert (draw([Polygon(points + 0.4)], WIDTH, HEIGHT) == rectangle(10, 20, 15, 24)).all()
     assert (draw([Polygon(points + 0.6)], WIDTH, HEIGHT) == rectangle(11, 21, 16, 25)).all()
-    assert (draw([Polygon(points / (WIDTH, HEIGHT), relative=True)], WIDTH, HEIGHT) == rectangle(10, 20, 15, 24)).all()
+    assert (
+        draw([Polygon(points / (WIDTH, HEIGHT), relative=True)], WIDTH, HEIGHT)
+        == rectangle(10, 20, 15, 24)
+    ).all()
 
 
 def test_random_polygons_are_those_of_a_naive_test_of_each_pixel():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        points = rng.uniform(-10, 40, (rng.integers(3, 8), 2))  # these cross themselves, and lead out of the image
+        points = rng.uniform(
+            -10, 40, (rng.integers(3, 8), 2)
+        )  # these cross themselves, and lead out of the image
         naive = np.zeros((25, 30), dtype=bool)
         for row, column in np.ndindex(naive.shape):
             x, y = column + 0.5, row + 0.5
@@ -87,14 +98,20 @@ def test_random_polygons_are_those_of_a_naive_test_of_each_pixel():
 
 
 def test_a_scratch_thinner_than_a_pixel_is_not_lost():
-    thin = draw([Polygon(np.array([(5.1, 10.1), (40.1, 10.1), (40.1, 10.2), (5.1, 10.2)]))], WIDTH, HEIGHT)
+    thin = draw(
+        [Polygon(np.array([(5.1, 10.1), (40.1, 10.1), (40.1, 10.2), (5.1, 10.2)]))], WIDTH, HEIGHT
+    )
     assert (thin == rectangle(5, 10, 41, 11)).all()
 
 
 @pytest.mark.parametrize(
     "text, size, parts",
     [  # as pycocotools 2.0.11 writes them
-        ("U??Q10000000000000000000000000000000000000i?Dc@0000000000000000000000000000000000000000000b0", (64, 48), [(10, 5, 30, 20), (40, 30, 63, 33)]),
+        (
+            "U??Q10000000000000000000000000000000000000i?Dc@0000000000000000000000000000000000000000000b0",
+            (64, 48),
+            [(10, 5, 30, 20), (40, 30, 63, 33)],
+        ),
         ("Pn:f4f4000\\R\\2aKSRdM0000000TTi1", (500, 300), [(37, 100, 40, 250), (300, 0, 305, 7)]),
     ],
 )
@@ -117,11 +134,22 @@ def test_good_and_bad_folders_become_a_category(tmp_path):
     surfaces(tmp_path / "raw" / "ng", 3)
     made = import_category(tmp_path / "raw", tmp_path / "data" / "steel")
     category = loaded(made.root)
-    assert (made.kind, made.n_train, made.n_good, dict(made.defects), dict(made.masks)) == ("folders", 8, 2, {"ng": 3}, {})
+    assert (made.kind, made.n_train, made.n_good, dict(made.defects), dict(made.masks)) == (
+        "folders",
+        8,
+        2,
+        {"ng": 3},
+        {},
+    )
     assert [len(category.train), len(category.test)] == [8, 5]
-    assert {(sample.defect, sample.label, sample.mask) for sample in category.test} == {("good", 0, None), ("ng", 1, None)}
+    assert {(sample.defect, sample.label, sample.mask) for sample in category.test} == {
+        ("good", 0, None),
+        ("ng", 1, None),
+    }
     sources = [file.read_bytes() for file in (tmp_path / "raw").rglob("*.png")]
-    assert sorted(sample.path.read_bytes() for sample in category.train + category.test) == sorted(sources)  # each once, as it is
+    assert sorted(sample.path.read_bytes() for sample in category.train + category.test) == sorted(
+        sources
+    )  # each once, as it is
 
 
 def test_the_split_follows_the_seed_and_the_fraction(tmp_path):
@@ -133,7 +161,9 @@ def test_the_split_follows_the_seed_and_the_fraction(tmp_path):
         return sorted(file.name for file in (root / "test").glob("good/*"))
 
     assert tested("a", seed=1) == tested("b", seed=1) != tested("c", seed=2)
-    assert [len(tested(f"f{fraction}", test_fraction=fraction)) for fraction in (0, 0.001, 0.5, 0.99)] == [0, 1, 10, 19]
+    assert [
+        len(tested(f"f{fraction}", test_fraction=fraction)) for fraction in (0, 0.001, 0.5, 0.99)
+    ] == [0, 1, 10, 19]
 
 
 def test_a_folder_for_each_defect_around_and_within(tmp_path):
@@ -145,13 +175,20 @@ def test_a_folder_for_each_defect_around_and_within(tmp_path):
     surfaces(raw / "dent" / "deeper", 1)
     made = import_category(raw, tmp_path / "data" / "steel")
     assert made.n_train + made.n_good == 5
-    assert {name.lower(): count for name, count in made.defects.items()} == {"dent": 2, "scratch": 2}
+    assert {name.lower(): count for name, count in made.defects.items()} == {
+        "dent": 2,
+        "scratch": 2,
+    }
 
 
 def test_masks_are_found_in_a_folder_of_masks_and_beside_the_images(tmp_path):
     raw, mask = tmp_path / "raw", rectangle(1, 2, 30, 40)
     surfaces(raw / "good", 4)
-    for file in (raw / "ground_truth/scratch/000.png", raw / "hole/000_mask.png", raw / "masks/dent_1.png"):
+    for file in (
+        raw / "ground_truth/scratch/000.png",
+        raw / "hole/000_mask.png",
+        raw / "masks/dent_1.png",
+    ):
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask).save(file)
     surface(raw / "scratch" / "000.jpg")
@@ -159,7 +196,11 @@ def test_masks_are_found_in_a_folder_of_masks_and_beside_the_images(tmp_path):
     surface(raw / "dent" / "dent_1.jpg")
     surface(raw / "dent" / "dent_2.jpg")
     made = import_category(raw, tmp_path / "data" / "steel")
-    assert made.masks == {"scratch": 1, "hole": 1, "dent": 1} and made.defects == {"scratch": 1, "hole": 1, "dent": 2}
+    assert made.masks == {"scratch": 1, "hole": 1, "dent": 1} and made.defects == {
+        "scratch": 1,
+        "hole": 1,
+        "dent": 2,
+    }
     found = masks(made.root)
     assert sorted(found) == [("dent", "dent_1"), ("hole", "000"), ("scratch", "000")]
     assert all((each == mask).all() for each in found.values())
@@ -181,7 +222,9 @@ def test_images_of_the_same_name_do_not_collide(tmp_path):
         surfaces(raw / "good" / camera, 2)
         surface(raw / "bad" / "scratch" / camera / "000.png", seed=ord(camera[0]))
         surface(raw / "bad" / "scratch" / camera / "000_a.jpg")
-    surface(raw / "bad" / "scratch" / "left_000.png", seed=9)  # which is what the second could be called
+    surface(
+        raw / "bad" / "scratch" / "left_000.png", seed=9
+    )  # which is what the second could be called
     made = import_category(raw, tmp_path / "data" / "steel", link=True)
     assert made.n_train + made.n_good == 4 and made.defects == {"scratch": 5}
     stems = [file.stem for file in (made.root / "test" / "scratch").iterdir()]
@@ -195,10 +238,20 @@ def test_a_name_that_ends_in_mask_does_not_get_the_mask_of_another(tmp_path):
     for i in range(2):
         surface(tmp_path / f"good{i}.png")
     Image.fromarray(rectangle(0, 0, 5, 5)).save(tmp_path / "m.png")
-    rows = [("path", "label", "mask"), ("good0.png", "ok", ""), ("good1.png", "ok", ""), (marked, "dent", "m.png"), (other, "dent", "")]
+    rows = [
+        ("path", "label", "mask"),
+        ("good0.png", "ok", ""),
+        ("good1.png", "ok", ""),
+        (marked, "dent", "m.png"),
+        (other, "dent", ""),
+    ]
     made = import_category(write_csv(tmp_path / "t.csv", rows), tmp_path / "data" / "steel")
     assert made.masks == {"dent": 1}
-    assert [sample.path.read_bytes() == marked.read_bytes() for sample in loaded(made.root).test if sample.mask] == [True]
+    assert [
+        sample.path.read_bytes() == marked.read_bytes()
+        for sample in loaded(made.root).test
+        if sample.mask
+    ] == [True]
 
 
 @pytest.mark.parametrize(
@@ -206,13 +259,25 @@ def test_a_name_that_ends_in_mask_does_not_get_the_mask_of_another(tmp_path):
     [
         (["a/1.png", "b/1.png"], {}, ["no good image", "a (1), b (1)", "--good"]),
         (["good/1.png", "bad/1.png"], {}, ["one good image", "at least 2"]),
-        (["good/1.png", "good/2.png"], {"test_fraction": 0}, ["left to test with", "test fraction"]),
+        (
+            ["good/1.png", "good/2.png"],
+            {"test_fraction": 0},
+            ["left to test with", "test fraction"],
+        ),
         (["good/1.png", "good/2.png"], {"test_fraction": 1}, ["less than 1"]),
         (["ok/1.png", "bad/1.png"], {"good": ["fine"]}, ["nothing is labelled 'fine'", "ok (1)"]),
         (["Good/1.png", "ok/1.png"], {"good": ["ok"]}, ["'Good'", "not among those named"]),
         (["steel/good/1.png", "wood/good/1.png"], {}, ["folder good", "folder steel", "by itself"]),
-        (["good/1.png", "good/2.png", "bad/1.png", "bad/1.jpg"], {}, ["1.jpg", "1.png", "differ only in their endings", "masks"]),
-        (["good/1.png", "good/2.png", "a/1.png", "b/1.png", "masks/1.png"], {}, ["may be the mask of", "folder of the defect's name"]),
+        (
+            ["good/1.png", "good/2.png", "bad/1.png", "bad/1.jpg"],
+            {},
+            ["1.jpg", "1.png", "differ only in their endings", "masks"],
+        ),
+        (
+            ["good/1.png", "good/2.png", "a/1.png", "b/1.png", "masks/1.png"],
+            {},
+            ["may be the mask of", "folder of the defect's name"],
+        ),
         (["good/1.png", "bad/1.png"], {"kind": "csv"}, ["0 tables"]),
         (["good/1.png", "bad/1.png"], {"kind": "coco"}, ["holds no JSON"]),
         (["good/1.png", "bad/1.png"], {"kind": "yolo"}, ["no image has a text file"]),
@@ -221,7 +286,11 @@ def test_a_name_that_ends_in_mask_does_not_get_the_mask_of_another(tmp_path):
         (["good/1.png", "bad/1.png"], {"image_folder": "x"}, ["--images", "not for folders"]),
         (["1.png"], {}, ["no folder that says", "texad fit"]),
         ([], {}, ["holds no image"]),
-        (["train/good/1.png", "test/bad/1.png"], {}, ["laid out as MVTec AD already", "--category raw"]),
+        (
+            ["train/good/1.png", "test/bad/1.png"],
+            {},
+            ["laid out as MVTec AD already", "--category raw"],
+        ),
     ],
 )
 def test_folders_that_cannot_be_used_are_refused_in_one_line(tmp_path, files, options, words):
@@ -251,11 +320,21 @@ def test_a_table_of_paths_labels_and_masks(tmp_path):
     Image.fromarray(rectangle(20, 3, 29, 9)).save(raw / "m" / "4b.png")
     rows = [("File Name", "Class", "Mask")]
     rows += [(f"images/00{i}.png", "OK", "") for i in range(4)]
-    rows += [("images\\004.png", "Scratch/A", "m\\4.png"), ("images/004.png", "scratch/a", "m/4b.png"), (elsewhere, "dent", ""), ("images/005.png", "dent", "")]
+    rows += [
+        ("images\\004.png", "Scratch/A", "m\\4.png"),
+        ("images/004.png", "scratch/a", "m/4b.png"),
+        (elsewhere, "dent", ""),
+        ("images/005.png", "dent", ""),
+    ]
     write_csv(raw / "list.csv", rows, delimiter=";")
     made = import_category(raw, tmp_path / "data" / "steel")
     assert (made.kind, made.good_labels) == ("csv", ["OK"])
-    assert (made.n_train, made.n_good, made.defects, made.masks) == (3, 1, {"Scratch_A": 1, "dent": 2}, {"Scratch_A": 1})
+    assert (made.n_train, made.n_good, made.defects, made.masks) == (
+        3,
+        1,
+        {"Scratch_A": 1, "dent": 2},
+        {"Scratch_A": 1},
+    )
     (mask,) = masks(made.root).values()
     assert (mask == rectangle(3, 3, 9, 9) | rectangle(20, 3, 29, 9)).all()
 
@@ -272,9 +351,13 @@ def test_a_table_of_paths_labels_and_masks(tmp_path):
 )
 def test_which_labels_are_good_is_usual_or_said(tmp_path, labels, good, expected):
     surfaces(tmp_path, 5)
-    rows = [("where", "kind", "path")] + [(f"00{i}.png", label, "nowhere") for i, label in enumerate(labels.split())]
+    rows = [("where", "kind", "path")] + [
+        (f"00{i}.png", label, "nowhere") for i, label in enumerate(labels.split())
+    ]
     table = write_csv(tmp_path / "t.tsv", rows, delimiter="\t")
-    made = import_category(table, tmp_path / "data" / "steel", path_column="where", label_column="kind", good=good)
+    made = import_category(
+        table, tmp_path / "data" / "steel", path_column="where", label_column="kind", good=good
+    )
     assert made.defects == expected and made.n_train + made.n_good == 5 - sum(expected.values())
 
 
@@ -295,7 +378,10 @@ def test_which_labels_are_good_is_usual_or_said(tmp_path, labels, good, expected
         ("path,label\n/etc/passwd,ok\n", ["line 2", "no image by its name"]),
         ("path,label\n000.png,ok\n./000.png,dent\n", ["good by", "line 2", "dent by", "line 3"]),
         ("path,label,mask\n000.png,dent,none.png\n", ["line 2", "none.png"]),
-        ("path,label,mask\n000.png,ok,\n001.png,ok,\n002.png,dent,small.png\n", ["line 4", "9 x 9", "64 x 48"]),
+        (
+            "path,label,mask\n000.png,ok,\n001.png,ok,\n002.png,dent,small.png\n",
+            ["line 4", "9 x 9", "64 x 48"],
+        ),
         ("path,label\n000.png,Good\n", ["one good image"]),
     ],
 )
@@ -322,7 +408,10 @@ def test_a_table_in_another_encoding_is_refused(tmp_path):
 def coco(folder, annotations, n_images=5, **more):
     """A JSON beside a folder of images, of which those with an annotation are defective."""
     files = surfaces(folder / "images", n_images)
-    images = [{"id": i, "file_name": file.name, "width": WIDTH, "height": HEIGHT} for i, file in enumerate(files)]
+    images = [
+        {"id": i, "file_name": file.name, "width": WIDTH, "height": HEIGHT}
+        for i, file in enumerate(files)
+    ]
     categories = [{"id": 1, "name": "scratch"}, {"id": 2, "name": "dent"}, {"id": 3, "name": "OK"}]
     content = {"images": images, "annotations": annotations, "categories": categories} | more
     (folder / "annotations").mkdir()
@@ -341,7 +430,9 @@ def test_coco_polygons_boxes_and_run_lengths_become_masks(tmp_path):
     two = rectangle(10, 5, 30, 20) | rectangle(40, 30, 63, 33)
     text = "U??Q10000000000000000000000000000000000000i?Dc@0000000000000000000000000000000000000000000b0"
     columns = two.T.ravel()
-    counts = np.diff(np.flatnonzero(np.concatenate([[True], columns[1:] != columns[:-1], [True]]))).tolist()
+    counts = np.diff(
+        np.flatnonzero(np.concatenate([[True], columns[1:] != columns[:-1], [True]]))
+    ).tolist()
     source = coco(
         tmp_path / "raw",
         [
@@ -383,12 +474,22 @@ def test_a_mask_is_upright_whether_the_tool_turned_the_image_or_not(tmp_path, or
     images.append({"id": 3, "file_name": "shown.jpg", "width": shown[0], "height": shown[1]})
     images.append({"id": 4, "file_name": "stored.jpg", "width": WIDTH, "height": HEIGHT})
     annotations = [note(3, bbox=[1, 2, 10, 20]), note(4, bbox=[1, 2, 10, 20])]
-    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "dent"}]}))
+    (tmp_path / "coco.json").write_text(
+        json.dumps(
+            {
+                "images": images,
+                "annotations": annotations,
+                "categories": [{"id": 1, "name": "dent"}],
+            }
+        )
+    )
     found = masks(import_category(tmp_path / "coco.json", tmp_path / "data" / "steel").root)
     assert (found["dent", "shown"] == rectangle(1, 2, 11, 22, shown)).all()
     if sideways:  # else stored and shown are of one size, and images are marked as they are shown
         mask = rectangle(1, 2, 11, 22)
-        by_hand = {5: mask.T, 6: np.rot90(mask, -1), 7: np.rot90(mask, 2).T, 8: np.rot90(mask)}[orientation]
+        by_hand = {5: mask.T, 6: np.rot90(mask, -1), 7: np.rot90(mask, 2).T, 8: np.rot90(mask)}[
+            orientation
+        ]
         assert (found["dent", "stored"] == by_hand).all()
 
 
@@ -397,27 +498,51 @@ def test_a_mask_is_upright_whether_the_tool_turned_the_image_or_not(tmp_path, or
     [
         ([note(77, bbox=[0, 0, 1, 1])], {}, ["annotations[0]", "image_id 77"]),
         ([note(0, 9, bbox=[0, 0, 1, 1])], {}, ["annotations[0]", "category_id 9"]),
-        ([note(0, bbox=SQUARE[:4]), note(0)], {}, ["annotations[1]", "neither segmentation nor bbox"]),
+        (
+            [note(0, bbox=SQUARE[:4]), note(0)],
+            {},
+            ["annotations[1]", "neither segmentation nor bbox"],
+        ),
         ([note(0, bbox=[0, 0, -1, 1])], {}, ["annotations[0]", "bbox"]),
         ([note(0, bbox=[0, 0, "1", 1])], {}, ["annotations[0]", "bbox", "numbers"]),
         ([note(0, bbox=[0, 0, float("nan"), 1])], {}, ["annotations[0]", "bbox", "numbers"]),
         ([note(0, bbox=[0, 0, 10**400, 1])], {}, ["annotations[0]", "bbox", "numbers"]),
         ([note(0, segmentation=[[1, 2, 3, 4]])], {}, ["annotations[0]", "three corners"]),
         ([note(0, segmentation="x")], {}, ["annotations[0]", "segmentation"]),
-        ([note(0, segmentation={"size": [48, 64], "counts": [1, 2]})], {}, ["annotations[0]", "run lengths"]),
-        ([note(0, segmentation={"size": [48, 64], "counts": "ooo"})], {}, ["annotations[0]", "damaged"]),
+        (
+            [note(0, segmentation={"size": [48, 64], "counts": [1, 2]})],
+            {},
+            ["annotations[0]", "run lengths"],
+        ),
+        (
+            [note(0, segmentation={"size": [48, 64], "counts": "ooo"})],
+            {},
+            ["annotations[0]", "damaged"],
+        ),
         ([note(0, segmentation={"size": [48], "counts": "11"})], {}, ["annotations[0]", "damaged"]),
-        ([note(0, segmentation={"size": [2, 2], "counts": [1, 3]})], {}, ["annotations[0]", "2 x 2", "64 x 48"]),
+        (
+            [note(0, segmentation={"size": [2, 2], "counts": [1, 3]})],
+            {},
+            ["annotations[0]", "2 x 2", "64 x 48"],
+        ),
         ([{"category_id": 1}], {}, ["annotations[0]", "no image_id"]),
         (["x"], {}, ["annotations[0]", "str"]),
         ([], {"categories": {}}, ["no list categories"]),
         ([], {"images": [{"id": 1}]}, ["images[0]", "no file_name"]),
-        ([], {"images": [{"id": 1, "file_name": "000.png"}, {"id": 1, "file_name": "001.png"}]}, ["images[1]", "images[0]", "id 1"]),
+        (
+            [],
+            {"images": [{"id": 1, "file_name": "000.png"}, {"id": 1, "file_name": "001.png"}]},
+            ["images[1]", "images[0]", "id 1"],
+        ),
         ([], {"images": [{"id": [1]}]}, ["images[0]", "id is [1]"]),
         ([], {"images": [{"id": 1, "file_name": "../../secret.png"}]}, ["images[0]", "leads out"]),
         ([], {"images": [{"id": 1, "file_name": "C:\\secret.png"}]}, ["images[0]", "leads out"]),
         ([], {"images": [{"id": 1, "file_name": "none.png"}]}, ["images[0]", "no file"]),
-        ([note(0, bbox=[0, 0, 5, 5])], {"images": [{"id": 0, "file_name": "000.png"}]}, ["no good image", "scratch (1)"]),
+        (
+            [note(0, bbox=[0, 0, 5, 5])],
+            {"images": [{"id": 0, "file_name": "000.png"}]},
+            ["no good image", "scratch (1)"],
+        ),
     ],
 )
 def test_a_damaged_coco_file_is_refused_with_its_entry(tmp_path, annotations, more, words):
@@ -470,15 +595,26 @@ BOX = f"{12.5 / WIDTH} {22 / HEIGHT} {5 / WIDTH} {4 / HEIGHT}"
 
 @pytest.mark.parametrize("nested", [True, False])
 def test_yolo_boxes_and_polygons_become_masks(tmp_path, nested):
-    polygon = " ".join(str(value) for value in (np.reshape(SQUARE, (-1, 2)) / (WIDTH, HEIGHT)).ravel())
-    texts = {"000": f"0 {BOX}\n", "001": f"1 {polygon}\n\n0 0.95 0.5 0.2 1\n", "002": "", "003": f"2 {BOX}"}
-    made = import_category(yolo(tmp_path / "raw", texts, nested=nested), tmp_path / "data" / "steel")
+    polygon = " ".join(
+        str(value) for value in (np.reshape(SQUARE, (-1, 2)) / (WIDTH, HEIGHT)).ravel()
+    )
+    texts = {
+        "000": f"0 {BOX}\n",
+        "001": f"1 {polygon}\n\n0 0.95 0.5 0.2 1\n",
+        "002": "",
+        "003": f"2 {BOX}",
+    }
+    made = import_category(
+        yolo(tmp_path / "raw", texts, nested=nested), tmp_path / "data" / "steel"
+    )
     assert made.kind == "yolo" and (made.n_train, made.n_good) == (3, 1)
     assert any("2 images without a text file" in each for each in made.notes)
     found, square = masks(made.root), rectangle(10, 20, 15, 24)
     assert sorted(found) == [("combined", "001"), ("scratch", "000")]
     assert (found["scratch", "000"] == square).all()
-    assert (found["combined", "001"] == square | rectangle(54, 0, 64, 48)).all()  # 0.95 - 0.1 of 64 is 54.4
+    assert (
+        found["combined", "001"] == square | rectangle(54, 0, 64, 48)
+    ).all()  # 0.95 - 0.1 of 64 is 54.4
 
 
 def test_yolo_names_come_from_classes_txt_too_or_are_numbers(tmp_path):
@@ -486,7 +622,9 @@ def test_yolo_names_come_from_classes_txt_too_or_are_numbers(tmp_path):
     (source / "data.yaml").unlink()
     made = import_category(source, tmp_path / "data" / "a")
     (source / "classes.txt").write_text("scratch\ndent\n")
-    assert made.defects == {"class_1": 1} and import_category(source, tmp_path / "data" / "b").defects == {"dent": 1}
+    assert made.defects == {"class_1": 1} and import_category(
+        source, tmp_path / "data" / "b"
+    ).defects == {"dent": 1}
     (source / "data.yaml").write_text("names:\n  0: ok\n  1: hole\n")
     assert import_category(source / "data.yaml", tmp_path / "data" / "c").defects == {"hole": 1}
 
@@ -531,7 +669,13 @@ def test_the_kind_is_guessed(tmp_path):
     coco(tmp_path / "coco", [])
     yolo(tmp_path / "yolo", {})
     found = {name: guess(tmp_path / name) for name in ("folders", "csv", "coco", "yolo", "txt")}
-    assert found == {"folders": "folders", "csv": "csv", "coco": "coco", "yolo": "yolo", "txt": "yolo"}
+    assert found == {
+        "folders": "folders",
+        "csv": "csv",
+        "coco": "coco",
+        "yolo": "yolo",
+        "txt": "yolo",
+    }
     surface(tmp_path / "a.png")
     with pytest.raises(DataError, match="neither a folder nor"):
         guess(tmp_path / "a.png")
@@ -547,7 +691,9 @@ def test_an_image_that_cannot_be_read_is_left_out_and_named(tmp_path):
         os.mkfifo(tmp_path / "raw" / "good" / "pipe.png")
     made = import_category(tmp_path / "raw", tmp_path / "data" / "steel")
     assert made.n_train + made.n_good == 3 and any("lost.png" in each for each in made.notes)
-    assert any("torn.png" in each for each in made.notes) and any("1 of .webp" in each for each in made.notes)
+    assert any("torn.png" in each for each in made.notes) and any(
+        "1 of .webp" in each for each in made.notes
+    )
 
 
 def test_a_mask_without_a_defect_is_noted_and_not_written(tmp_path):
@@ -560,7 +706,14 @@ def test_a_mask_without_a_defect_is_noted_and_not_written(tmp_path):
 def test_an_image_that_is_listed_by_two_paths_is_one(tmp_path):
     surfaces(tmp_path / "a", 3)
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    rows = [("path", "label"), ("a/000.png", "ok"), ("a/001.png", "ok"), ("b/001.png", "ok"), ("a/002.png", "dent"), ("b/002.png", "hole")]
+    rows = [
+        ("path", "label"),
+        ("a/000.png", "ok"),
+        ("a/001.png", "ok"),
+        ("b/001.png", "ok"),
+        ("a/002.png", "dent"),
+        ("b/002.png", "hole"),
+    ]
     made = import_category(write_csv(tmp_path / "t.csv", rows), tmp_path / "data" / "steel")
     assert made.n_train + made.n_good == 2 and made.defects == {"combined": 1}
 
@@ -635,7 +788,16 @@ def test_others_may_read_the_category_as_any_other_folder(tmp_path):
 
 @pytest.mark.parametrize(
     "name, cleaned",
-    [("a/b\\c", "a_b_c"), ("..", "_"), (".x", "x"), (" x. ", "x"), ("\x1b[1m", "_[1m"), ("\udcff", "_"), ("e\u0301", "é"), ("ü" * 200, "ü" * 60)],
+    [
+        ("a/b\\c", "a_b_c"),
+        ("..", "_"),
+        (".x", "x"),
+        (" x. ", "x"),
+        ("\x1b[1m", "_[1m"),
+        ("\udcff", "_"),
+        ("e\u0301", "é"),
+        ("ü" * 200, "ü" * 60),
+    ],
 )
 def test_names_are_made_harmless(name, cleaned):
     assert clean(name) == cleaned
@@ -648,14 +810,38 @@ def test_the_command_says_what_it_made_and_what_to_do_next(tmp_path, capsys):
     surfaces(tmp_path / "raw" / "fine\x1b[1m", 5)
     surfaces(tmp_path / "raw" / "dent", 2)
     target = tmp_path / "my data" / "steel"
-    assert main(["import", str(tmp_path / "raw"), "--to", str(target), "--good", "fine\x1b[1m", "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "import",
+                str(tmp_path / "raw"),
+                "--to",
+                str(target),
+                "--good",
+                "fine\x1b[1m",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     said = capsys.readouterr().out
-    assert all(word in said for word in ("4 images to learn from", "test/dent", "2 images, 0 with a mask", f"--dataset '{tmp_path}/my data' --category steel"))
+    assert all(
+        word in said
+        for word in (
+            "4 images to learn from",
+            "test/dent",
+            "2 images, 0 with a mask",
+            f"--dataset '{tmp_path}/my data' --category steel",
+        )
+    )
     assert "\x1b" not in said
     assert not any(file.is_symlink() for file in target.rglob("*"))  # copies, unless --link
 
 
 def test_the_command_refuses_in_one_line(tmp_path, capsys):
-    assert main(["import", str(tmp_path / "nowhere"), "--to", str(tmp_path / "a" / "b"), "--quiet"]) == 2
+    assert (
+        main(["import", str(tmp_path / "nowhere"), "--to", str(tmp_path / "a" / "b"), "--quiet"])
+        == 2
+    )
     said = capsys.readouterr().err
     assert said.startswith("texad: there is no") and said.count("\n") == 1

@@ -20,7 +20,9 @@ CATEGORIES = ("carpet", "grid", "zipper")
 
 def png(seed):
     file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
+        file, "PNG"
+    )
     return file.getvalue()
 
 
@@ -56,7 +58,9 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("TEXAD_DATA", str(tmp_path))
     monkeypatch.setattr(downloads, "TIMEOUT_S", 5.0)
     monkeypatch.setattr(downloads, "BLOCK", 4096)
-    monkeypatch.setattr(downloads, "SCHEMES", ("http",))  # the server of these tests has no certificate
+    monkeypatch.setattr(
+        downloads, "SCHEMES", ("http",)
+    )  # the server of these tests has no certificate
     monkeypatch.setattr(mvtec, "URL", "http://127.0.0.1:9/unset.tar.xz")
     return tmp_path
 
@@ -73,7 +77,9 @@ def publish(monkeypatch):
 @pytest.fixture
 def server(root, monkeypatch):
     with Server() as running:
-        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         monkeypatch.setattr(mvtec, "URL", f"http://127.0.0.1:{running.server_port}/archive.tar.xz")
         yield running
         running.shutdown()
@@ -83,7 +89,9 @@ def server(root, monkeypatch):
 def closed_port(root, monkeypatch):
     with socket.socket() as listener:  # bound but not listening: connections are refused
         listener.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(mvtec, "URL", f"http://127.0.0.1:{listener.getsockname()[1]}/archive.tar.xz")
+        monkeypatch.setattr(
+            mvtec, "URL", f"http://127.0.0.1:{listener.getsockname()[1]}/archive.tar.xz"
+        )
         yield
 
 
@@ -105,10 +113,15 @@ def test_a_category_is_downloaded_unpacked_and_listed(root, server, publish, pub
     category = datasets.load_category("mvtec", "carpet")
     assert category.dataset == "mvtec" and category.root == root / "mvtec" / "carpet"
     assert category.train[0].path.read_bytes() == png(0)
-    assert [(sample.defect, sample.mask is not None) for sample in category.test] == [("cut", True), ("good", False)]
+    assert [(sample.defect, sample.mask is not None) for sample in category.test] == [
+        ("cut", True),
+        ("good", False),
+    ]
     assert names(root) == ["mvtec", mvtec.ARCHIVE] and names(root / "mvtec") == ["carpet"]
     printed = capsys.readouterr().out
-    assert printed.index("CC BY-NC-SA 4.0") < printed.index(f"{root / mvtec.ARCHIVE} may be deleted")
+    assert printed.index("CC BY-NC-SA 4.0") < printed.index(
+        f"{root / mvtec.ARCHIVE} may be deleted"
+    )
 
 
 def test_the_licence_is_shown_before_the_download(root, closed_port, capsys):
@@ -125,7 +138,9 @@ def test_another_category_needs_no_second_download(root, server, publish, publis
     assert len(server.requests) == 1 and names(root / "mvtec") == ["carpet", "zipper"]
 
 
-def test_a_category_on_disk_needs_neither_archive_nor_network(root, closed_port, publish, published):
+def test_a_category_on_disk_needs_neither_archive_nor_network(
+    root, closed_port, publish, published
+):
     (root / "mvtec").mkdir()
     with tarfile.open(fileobj=io.BytesIO(published)) as tar:
         for member in tar:
@@ -141,7 +156,9 @@ def test_an_archive_put_there_by_hand_is_used(root, closed_port, publish, publis
     assert len(datasets.load_category("mvtec", "grid").train) == 1
 
 
-def test_a_wrong_archive_put_there_by_hand_is_refused_and_left_alone(root, closed_port, publish, published):
+def test_a_wrong_archive_put_there_by_hand_is_refused_and_left_alone(
+    root, closed_port, publish, published
+):
     publish(published)
     (root / mvtec.ARCHIVE).write_bytes(published[:-1])
     with pytest.raises(ValueError) as caught:
@@ -209,7 +226,11 @@ def test_without_a_network_one_line_says_where_to_put_what(root, closed_port):
     with pytest.raises(ConnectionError) as caught:
         datasets.load_category("mvtec", "tile")
     message = line(caught)
-    assert mvtec.URL in message and str(root / mvtec.ARCHIVE) in message and str(root / "mvtec" / "tile") in message
+    assert (
+        mvtec.URL in message
+        and str(root / mvtec.ARCHIVE) in message
+        and str(root / "mvtec" / "tile") in message
+    )
     assert names(root) == []
 
 
@@ -221,12 +242,16 @@ def test_a_server_that_answers_with_an_error_is_named_as_such(root, server, monk
 
 def test_a_silent_server_is_given_up(root, server, monkeypatch):
     monkeypatch.setattr(downloads, "TIMEOUT_S", 0.2)
-    monkeypatch.setattr(Handler, "do_GET", lambda self: time.sleep(2))  # and then hangs up, which is another error
+    monkeypatch.setattr(
+        Handler, "do_GET", lambda self: time.sleep(2)
+    )  # and then hangs up, which is another error
     with pytest.raises(ConnectionError, match="timed out"):
         datasets.prepare("mvtec", ["carpet"])
 
 
-def test_a_server_that_falls_silent_midway_keeps_what_came(root, server, publish, published, monkeypatch):
+def test_a_server_that_falls_silent_midway_keeps_what_came(
+    root, server, publish, published, monkeypatch
+):
     monkeypatch.setattr(downloads, "TIMEOUT_S", 0.3)
     server.content = publish(published)
 
@@ -304,11 +329,17 @@ def refused(root, publish, archive: bytes, match: str) -> None:
     ("limit", "most", "match"),
     [
         ("MOST_MEMBERS", 3, "it has 4 members or more, at most 3 are expected"),
-        ("MOST_BYTES_OF_ONE", 5000, "member 'carpet/train/good/000.png' has 1.* bytes, at most 5000"),
+        (
+            "MOST_BYTES_OF_ONE",
+            5000,
+            "member 'carpet/train/good/000.png' has 1.* bytes, at most 5000",
+        ),
         ("MOST_BYTES", 20_000, "it unpacks to .* bytes or more, at most 20000"),
     ],
 )
-def test_an_archive_that_unpacks_to_too_much_leaves_nothing(root, publish, monkeypatch, limit, most, match):
+def test_an_archive_that_unpacks_to_too_much_leaves_nothing(
+    root, publish, monkeypatch, limit, most, match
+):
     monkeypatch.setattr(mvtec, limit, most)
     refused(root, publish, tar_xz(images("carpet")), match)
 
@@ -316,8 +347,15 @@ def test_an_archive_that_unpacks_to_too_much_leaves_nothing(root, publish, monke
 def test_a_bomb_is_refused_before_it_is_unpacked(root, publish):
     bomb = tarfile.TarInfo("carpet/train/good/bomb.png")
     bomb.size = 10**12
-    archive = lzma.compress(bomb.tobuf() + bytes(10**6))  # that is all there is: who reads on finds the end of the file
-    refused(root, publish, archive, "unsafe: its member 'carpet/train/good/bomb.png' has 1000000000000 bytes")
+    archive = lzma.compress(
+        bomb.tobuf() + bytes(10**6)
+    )  # that is all there is: who reads on finds the end of the file
+    refused(
+        root,
+        publish,
+        archive,
+        "unsafe: its member 'carpet/train/good/bomb.png' has 1000000000000 bytes",
+    )
 
 
 def test_a_long_name_is_not_read_into_memory(root, publish):
@@ -332,7 +370,12 @@ def test_a_file_with_holes_counts_as_large_as_it_would_become(root, publish):
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
     header[483:495] = b"77777777777\0"  # 8 GiB
     header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:]) + 8 * ord(" "))
-    refused(root, publish, lzma.compress(bytes(header) + bytes(1024)), "unsafe: its member .* has 8589934591 bytes")
+    refused(
+        root,
+        publish,
+        lzma.compress(bytes(header) + bytes(1024)),
+        "unsafe: its member .* has 8589934591 bytes",
+    )
 
 
 @pytest.mark.parametrize(
@@ -366,7 +409,9 @@ def test_an_archive_without_the_category_is_refused(root, publish):
     assert names(root / "mvtec") == []
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-2000], lambda content: b"no archive at all" * 100])
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-2000], lambda content: b"no archive at all" * 100]
+)
 def test_an_archive_that_cannot_be_read_is_named(root, publish, published, damage):
     (root / mvtec.ARCHIVE).write_bytes(publish(damage(published)))
     with pytest.raises(ValueError, match="cannot be unpacked") as caught:
@@ -374,7 +419,9 @@ def test_an_archive_that_cannot_be_read_is_named(root, publish, published, damag
     assert str(root / mvtec.ARCHIVE) in line(caught) and names(root / "mvtec") == []
 
 
-def test_an_interrupted_unpacking_leaves_nothing_half_written(root, publish, published, monkeypatch):
+def test_an_interrupted_unpacking_leaves_nothing_half_written(
+    root, publish, published, monkeypatch
+):
     (root / mvtec.ARCHIVE).write_bytes(publish(published))
     unpack_member, unpacked = mvtec._unpack_member, []
 

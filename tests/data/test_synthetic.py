@@ -17,7 +17,11 @@ SMALL = {"n_train": 2, "n_good": 2, "n_defective": 7, "size": 64}
 
 
 def all_bytes(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +43,14 @@ def test_categories_and_defects_carry_the_names_of_mvtec_ad():
 
 def test_layout_is_that_of_mvtec_ad(category_folder):
     defects = CATEGORIES[category_folder.name]
-    files = {path.relative_to(category_folder).as_posix() for path in category_folder.rglob("*") if path.is_file()}
-    expected = {f"train/good/{i:03d}.png" for i in range(96)} | {f"test/good/{i:03d}.png" for i in range(24)}
+    files = {
+        path.relative_to(category_folder).as_posix()
+        for path in category_folder.rglob("*")
+        if path.is_file()
+    }
+    expected = {f"train/good/{i:03d}.png" for i in range(96)} | {
+        f"test/good/{i:03d}.png" for i in range(24)
+    }
     expected |= {f"test/{defect}/{i:03d}.png" for defect in defects for i in range(8)}
     expected |= {f"ground_truth/{defect}/{i:03d}_mask.png" for defect in defects for i in range(8)}
     assert files == expected | {"defects.csv", "synthetic.json"}
@@ -83,7 +93,9 @@ def test_no_trivial_detector_gets_far(category_folder):
         rows = []
         for path in paths:
             image = np.asarray(Image.open(path), dtype=float)
-            rows.append([image.mean(), *image.mean((0, 1)), image.mean(2).std(), path.stat().st_size])
+            rows.append(
+                [image.mean(), *image.mean((0, 1)), image.mean(2).std(), path.stat().st_size]
+            )
         return np.array(rows)
 
     paths = sorted((category_folder / "test").rglob("*.png"))
@@ -91,7 +103,10 @@ def test_no_trivial_detector_gets_far(category_folder):
     train, test = describe(sorted((category_folder / "train").rglob("*.png"))), describe(paths)
     names = ("mean grey", "mean red", "mean green", "mean blue", "contrast", "file size")
     scores = dict(zip(names, test.T, strict=True))
-    scores |= {f"{name}, distance from training": abs(test - train.mean(0))[:, i] for i, name in enumerate(names)}
+    scores |= {
+        f"{name}, distance from training": abs(test - train.mean(0))[:, i]
+        for i, name in enumerate(names)
+    }
     offset = test[:, 1:4] - train[:, 1:4].mean(0)
     precision = np.linalg.inv(np.cov(train[:, 1:4].T))
     scores["mean colour, Mahalanobis"] = np.einsum("ni,ij,nj->n", offset, precision, offset)
@@ -136,31 +151,47 @@ def test_images_of_any_size_show_the_same_material(category):
 
 
 def test_same_seed_gives_same_bytes(tmp_path):
-    first, second = write(tmp_path / "a", "wood", seed=3, **SMALL), write(tmp_path / "b", "wood", seed=3, **SMALL)
+    first, second = (
+        write(tmp_path / "a", "wood", seed=3, **SMALL),
+        write(tmp_path / "b", "wood", seed=3, **SMALL),
+    )
     assert all_bytes(first) == all_bytes(second)
 
 
 def test_other_seed_gives_other_images(tmp_path):
-    first, second = write(tmp_path / "a", "wood", seed=3, **SMALL), write(tmp_path / "b", "wood", seed=4, **SMALL)
-    images = [{data for name, data in all_bytes(folder).items() if name.endswith("0.png")} for folder in (first, second)]
+    first, second = (
+        write(tmp_path / "a", "wood", seed=3, **SMALL),
+        write(tmp_path / "b", "wood", seed=4, **SMALL),
+    )
+    images = [
+        {data for name, data in all_bytes(folder).items() if name.endswith("0.png")}
+        for folder in (first, second)
+    ]
     assert not images[0] & images[1]
 
 
 def test_all_images_of_a_category_differ(tmp_path):
     folder = write(tmp_path, "grid", **SMALL)
-    images = [path.read_bytes() for split in ("train", "test") for path in (folder / split).rglob("*.png")]
+    images = [
+        path.read_bytes() for split in ("train", "test") for path in (folder / split).rglob("*.png")
+    ]
     assert len(set(images)) == len(images) == 11
 
 
 def test_number_of_training_images_changes_no_test_image(tmp_path):
-    few, many = write(tmp_path / "a", "tile", **SMALL), write(tmp_path / "b", "tile", **SMALL | {"n_train": 5})
+    few, many = (
+        write(tmp_path / "a", "tile", **SMALL),
+        write(tmp_path / "b", "tile", **SMALL | {"n_train": 5}),
+    )
     assert (few / "test/good/001.png").read_bytes() == (many / "test/good/001.png").read_bytes()
     assert (few / "test/oil/000.png").read_bytes() == (many / "test/oil/000.png").read_bytes()
 
 
 def test_defective_images_are_dealt_out_evenly(tmp_path):
     folder = write(tmp_path, "leather", **SMALL)
-    assert [len(list((folder / "test" / defect).iterdir())) for defect in CATEGORIES["leather"]] == [2, 2, 1, 1, 1]
+    assert [
+        len(list((folder / "test" / defect).iterdir())) for defect in CATEGORIES["leather"]
+    ] == [2, 2, 1, 1, 1]
 
 
 def test_a_complete_category_is_left_alone(tmp_path):
@@ -214,14 +245,18 @@ def test_a_folder_of_the_users_own_is_never_replaced(tmp_path):
     assert (tmp_path / "carpet" / "mine.txt").read_text() == "keep"
 
 
-@pytest.mark.parametrize("call", [lambda name, rng: texture(name, rng), lambda name, rng: write("unused", name)])
+@pytest.mark.parametrize(
+    "call", [lambda name, rng: texture(name, rng), lambda name, rng: write("unused", name)]
+)
 def test_unknown_category_names_the_nearest(call):
     with pytest.raises(ValueError, match="unknown category 'carpt'.*did you mean 'carpet'"):
         call("carpt", np.random.default_rng(0))
 
 
 def test_unknown_defect_names_the_nearest():
-    with pytest.raises(ValueError, match="unknown defect of wood 'scratches'.*did you mean 'scratch'"):
+    with pytest.raises(
+        ValueError, match="unknown defect of wood 'scratches'.*did you mean 'scratch'"
+    ):
         defective("wood", "scratches", 0.5, np.random.default_rng(0))
 
 
@@ -232,7 +267,15 @@ def test_severity_out_of_range_is_refused(severity):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("n_train", 0), ("n_good", -1), ("n_defective", 2.5), ("seed", -1), ("size", 32), ("size", 4096)]
+    ("name", "value"),
+    [
+        ("n_train", 0),
+        ("n_good", -1),
+        ("n_defective", 2.5),
+        ("seed", -1),
+        ("size", 32),
+        ("size", 4096),
+    ],
 )
 def test_bad_parameter_is_named(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"{name} must be a whole number"):

@@ -13,7 +13,12 @@ def surface():
 def test_damage_is_where_the_mask_says(surface, kind):
     for seed in range(20):
         damaged, mask = pretend.damage(surface, kind, np.random.default_rng(seed))
-        assert damaged.shape == surface.shape and damaged.dtype == np.float32 and mask.shape == surface.shape[:2] and mask.dtype == bool
+        assert (
+            damaged.shape == surface.shape
+            and damaged.dtype == np.float32
+            and mask.shape == surface.shape[:2]
+            and mask.dtype == bool
+        )
         assert 0 <= damaged.min() and damaged.max() <= 1
         change = np.abs(damaged - surface).max(axis=2)
         assert 0 < mask.mean() < 0.4
@@ -22,7 +27,9 @@ def test_damage_is_where_the_mask_says(surface, kind):
 
 @pytest.mark.parametrize("kind", pretend.KINDS)
 def test_the_same_seed_gives_the_same_damage_and_another_seed_another(surface, kind):
-    first, again, other = (pretend.damage(surface, kind, np.random.default_rng(seed))[0] for seed in (1, 1, 2))
+    first, again, other = (
+        pretend.damage(surface, kind, np.random.default_rng(seed))[0] for seed in (1, 1, 2)
+    )
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 

@@ -16,14 +16,19 @@ def naive_distance(a, b) -> float:
 def naive_p_value(a, b) -> float:
     """Of all ways to deal the values to the two groups, those in which they are at least as far apart."""
     values, distance = np.concatenate([a, b]), naive_distance(a, b)
-    ways = [naive_distance(values[list(chosen)], np.delete(values, chosen)) for chosen in combinations(range(len(values)), len(a))]
+    ways = [
+        naive_distance(values[list(chosen)], np.delete(values, chosen))
+        for chosen in combinations(range(len(values)), len(a))
+    ]
     return float(np.mean(np.array(ways) >= distance - 1e-12))
 
 
 def test_the_distance_and_its_p_value_are_those_of_all_ways_to_deal_the_scores():
     a, b = np.array([1.0, 2, 3, 4.5, 6]), np.array([2.5, 5, 7, 8])
     found = drift.compare(a, b, 100, None)
-    assert found.statistic == pytest.approx(naive_distance(a, b)) and found.p_value == pytest.approx(naive_p_value(a, b))
+    assert found.statistic == pytest.approx(
+        naive_distance(a, b)
+    ) and found.p_value == pytest.approx(naive_p_value(a, b))
     assert (found.n_calibration, found.n_new, found.n_above) == (5, 4, 0)
 
 
@@ -37,7 +42,9 @@ def test_so_many_above_the_threshold_are_as_rare_as_drawing_them_shows():
     drawn = rng.random((40000, n + m))
     lines = np.sort(drawn[:, :n], axis=1)[:, n - drift.rejecting(n, alpha)]
     assert found.n_above == 2
-    assert found.p_above == pytest.approx(np.mean((drawn[:, n:] > lines[:, None]).sum(axis=1) >= 2), abs=0.01)
+    assert found.p_above == pytest.approx(
+        np.mean((drawn[:, n:] > lines[:, None]).sum(axis=1) >= 2), abs=0.01
+    )
 
 
 @pytest.mark.parametrize("n, alpha", [(19, 0.05), (99, 0.01), (99, 0.29), (152, 0.01), (20, 0.3)])
@@ -50,8 +57,12 @@ def test_the_threshold_is_the_score_of_the_first_image_that_it_would_reject(n, a
 def test_the_rate_of_one_threshold_lies_in_its_interval_nine_times_in_ten():
     rng = np.random.default_rng(2)
     low, high = drift.rate_interval(99, 0.05)
-    rates = np.array([1 - scoring.conformal_threshold(rng.random(99), 0.05) for _ in range(2000)])  # of uniform scores
-    assert np.mean((rates >= low) & (rates <= high)) == pytest.approx(0.9, abs=0.025) and rates.mean() == pytest.approx(0.05, abs=0.003)
+    rates = np.array(
+        [1 - scoring.conformal_threshold(rng.random(99), 0.05) for _ in range(2000)]
+    )  # of uniform scores
+    assert np.mean((rates >= low) & (rates <= high)) == pytest.approx(
+        0.9, abs=0.025
+    ) and rates.mean() == pytest.approx(0.05, abs=0.003)
 
 
 def test_an_unchanged_line_is_suspected_no_more_often_than_the_level_says():
@@ -59,14 +70,19 @@ def test_an_unchanged_line_is_suspected_no_more_often_than_the_level_says():
     suspected = 0
     for _ in range(n_checks):
         old, new = rng.lognormal(size=99), rng.lognormal(size=30)
-        suspected += drift.compare(old, new, scoring.conformal_threshold(old, 0.05), 0.05, level).has_drifted
+        suspected += drift.compare(
+            old, new, scoring.conformal_threshold(old, 0.05), 0.05, level
+        ).has_drifted
     assert suspected <= stats.binom.ppf(0.999, n_checks, level)
 
 
 @pytest.mark.parametrize("n, m", [(152, 40), (50, 20), (99, 200)])
 def test_the_smallest_shift_is_seen_about_four_times_in_five(n, m):
     rng, shift = np.random.default_rng(4), drift.smallest_shift(n, m)
-    seen = [stats.ks_2samp(rng.normal(size=n), rng.normal(size=m) + shift).pvalue <= drift.LEVEL / 2 for _ in range(300)]
+    seen = [
+        stats.ks_2samp(rng.normal(size=n), rng.normal(size=m) + shift).pvalue <= drift.LEVEL / 2
+        for _ in range(300)
+    ]
     assert 0.68 <= np.mean(seen) <= 0.92
 
 
@@ -79,7 +95,11 @@ def test_with_one_image_fewer_than_needed_nothing_can_be_seen(n):
         assert stats.ks_2samp(old, np.arange(m - 1) + 1000.0).pvalue > drift.LEVEL / 2
         assert math.isinf(drift.smallest_shift(n, m - 1))
         found = drift.compare(old, np.arange(m - 1) + 1000.0, 10, None)
-        assert found.verdict == "too few" and not found.has_drifted and f"at least {m} are needed" in drift.words(found)[0]
+        assert (
+            found.verdict == "too few"
+            and not found.has_drifted
+            and f"at least {m} are needed" in drift.words(found)[0]
+        )
 
 
 @pytest.mark.parametrize(
@@ -107,15 +127,22 @@ def test_more_above_the_threshold_than_promised_is_drift_even_where_the_middle_s
     threshold = scoring.conformal_threshold(old, 0.01)
     assert drift.compare(old, new, threshold, 0.01).verdict == "higher"
     assert "More than chance explains" in drift.words(drift.compare(old, new, threshold, 0.01))[2]
-    assert drift.compare(old, new, threshold, None).verdict == "none seen"  # without a promise, none is broken
+    assert (
+        drift.compare(old, new, threshold, None).verdict == "none seen"
+    )  # without a promise, none is broken
 
 
 def test_the_share_above_comes_with_wilson_s_interval():
     old, new = np.arange(99.0), np.r_[np.zeros(37), np.full(3, 1000.0)]
     found = drift.compare(old, new, 500, 0.01)
     share, z, m = 3 / 40, 1.959964, 40
-    centre, half = (share + z**2 / 2 / m) / (1 + z**2 / m), z / (1 + z**2 / m) * math.sqrt(share * (1 - share) / m + z**2 / 4 / m**2)
-    assert found.rate == share and found.interval == pytest.approx((centre - half, centre + half), abs=1e-6)
+    centre, half = (
+        (share + z**2 / 2 / m) / (1 + z**2 / m),
+        z / (1 + z**2 / m) * math.sqrt(share * (1 - share) / m + z**2 / 4 / m**2),
+    )
+    assert found.rate == share and found.interval == pytest.approx(
+        (centre - half, centre + half), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("old, new, level, problem", [
@@ -127,6 +154,14 @@ def test_what_cannot_be_compared_is_refused(old, new, level, problem):
         drift.compare(np.array(old), np.array(new), 1.0, None, level)
 
 
-@pytest.mark.parametrize("p, words", [(1.0, "10 of 10 checks"), (0.3, "3 of 10 checks"), (0.01, "one of 100 checks"), (1e-9, "less than one of a million")])
+@pytest.mark.parametrize(
+    "p, words",
+    [
+        (1.0, "10 of 10 checks"),
+        (0.3, "3 of 10 checks"),
+        (0.01, "one of 100 checks"),
+        (1e-9, "less than one of a million"),
+    ],
+)
 def test_probabilities_are_told_in_plain_words(p, words):
     assert words in drift._often(p)

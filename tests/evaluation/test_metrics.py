@@ -48,7 +48,9 @@ def naive_delong(labels, scores, z=1.959963984540054):
     """The definition: variances of the placement values, over all pairs."""
     anomalous, normal = scores[labels == 1], scores[labels == 0]
     right = np.array([[(a > n) + 0.5 * (a == n) for n in normal] for a in anomalous])
-    variance = right.mean(axis=1).var(ddof=1) / len(anomalous) + right.mean(axis=0).var(ddof=1) / len(normal)
+    variance = right.mean(axis=1).var(ddof=1) / len(anomalous) + right.mean(axis=0).var(
+        ddof=1
+    ) / len(normal)
     return right.mean() - z * variance**0.5, right.mean() + z * variance**0.5
 
 
@@ -63,7 +65,9 @@ def naive_delong(labels, scores, z=1.959963984540054):
 def test_auroc_interval_is_delongs_where_only_one_kind_of_image_varies(normal, anomalous):
     labels, scores = np.array([0, 0, 1, 1]), np.array([*normal, *anomalous])
     low, high = naive_delong(labels, scores)
-    assert evaluation.auroc_interval(labels, scores) == pytest.approx((max(low, 0), min(high, 1)), abs=1e-12)
+    assert evaluation.auroc_interval(labels, scores) == pytest.approx(
+        (max(low, 0), min(high, 1)), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 1], [1, 1, 1, 0]])
@@ -74,19 +78,28 @@ def test_one_image_of_a_kind_has_no_variance_and_newcombes_interval(labels):
     assert evaluation.auroc_interval(labels, scores) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(("n_normal", "n_anomalous", "seed"), [(35, 25, 0), (12, 40, 1), (40, 7, 2)])
+@pytest.mark.parametrize(
+    ("n_normal", "n_anomalous", "seed"), [(35, 25, 0), (12, 40, 1), (40, 7, 2)]
+)
 def test_auroc_interval_is_delongs(n_normal, n_anomalous, seed):
     labels, scores = tied(n_normal, n_anomalous, seed)
     low, high = naive_delong(labels, scores)
-    assert evaluation.auroc_interval(labels, scores) == pytest.approx((max(low, 0), min(high, 1)), abs=1e-12)
+    assert evaluation.auroc_interval(labels, scores) == pytest.approx(
+        (max(low, 0), min(high, 1)), abs=1e-12
+    )
 
 
 def test_auroc_interval_by_hand():
     """Normal 1, 3; anomalous 2, 4: three of four pairs are right. Placements 1/2, 1 and 1, 1/2: both variances are 1/8."""
     labels, scores = [0, 1, 0, 1], [1, 2, 3, 4]
     low, high = evaluation.auroc_interval(labels, scores, confidence=0.5)
-    assert (low, high) == pytest.approx((0.75 - 0.6744897502 * 0.125**0.5, 0.75 + 0.6744897502 * 0.125**0.5))
-    assert evaluation.auroc_interval(labels, scores, confidence=0.95) == (pytest.approx(0.75 - 1.959963985 * 0.125**0.5), 1.0)  # cut off
+    assert (low, high) == pytest.approx(
+        (0.75 - 0.6744897502 * 0.125**0.5, 0.75 + 0.6744897502 * 0.125**0.5)
+    )
+    assert evaluation.auroc_interval(labels, scores, confidence=0.95) == (
+        pytest.approx(0.75 - 1.959963985 * 0.125**0.5),
+        1.0,
+    )  # cut off
 
 
 def test_auroc_interval_turns_with_the_scores():
@@ -100,13 +113,20 @@ def naive_newcombe(estimate, m, n, z=1.959963984540054):
     """Method 5 by looking at every area on a fine grid."""
     areas = np.linspace(0, 1, 200_001)
     extra = (m + n) / 2 - 1
-    variance = areas * (1 - areas) * (1 + extra * (1 - areas) / (2 - areas) + extra * areas / (1 + areas)) / (m * n)
+    variance = (
+        areas
+        * (1 - areas)
+        * (1 + extra * (1 - areas) / (2 - areas) + extra * areas / (1 + areas))
+        / (m * n)
+    )
     inside = areas[(estimate - areas) ** 2 <= z**2 * variance]
     return inside.min(), inside.max()
 
 
 @pytest.mark.parametrize(("n_normal", "n_anomalous"), [(20, 20), (3, 30), (1, 4), (4, 1)])
-@pytest.mark.parametrize("anomalous", [0.0, 1.0, 2.0])  # below, equal to and above the normal images
+@pytest.mark.parametrize(
+    "anomalous", [0.0, 1.0, 2.0]
+)  # below, equal to and above the normal images
 def test_auroc_interval_has_a_width_where_delongs_has_none(n_normal, n_anomalous, anomalous):
     labels = np.repeat([0, 1], [n_normal, n_anomalous])
     scores = np.repeat([1.0, anomalous], [n_normal, n_anomalous])
@@ -115,7 +135,9 @@ def test_auroc_interval_has_a_width_where_delongs_has_none(n_normal, n_anomalous
 
 
 def test_auroc_interval_of_one_pair_is_wilsons_for_one_trial():
-    assert evaluation.auroc_interval([0, 1], [1, 2]) == pytest.approx(evaluation.wilson_interval(1, 1))
+    assert evaluation.auroc_interval([0, 1], [1, 2]) == pytest.approx(
+        evaluation.wilson_interval(1, 1)
+    )
 
 
 def test_more_images_make_a_narrower_interval_also_at_an_auroc_of_one():
@@ -125,15 +147,23 @@ def test_more_images_make_a_narrower_interval_also_at_an_auroc_of_one():
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    labels, truth = np.repeat([0, 1], [40, 40]), 0.7602499  # of normal distributions that are one standard deviation apart
+    labels, truth = (
+        np.repeat([0, 1], [40, 40]),
+        0.7602499,
+    )  # of normal distributions that are one standard deviation apart
     intervals = [evaluation.auroc_interval(labels, rng.normal(labels)) for _ in range(1000)]
     assert 0.92 < np.mean([low <= truth <= high for low, high in intervals]) < 0.97
 
 
-@pytest.mark.parametrize("function", [evaluation.auroc_interval, evaluation.bootstrap_auroc_interval])
+@pytest.mark.parametrize(
+    "function", [evaluation.auroc_interval, evaluation.bootstrap_auroc_interval]
+)
 @pytest.mark.parametrize("confidence", [95, 1, 0, -0.5, float("nan")])
 def test_a_confidence_that_is_none_is_refused(function, confidence):
-    with pytest.raises(ValueError, match=f"^confidence must lie between 0 and 1, for instance 0.95, not {confidence}$"):
+    with pytest.raises(
+        ValueError,
+        match=f"^confidence must lie between 0 and 1, for instance 0.95, not {confidence}$",
+    ):
         function([0, 1], [1, 2], confidence=confidence)
 
 
@@ -142,21 +172,34 @@ def test_bootstrap_and_delong_roughly_agree(n_normal, n_anomalous):
     labels, scores = tied(n_normal, n_anomalous)
     bootstrap = evaluation.bootstrap_auroc_interval(labels, scores)
     assert bootstrap == pytest.approx(evaluation.auroc_interval(labels, scores), abs=0.015)
-    assert bootstrap == evaluation.bootstrap_auroc_interval(labels, scores) != evaluation.bootstrap_auroc_interval(labels, scores, seed=1)
+    assert (
+        bootstrap
+        == evaluation.bootstrap_auroc_interval(labels, scores)
+        != evaluation.bootstrap_auroc_interval(labels, scores, seed=1)
+    )
 
 
 def test_bootstrap_of_two_by_two_images_by_hand():
     """Normal 0 and 2, anomalous 1 and 3. Of 16 equally likely resamples one (normal 2, 2; anomalous 1, 1) has an AUROC of 0."""
     labels, scores = [0, 0, 1, 1], [0, 2, 1, 3]
-    low, high = evaluation.bootstrap_auroc_interval(labels, scores, confidence=0.9, n_resamples=20_000)
+    low, high = evaluation.bootstrap_auroc_interval(
+        labels, scores, confidence=0.9, n_resamples=20_000
+    )
     assert (low, high) == (0.0, 1.0)  # 1/16 is more than the lower 1/20
     for confidence in (0.8, 0.86):  # and less than the lower 1/10, or 7/100
-        assert evaluation.bootstrap_auroc_interval(labels, scores, confidence, n_resamples=20_000)[0] == 0.5
+        assert (
+            evaluation.bootstrap_auroc_interval(labels, scores, confidence, n_resamples=20_000)[0]
+            == 0.5
+        )
 
 
 def test_bootstrap_draws_as_many_resamples_as_it_says(monkeypatch):
     drawn, quantile = [], np.quantile
-    monkeypatch.setattr(np, "quantile", lambda values, shares: (drawn.append(values.shape), quantile(values, shares))[1])
+    monkeypatch.setattr(
+        np,
+        "quantile",
+        lambda values, shares: (drawn.append(values.shape), quantile(values, shares))[1],
+    )
     many = np.arange(2**19)  # so many images that two resamples are made at a time
     evaluation.bootstrap_auroc_interval(many % 2, many, n_resamples=3)
     one = evaluation.bootstrap_auroc_interval([0, 1, 0, 1], [1, 2, 3, 4], n_resamples=1)
@@ -177,14 +220,21 @@ def test_bootstrap_takes_the_resamples_in_pieces():
 
 def test_average_precision_by_hand_and_by_scikit_learn():
     # from the top: anomalous (1 of 1), normal, anomalous (2 of 3)
-    assert evaluation.average_precision([1, 0, 1, 0], [4, 3, 2, 1]) == pytest.approx((1 + 2 / 3) / 2)
+    assert evaluation.average_precision([1, 0, 1, 0], [4, 3, 2, 1]) == pytest.approx(
+        (1 + 2 / 3) / 2
+    )
     labels, scores = tied(35, 25)
-    assert evaluation.average_precision(labels, scores) == sklearn_metrics.average_precision_score(labels, scores)
+    assert evaluation.average_precision(labels, scores) == sklearn_metrics.average_precision_score(
+        labels, scores
+    )
 
 
 def best_f1(labels, scores):
     thresholds = [scores.min() - 1, *scores]
-    return max(sklearn_metrics.f1_score(labels, scoring.predict(scores, t), zero_division=0) for t in thresholds)
+    return max(
+        sklearn_metrics.f1_score(labels, scoring.predict(scores, t), zero_division=0)
+        for t in thresholds
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
@@ -223,15 +273,25 @@ def test_auroc_by_severity_compares_each_third_with_all_good_images():
     labels = np.array([0, 1, 1, 1, 0, 1, 1, 1])
     scores = np.array([1.0, 5.0, 0.0, 1.5, 2.0, 0.5, 5.0, 1.5])
     severity = np.array([0.0, 9.0, 1.0, 3.0, 0.0, 2.0, 8.0, 4.0])
-    assert evaluation.auroc_by_severity(labels, scores, severity) == {"mild": 0.0, "medium": 0.5, "severe": 1.0}
-    assert evaluation.auroc_by_severity(labels, scores, severity, n_groups=1)["1 of 1"] == evaluation.image_auroc(labels, scores)
+    assert evaluation.auroc_by_severity(labels, scores, severity) == {
+        "mild": 0.0,
+        "medium": 0.5,
+        "severe": 1.0,
+    }
+    assert evaluation.auroc_by_severity(labels, scores, severity, n_groups=1)[
+        "1 of 1"
+    ] == evaluation.image_auroc(labels, scores)
     by_six = evaluation.auroc_by_severity(labels, scores, severity, n_groups=6)
     assert by_six["1 of 6"] == 0.0 and list(by_six) == [f"{i} of 6" for i in (1, 2, 3, 4, 5, 6)]
 
 
 def test_equal_severities_stay_together_and_groups_may_be_empty():
     labels, scores = np.array([0, 1, 1, 1]), np.array([1.0, 2.0, 0.0, 3.0])
-    assert evaluation.auroc_by_severity(labels, scores, np.ones(4)) == {"mild": pytest.approx(2 / 3), "medium": None, "severe": None}
+    assert evaluation.auroc_by_severity(labels, scores, np.ones(4)) == {
+        "mild": pytest.approx(2 / 3),
+        "medium": None,
+        "severe": None,
+    }
     two = evaluation.auroc_by_severity(labels[:3], scores[:3], np.array([0.0, 5.0, 1.0]))
     assert two == {"mild": 0.0, "medium": None, "severe": 1.0}
 
@@ -239,10 +299,16 @@ def test_equal_severities_stay_together_and_groups_may_be_empty():
 def test_unknown_severities_are_left_out():
     labels, scores = np.array([0, 1, 1, 1, 1]), np.array([1.0, 0.0, 2.0, 3.0, 4.0])
     severity = np.array([np.nan, np.nan, 1.0, 2.0, 3.0])
-    assert evaluation.auroc_by_severity(labels, scores, severity) == {"mild": 1.0, "medium": 1.0, "severe": 1.0}
+    assert evaluation.auroc_by_severity(labels, scores, severity) == {
+        "mild": 1.0,
+        "medium": 1.0,
+        "severe": 1.0,
+    }
     nothing = {"mild": None, "medium": None, "severe": None}
     assert evaluation.auroc_by_severity(labels, scores, np.full(5, np.nan)) == nothing
-    assert evaluation.auroc_by_severity(labels[1:], scores[1:], severity[1:]) == nothing  # no good image
+    assert (
+        evaluation.auroc_by_severity(labels[1:], scores[1:], severity[1:]) == nothing
+    )  # no good image
     with pytest.raises(ValueError, match="severity"):
         evaluation.auroc_by_severity(labels, scores, severity[1:])
     with pytest.raises(ValueError, match="n_groups must be at least 1"):
@@ -254,22 +320,37 @@ def test_unknown_severities_are_left_out():
 
 def test_wilson_interval_by_hand():
     # z = 1, 1 of 4: middle (1/4 + 1/8) / (5/4) = 0.3, margin √(1/4 · (3/16 + 1/16)) / (5/4) = 0.2
-    assert evaluation.wilson_interval(1, 4, confidence=0.6826894921370859) == pytest.approx((0.1, 0.5))
+    assert evaluation.wilson_interval(1, 4, confidence=0.6826894921370859) == pytest.approx(
+        (0.1, 0.5)
+    )
     # z = 2, 0 of 4: the upper end is z² / (n + z²) = 4 / 8
-    assert evaluation.wilson_interval(0, 4, confidence=0.9544997361036416) == (0.0, pytest.approx(0.5))
-    assert evaluation.wilson_interval(4, 4, confidence=0.9544997361036416) == (pytest.approx(0.5), 1.0)
+    assert evaluation.wilson_interval(0, 4, confidence=0.9544997361036416) == (
+        0.0,
+        pytest.approx(0.5),
+    )
+    assert evaluation.wilson_interval(4, 4, confidence=0.9544997361036416) == (
+        pytest.approx(0.5),
+        1.0,
+    )
 
 
 def test_wilson_interval_begins_at_0_and_ends_at_1_exactly_where_all_images_agree():
     for total in range(1, 200):
-        assert evaluation.wilson_interval(0, total)[0] == 0.0 and evaluation.wilson_interval(total, total)[1] == 1.0
+        assert (
+            evaluation.wilson_interval(0, total)[0] == 0.0
+            and evaluation.wilson_interval(total, total)[1] == 1.0
+        )
 
 
 @pytest.mark.parametrize(("successes", "total"), [(3, 40), (39, 40), (1, 1)])
 def test_wilson_interval_holds_the_shares_that_are_not_too_far_away(successes, total):
     shares = np.linspace(0, 1, 200_001)
-    inside = shares[(successes / total - shares) ** 2 <= 1.959963985**2 * shares * (1 - shares) / total]
-    assert evaluation.wilson_interval(successes, total) == pytest.approx((inside.min(), inside.max()), abs=1e-5)
+    inside = shares[
+        (successes / total - shares) ** 2 <= 1.959963985**2 * shares * (1 - shares) / total
+    ]
+    assert evaluation.wilson_interval(successes, total) == pytest.approx(
+        (inside.min(), inside.max()), abs=1e-5
+    )
 
 
 def test_wilson_interval_of_nothing_and_of_nonsense():
@@ -287,7 +368,10 @@ def test_decision_metrics_by_hand():
     assert result["confusion"] == {"tn": 2, "fp": 1, "fn": 1, "tp": 3}
     assert result["accuracy"] == pytest.approx(5 / 7)
     assert result["precision"] == result["recall"] == result["f1"] == pytest.approx(3 / 4)
-    assert (result["false_alarm_rate"], result["miss_rate"]) == (pytest.approx(1 / 3), pytest.approx(1 / 4))
+    assert (result["false_alarm_rate"], result["miss_rate"]) == (
+        pytest.approx(1 / 3),
+        pytest.approx(1 / 4),
+    )
     assert result["false_alarm_interval"] == evaluation.wilson_interval(1, 3)
     assert result["miss_interval"] == evaluation.wilson_interval(1, 4)
 
@@ -295,14 +379,20 @@ def test_decision_metrics_by_hand():
 @pytest.mark.filterwarnings("error")
 def test_decision_metrics_without_any_alarm_are_zero():
     result = evaluation.decision_metrics(np.array([0, 1]), np.array([0, 0]))
-    assert result["precision"] == result["recall"] == result["f1"] == result["false_alarm_rate"] == 0.0
+    assert (
+        result["precision"] == result["recall"] == result["f1"] == result["false_alarm_rate"] == 0.0
+    )
 
 
 @pytest.mark.filterwarnings("error")
 def test_confusion_matrix_has_four_counts_also_for_one_kind_of_image():
     result = evaluation.decision_metrics(np.zeros(3), np.zeros(3))
     assert result["confusion"] == {"tn": 3, "fp": 0, "fn": 0, "tp": 0}
-    assert result["miss_rate"] is None and result["miss_interval"] is None and result["false_alarm_rate"] == 0.0
+    assert (
+        result["miss_rate"] is None
+        and result["miss_interval"] is None
+        and result["false_alarm_rate"] == 0.0
+    )
     assert evaluation.decision_metrics(np.ones(3), np.ones(3))["false_alarm_interval"] is None
     assert result["precision"] == result["recall"] == result["f1"] == 0.0
 
@@ -328,13 +418,19 @@ def test_upsample_keeps_constants_and_the_place_of_the_peak():
 def test_upsample_is_bilinear_by_hand():
     # the middles of four pixels lie at -1/4, 1/4, 3/4 and 5/4 of the way from the middle of the left place to that of the right one
     row = [0.0, 0.25, 0.75, 1.0]
-    assert evaluation.upsample(np.array([[[0, 1]]], dtype=np.float32), (2, 4)).tolist() == [[row, row]]
+    assert evaluation.upsample(np.array([[[0, 1]]], dtype=np.float32), (2, 4)).tolist() == [
+        [row, row]
+    ]
 
 
 def test_upsample_each_has_one_batch_in_memory(monkeypatch):
     seen, upsample = [], evaluation.upsample
-    monkeypatch.setattr(evaluation, "upsample", lambda maps, size: (seen.append(len(maps)), upsample(maps, size))[1])
-    assert len(list(evaluation.upsample_each(np.zeros((35, 2, 2), dtype=np.float32), 4))) == 35 and seen == [32, 3]
+    monkeypatch.setattr(
+        evaluation, "upsample", lambda maps, size: (seen.append(len(maps)), upsample(maps, size))[1]
+    )
+    assert len(
+        list(evaluation.upsample_each(np.zeros((35, 2, 2), dtype=np.float32), 4))
+    ) == 35 and seen == [32, 3]
 
 
 def test_upsample_each_gives_what_upsample_gives():
@@ -347,9 +443,16 @@ def maps_and_masks(seed, levels=None, offset=0):
     """Images of three sizes; two regions that touch at a corner are one."""
     rng = np.random.default_rng(seed)
     masks = [np.zeros(shape, dtype=bool) for shape in ((12, 9), (8, 8), (10, 11))]
-    masks[0][1:4, 1:4] = masks[0][4:7, 4:6] = masks[0][9:11, 1:3] = masks[2][2:9, 3:5] = masks[2][0, 0] = True
-    maps = [rng.integers(0, levels, mask.shape) if levels else rng.random(mask.shape) for mask in masks]
-    return masks, [(values + offset + (mask * (levels or 1) // 4)).astype(np.float32) for mask, values in zip(masks, maps, strict=True)]
+    masks[0][1:4, 1:4] = masks[0][4:7, 4:6] = masks[0][9:11, 1:3] = masks[2][2:9, 3:5] = masks[2][
+        0, 0
+    ] = True
+    maps = [
+        rng.integers(0, levels, mask.shape) if levels else rng.random(mask.shape) for mask in masks
+    ]
+    return masks, [
+        (values + offset + (mask * (levels or 1) // 4)).astype(np.float32)
+        for mask, values in zip(masks, maps, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -359,9 +462,13 @@ def test_pixel_metrics_agree_with_naive_ones(seed, levels, offset, max_fpr):
     masks, maps = maps_and_masks(seed, levels, offset)
     result = evaluation.pixel_metrics(masks, maps, max_fpr)
     # a bin of random numbers may hold two values
-    assert result["aupro"] == pytest.approx(naive_aupro(masks, maps, max_fpr), abs=1e-12 if levels else 1e-3)
+    assert result["aupro"] == pytest.approx(
+        naive_aupro(masks, maps, max_fpr), abs=1e-12 if levels else 1e-3
+    )
     pixels = (np.concatenate([array.ravel() for array in arrays]) for arrays in (masks, maps))
-    assert result["pixel_auroc"] == pytest.approx(sklearn_metrics.roc_auc_score(*pixels), abs=1e-12 if levels else 1e-4)
+    assert result["pixel_auroc"] == pytest.approx(
+        sklearn_metrics.roc_auc_score(*pixels), abs=1e-12 if levels else 1e-4
+    )
 
 
 def test_aupro_by_hand():
@@ -371,9 +478,16 @@ def test_aupro_by_hand():
     # FPR 0 to 1/4 at overlap 1/2; 1/4 to 1/2 at 3/4; beyond it at 1
     assert evaluation.pixel_metrics([mask], [values], max_fpr=0.25)["aupro"] == pytest.approx(1 / 2)
     assert evaluation.pixel_metrics([mask], [values], max_fpr=0.5)["aupro"] == pytest.approx(5 / 8)
-    assert evaluation.pixel_metrics([mask], [values], max_fpr=0.3)["aupro"] == pytest.approx((0.25 * 0.5 + 0.05 * 0.75) / 0.3)
-    assert evaluation.pixel_metrics([mask], [values], max_fpr=1)["aupro"] == pytest.approx((0.25 * 0.5 + 0.25 * 0.75 + 0.5) / 1)
-    assert evaluation.pixel_metrics([mask], [np.ones((1, 7))]) == {"pixel_auroc": 0.5, "aupro": pytest.approx(0.15)}  # all tied
+    assert evaluation.pixel_metrics([mask], [values], max_fpr=0.3)["aupro"] == pytest.approx(
+        (0.25 * 0.5 + 0.05 * 0.75) / 0.3
+    )
+    assert evaluation.pixel_metrics([mask], [values], max_fpr=1)["aupro"] == pytest.approx(
+        (0.25 * 0.5 + 0.25 * 0.75 + 0.5) / 1
+    )
+    assert evaluation.pixel_metrics([mask], [np.ones((1, 7))]) == {
+        "pixel_auroc": 0.5,
+        "aupro": pytest.approx(0.15),
+    }  # all tied
 
 
 def test_a_small_region_counts_as_much_as_a_large_one():
@@ -389,13 +503,22 @@ def test_a_small_region_counts_as_much_as_a_large_one():
 def test_pixel_metrics_are_perfect_where_the_map_is_the_mask():
     masks = np.zeros((2, 8, 8), dtype=bool)
     masks[0, 2:4, 2:4] = masks[1, 5:8, 0:3] = True
-    assert evaluation.pixel_metrics(masks, masks.astype(np.float32)) == {"pixel_auroc": 1.0, "aupro": 1.0}
-    assert evaluation.pixel_metrics(masks, -masks.astype(np.float32)) == {"pixel_auroc": 0.0, "aupro": 0.0}
+    assert evaluation.pixel_metrics(masks, masks.astype(np.float32)) == {
+        "pixel_auroc": 1.0,
+        "aupro": 1.0,
+    }
+    assert evaluation.pixel_metrics(masks, -masks.astype(np.float32)) == {
+        "pixel_auroc": 0.0,
+        "aupro": 0.0,
+    }
 
 
 @pytest.mark.parametrize("masks", [np.zeros((2, 8, 8)), np.ones((2, 8, 8)), np.zeros((0, 8, 8))])
 def test_pixels_of_one_kind_have_no_number(masks):
-    assert evaluation.pixel_metrics(masks, np.zeros_like(masks)) == {"pixel_auroc": None, "aupro": None}
+    assert evaluation.pixel_metrics(masks, np.zeros_like(masks)) == {
+        "pixel_auroc": None,
+        "aupro": None,
+    }
 
 
 def test_zero_with_a_sign_is_zero():
@@ -418,12 +541,17 @@ def test_pixel_metrics_refuse_what_does_not_fit_and_name_the_image():
     with pytest.raises(ValueError, match=r"mask \(8,\) and map \(8,\) of image 0"):
         evaluation.pixel_metrics(mask, good)  # one image instead of many
     for bad in (np.nan, np.inf, 1e39):  # the last one is more than a float32 can hold
-        with np.errstate(over="ignore"), pytest.raises(ValueError, match="map of image 1 is not finite"):
+        with (
+            np.errstate(over="ignore"),
+            pytest.raises(ValueError, match="map of image 1 is not finite"),
+        ):
             evaluation.pixel_metrics([mask, mask], [good, np.full((8, 8), bad)])
     with pytest.raises(ValueError, match="ended after 1 images"):
         evaluation.pixel_metrics([mask, mask], [good])
     for max_fpr in (30, 1.5, 0, -0.1, float("nan")):
-        with pytest.raises(ValueError, match=f"^max_fpr must be above 0 and at most 1, not {max_fpr}$"):
+        with pytest.raises(
+            ValueError, match=f"^max_fpr must be above 0 and at most 1, not {max_fpr}$"
+        ):
             evaluation.pixel_metrics([mask], [good], max_fpr=max_fpr)
 
 

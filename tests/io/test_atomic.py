@@ -75,7 +75,10 @@ def test_sha256_is_hashlibs(tmp_path):
     assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say how much memory is in use")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(),
+    reason="the system does not say how much memory is in use",
+)
 def test_a_released_array_takes_no_memory_and_can_be_read_again(tmp_path):
     def mapped_mb():
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -157,9 +160,16 @@ def test_whoever_writes_where_no_room_is_left_gets_the_same_error_and_the_old_fi
     (tmp_path / "full").mkdir()
     (tmp_path / "script.py").write_text(FULL)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    result = subprocess.run([sys.executable, tmp_path / "script.py", tmp_path / "full"], capture_output=True, text=True, env=environment)
+    result = subprocess.run(
+        [sys.executable, tmp_path / "script.py", tmp_path / "full"],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     assert result.returncode == 0, result.stderr
-    written = [f"a.{kind} old True True" for kind in ("npy", "json", "csv", "safetensors", "jpg", "png")]
+    written = [
+        f"a.{kind} old True True" for kind in ("npy", "json", "csv", "safetensors", "jpg", "png")
+    ]
     assert result.stdout.splitlines() == [*written, "True", "FileNotFoundError"]
 
 
@@ -193,7 +203,9 @@ def test_a_folder_is_taken_once_and_free_again_when_left(tmp_path):
 def test_a_killed_process_holds_nothing(tmp_path):
     script = "import sys, time; from pathlib import Path; from texad.io.atomic import take; print(take(Path(sys.argv[1])), flush=True); time.sleep(99)"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert process.stdout.readline() == "True\n"
     assert not take(tmp_path)
     process.kill()
@@ -224,7 +236,9 @@ def test_who_waits_can_be_told_not_to(tmp_path):
     os.close(lock)
 
 
-def test_the_kernels_of_a_batch_may_write_into_the_folder_that_it_holds_and_no_other(tmp_path, monkeypatch):
+def test_the_kernels_of_a_batch_may_write_into_the_folder_that_it_holds_and_no_other(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv(HELD, str(tmp_path / "mine"))
     assert is_held(tmp_path / "mine") and not is_held(tmp_path / "other")
 
@@ -243,12 +257,16 @@ def test_where_the_file_system_knows_no_locks_the_work_goes_on(tmp_path, monkeyp
 
 def test_who_takes_a_folder_removes_what_killed_processes_left_half_written(tmp_path):
     (tmp_path / "maps").mkdir()
-    kept = [tmp_path / name for name in (".hidden", "maps/a.npy", ".0123abcd", "maps/.0123abcX.a.npy")]
+    kept = [
+        tmp_path / name for name in (".hidden", "maps/a.npy", ".0123abcd", "maps/.0123abcX.a.npy")
+    ]
     left = [tmp_path / name for name in (".0123abcd.run.json", "maps/.ffffffff.test.npy")]
     for file in kept + left:
         file.write_text("half")
     lock = hold(tmp_path)
-    assert not take(tmp_path) and all(file.exists() for file in left)  # they are another's, who may be writing them
+    assert not take(tmp_path) and all(
+        file.exists() for file in left
+    )  # they are another's, who may be writing them
     os.close(lock)
     assert take(tmp_path)
     leave(tmp_path)

@@ -68,7 +68,10 @@ def save(file: Path, pixels: np.ndarray, **options) -> None:
 def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG of 8-bit grey whose parts, each with the right checksum, may be anything."""
     header = (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    parts = [struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in (header, *chunks, (b"IEND", b""))]
+    parts = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in (header, *chunks, (b"IEND", b""))
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -140,18 +143,63 @@ def empty_pixels(file: Path) -> None:
 
 READ = [  # what it is; its name; how it is made; the pixels that are read of it, or their shape
     ("PNG", "a.png", lambda file: save(file, PIXELS), PIXELS),
-    ("a JPEG that calls itself PNG", "a.png", lambda file: save(file, np.full((12, 16, 3), 99, np.uint8), format="JPEG"), np.full((12, 16, 3), 99)),
-    ("a PNG that calls itself JPEG", "a.jpg", lambda file: save(file, PIXELS, format="PNG"), PIXELS),
+    (
+        "a JPEG that calls itself PNG",
+        "a.png",
+        lambda file: save(file, np.full((12, 16, 3), 99, np.uint8), format="JPEG"),
+        np.full((12, 16, 3), 99),
+    ),
+    (
+        "a PNG that calls itself JPEG",
+        "a.jpg",
+        lambda file: save(file, PIXELS, format="PNG"),
+        PIXELS,
+    ),
     ("an ending in capitals", "A.PNG", lambda file: save(file, PIXELS), PIXELS),
     ("one pixel", "a.png", lambda file: save(file, PIXELS[:1, :1]), PIXELS[:1, :1]),
-    ("20,000 × 3 pixels", "a.png", lambda file: save(file, np.zeros((3, 20000), np.uint8)), np.zeros((3, 20000, 3))),
-    ("3 × 20,000 pixels", "a.jpg", lambda file: save(file, np.zeros((20000, 3), np.uint8)), np.zeros((20000, 3, 3))),
-    ("16 bits", "a.png", lambda file: save(file, PIXELS[..., 0].astype(np.uint16) * 257), np.repeat(PIXELS[..., :1], 3, axis=2)),
-    ("floats from 0 to 1", "a.tif", lambda file: save(file, PIXELS[..., 0].astype(np.float32) / 255), np.repeat(PIXELS[..., :1], 3, axis=2)),
-    ("CMYK", "a.tif", lambda file: Image.new("CMYK", (16, 12), (0, 255, 255, 0)).save(file), np.full((12, 16, 3), (255, 0, 0))),
-    ("CMYK JPEG", "a.jpg", lambda file: Image.new("CMYK", (16, 12)).save(file), np.full((12, 16, 3), 255)),
+    (
+        "20,000 × 3 pixels",
+        "a.png",
+        lambda file: save(file, np.zeros((3, 20000), np.uint8)),
+        np.zeros((3, 20000, 3)),
+    ),
+    (
+        "3 × 20,000 pixels",
+        "a.jpg",
+        lambda file: save(file, np.zeros((20000, 3), np.uint8)),
+        np.zeros((20000, 3, 3)),
+    ),
+    (
+        "16 bits",
+        "a.png",
+        lambda file: save(file, PIXELS[..., 0].astype(np.uint16) * 257),
+        np.repeat(PIXELS[..., :1], 3, axis=2),
+    ),
+    (
+        "floats from 0 to 1",
+        "a.tif",
+        lambda file: save(file, PIXELS[..., 0].astype(np.float32) / 255),
+        np.repeat(PIXELS[..., :1], 3, axis=2),
+    ),
+    (
+        "CMYK",
+        "a.tif",
+        lambda file: Image.new("CMYK", (16, 12), (0, 255, 255, 0)).save(file),
+        np.full((12, 16, 3), (255, 0, 0)),
+    ),
+    (
+        "CMYK JPEG",
+        "a.jpg",
+        lambda file: Image.new("CMYK", (16, 12)).save(file),
+        np.full((12, 16, 3), 255),
+    ),
     ("palette with transparency", "a.png", palette, (12, 16, 3)),
-    ("RGB with transparency", "a.png", lambda file: save(file, np.dstack([PIXELS, PIXELS[..., 0]])), PIXELS),
+    (
+        "RGB with transparency",
+        "a.png",
+        lambda file: save(file, np.dstack([PIXELS, PIXELS[..., 0]])),
+        PIXELS,
+    ),
     ("animated PNG", "a.png", animated, PIXELS),
     ("TIFF of two pages", "a.tif", animated, PIXELS),
     ("turned by EXIF", "a.png", turned, np.rot90(PIXELS, -1)),
@@ -184,15 +232,21 @@ BROKEN = [  # what it is; its name; how it is made; what the reason says
 
 def many(tmp_path: Path, n_train: int = 21) -> Path:
     """A category of enough images that one may be lost, and none of another kind."""
-    return write_category(tmp_path / "mine" / "steel", n_train=n_train, n_good=21, n_defective=21, size=34)
+    return write_category(
+        tmp_path / "mine" / "steel", n_train=n_train, n_good=21, n_defective=21, size=34
+    )
 
 
 def checked(root: Path, limit: float = 0.05) -> datasets.Category:
-    return preprocessing.readable(datasets.load_category(root.parent, root.name), limit, progress=False)
+    return preprocessing.readable(
+        datasets.load_category(root.parent, root.name), limit, progress=False
+    )
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("name", "make", "expected"), [case[1:] for case in READ], ids=[case[0] for case in READ])
+@pytest.mark.parametrize(
+    ("name", "make", "expected"), [case[1:] for case in READ], ids=[case[0] for case in READ]
+)
 def test_images_of_any_common_kind_are_read(tmp_path, name, make, expected):
     root = write_category(tmp_path / "mine" / "steel", n_train=1, n_good=1, n_defective=0, size=34)
     make(root / "train" / "good" / name)
@@ -210,29 +264,54 @@ def test_images_of_any_common_kind_are_read(tmp_path, name, make, expected):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about a damaged TIFF
-@pytest.mark.parametrize(("name", "make", "reason"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN])
-def test_an_image_that_cannot_be_read_is_left_out_of_many_and_an_error_alone(tmp_path, name, make, reason):
+@pytest.mark.parametrize(
+    ("name", "make", "reason"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN]
+)
+def test_an_image_that_cannot_be_read_is_left_out_of_many_and_an_error_alone(
+    tmp_path, name, make, reason
+):
     root = many(tmp_path)
     file = root / "train" / "good" / name
     make(file)
     a_mask_may_have_any_level = "expected 0 to" in reason
-    for read in (reading.read_image, reading.check_image, *([] if a_mask_may_have_any_level else [reading.read_mask])):
+    for read in (
+        reading.read_image,
+        reading.check_image,
+        *([] if a_mask_may_have_any_level else [reading.read_mask]),
+    ):
         with pytest.raises(ImageError) as caught:
             read(file)
-        one_line(caught.value, f"image {file} cannot be read (", reason, "replace it by a PNG, JPEG, BMP or TIFF of 8 bits, or remove it")
+        one_line(
+            caught.value,
+            f"image {file} cannot be read (",
+            reason,
+            "replace it by a PNG, JPEG, BMP or TIFF of 8 bits, or remove it",
+        )
         assert "hunter2" not in str(caught.value)
     category = checked(root)
-    assert [each.sample.path for each in category.unreadable] == [file] and len(category.train) == 21
+    assert [each.sample.path for each in category.unreadable] == [file] and len(
+        category.train
+    ) == 21
     run = Run(root.parent, "steel", tmp_path / "runs")
     run.write_images(category, 0.2)
     (listed,) = run.read()["data"]["unreadable"]
     assert listed["path"] == f"train/good/{name}" and reason in listed["reason"]
-    assert f"train/good/{name}" not in run.read_table("images.csv")["path"].tolist() and len(run.read_table("images.csv")) == 63
+    assert (
+        f"train/good/{name}" not in run.read_table("images.csv")["path"].tolist()
+        and len(run.read_table("images.csv")) == 63
+    )
     for other in (root / "train" / "good").glob("0*.png"):
         other.unlink()
     with pytest.raises(DataError) as caught:
         checked(root, 1.0)
-    one_line(caught.value, f"{root / 'train' / 'good'}: 1 of 1 images cannot be read", "a folder must not lose all", name, reason, "replace or remove")
+    one_line(
+        caught.value,
+        f"{root / 'train' / 'good'}: 1 of 1 images cannot be read",
+        "a folder must not lose all",
+        name,
+        reason,
+        "replace or remove",
+    )
 
 
 @contextmanager
@@ -266,7 +345,9 @@ def test_a_file_that_may_not_be_read_is_left_out(open_folder):
     with another_user():
         category = checked(root)
         assert len(datasets.fingerprint(category)) == 64
-    assert [(each.sample.path.name, each.reason) for each in category.unreadable] == [("003.png", "Permission denied")]
+    assert [(each.sample.path.name, each.reason) for each in category.unreadable] == [
+        ("003.png", "Permission denied")
+    ]
 
 
 @pytest.mark.parametrize("folder", ["train/good", "test", "test/spot"])
@@ -275,7 +356,10 @@ def test_a_folder_that_may_not_be_read_is_named(open_folder, folder):
     (root / folder).chmod(0o100)
     with another_user(), pytest.raises(DataError) as caught:
         checked(root)
-    one_line(caught.value, f"{root / folder} may not be read (Permission denied): ask its owner, or copy the data")
+    one_line(
+        caught.value,
+        f"{root / folder} may not be read (Permission denied): ask its owner, or copy the data",
+    )
 
 
 # -- how many may be lost --------------------------------------------------------------------------
@@ -299,7 +383,11 @@ LIMITS = [  # damaged in train/good, in test/good, in test/spot, of 21 each; lim
 ]
 
 
-@pytest.mark.parametrize(("train", "good", "spot", "limit", "error"), [case[1:] for case in LIMITS], ids=[case[0] for case in LIMITS])
+@pytest.mark.parametrize(
+    ("train", "good", "spot", "limit", "error"),
+    [case[1:] for case in LIMITS],
+    ids=[case[0] for case in LIMITS],
+)
 def test_how_many_images_of_a_folder_may_be_lost(tmp_path, train, good, spot, limit, error):
     root = many(tmp_path)
     whole = datasets.load_category(root.parent, "steel")
@@ -309,13 +397,20 @@ def test_how_many_images_of_a_folder_may_be_lost(tmp_path, train, good, spot, li
         category = checked(root, limit)
         assert len(category.unreadable) == train + good + spot
         assert (len(category.train), len(category.test)) == (21 - train, 42 - good - spot)
-        assert set(category.train + category.test + tuple(each.sample for each in category.unreadable)) == set(whole.train + whole.test)
+        assert set(
+            category.train + category.test + tuple(each.sample for each in category.unreadable)
+        ) == set(whole.train + whole.test)
         assert datasets.fingerprint(category) == datasets.fingerprint(whole)
     else:
         with pytest.raises(DataError) as caught:
             checked(root, limit)
         n = {"train/good": train, "test/good": good, "test/spot": spot}[error]
-        message = one_line(caught.value, f"{root / error}: {n} of 21 images cannot be read", "000.png (the file is empty)", "replace or remove these files")
+        message = one_line(
+            caught.value,
+            f"{root / error}: {n} of 21 images cannot be read",
+            "000.png (the file is empty)",
+            "replace or remove these files",
+        )
         assert ("or raise unreadable_limit" in message) == (n < 21)
 
 
@@ -347,18 +442,47 @@ def mask(root: Path, pixels: np.ndarray, name: str = "000_mask.png") -> None:
 
 
 MASKS = [  # what it is; what is done to a category whose defective images have 16 × 16 pixels; why 000.png is left out, or how many pixels its mask has
-    ("of another size", lambda root: mask(root, np.zeros((8, 16), np.uint8)), "its mask has 16 × 8 pixels, and the image 16 × 16"),
-    ("damaged", lambda root: (root / "ground_truth" / "spot" / "000_mask.png").write_text("x"), "its mask 000_mask.png: not one of the formats below"),
+    (
+        "of another size",
+        lambda root: mask(root, np.zeros((8, 16), np.uint8)),
+        "its mask has 16 × 8 pixels, and the image 16 × 16",
+    ),
+    (
+        "damaged",
+        lambda root: (root / "ground_truth" / "spot" / "000_mask.png").write_text("x"),
+        "its mask 000_mask.png: not one of the formats below",
+    ),
     ("all black", lambda root: mask(root, np.zeros((16, 16), np.uint8)), 0),
-    ("grey levels", lambda root: mask(root, np.repeat(np.arange(16, dtype=np.uint8)[None], 16, axis=0)), 240),
-    ("a colour for each kind", lambda root: mask(root, np.stack([np.eye(16, dtype=np.uint8)] + [np.zeros((16, 16), np.uint8)] * 2, axis=2)), 16),
-    ("missing for one image", lambda root: (root / "ground_truth" / "spot" / "000_mask.png").unlink(), None),
+    (
+        "grey levels",
+        lambda root: mask(root, np.repeat(np.arange(16, dtype=np.uint8)[None], 16, axis=0)),
+        240,
+    ),
+    (
+        "a colour for each kind",
+        lambda root: mask(
+            root,
+            np.stack([np.eye(16, dtype=np.uint8)] + [np.zeros((16, 16), np.uint8)] * 2, axis=2),
+        ),
+        16,
+    ),
+    (
+        "missing for one image",
+        lambda root: (root / "ground_truth" / "spot" / "000_mask.png").unlink(),
+        None,
+    ),
     ("missing for all", lambda root: shutil.rmtree(root / "ground_truth"), None),
-    ("without an image", lambda root: mask(root, np.zeros((16, 16), np.uint8), "999_mask.png"), 256),
+    (
+        "without an image",
+        lambda root: mask(root, np.zeros((16, 16), np.uint8), "999_mask.png"),
+        256,
+    ),
 ]
 
 
-@pytest.mark.parametrize(("make", "expected"), [case[1:] for case in MASKS], ids=[case[0] for case in MASKS])
+@pytest.mark.parametrize(
+    ("make", "expected"), [case[1:] for case in MASKS], ids=[case[0] for case in MASKS]
+)
 def test_masks(tmp_path, make, expected):
     root = write_category(tmp_path / "mine" / "steel", n_train=1, n_good=1, n_defective=0, size=34)
     for i in range(21):
@@ -369,10 +493,14 @@ def test_masks(tmp_path, make, expected):
     category = checked(root)
     first = {sample.path.stem: sample for sample in category.test if sample.label}.get("000")
     if isinstance(expected, str):
-        assert [(each.sample.path.name, each.reason) for each in category.unreadable] == [("000.png", expected)] and first is None
+        assert [(each.sample.path.name, each.reason) for each in category.unreadable] == [
+            ("000.png", expected)
+        ] and first is None
     else:
         assert category.unreadable == ()
-        assert (None if first.mask is None else int(reading.read_mask(first.mask).sum())) == expected
+        assert (
+            None if first.mask is None else int(reading.read_mask(first.mask).sum())
+        ) == expected
 
 
 # -- names -----------------------------------------------------------------------------------------
@@ -396,7 +524,9 @@ NAMES = [  # what it is; a name; is it listed as an image?
 ]
 
 
-@pytest.mark.parametrize(("name", "is_listed"), [case[1:] for case in NAMES], ids=[case[0] for case in NAMES])
+@pytest.mark.parametrize(
+    ("name", "is_listed"), [case[1:] for case in NAMES], ids=[case[0] for case in NAMES]
+)
 def test_names_of_images_come_back_as_they_are(tmp_path, name, is_listed):
     root = write_category(tmp_path / "mine" / "steel", n_train=1, n_good=1, n_defective=1, size=34)
     save(root / "train" / "good" / name, PIXELS, format="PNG")
@@ -404,7 +534,9 @@ def test_names_of_images_come_back_as_they_are(tmp_path, name, is_listed):
     assert len(category.train) == 1 + is_listed
     run = Run(root.parent, "steel", tmp_path / "runs")
     run.write_images(category)
-    assert (root / "train" / "good" / name in run.data_paths(run.images("train")["path"])) == is_listed
+    assert (
+        root / "train" / "good" / name in run.data_paths(run.images("train")["path"])
+    ) == is_listed
     (root / "train" / "good" / name).write_text("no image")
     if is_listed:
         with pytest.raises(DataError) as caught:
@@ -422,7 +554,10 @@ def test_names_of_categories_and_defects_come_back_as_they_are(tmp_path, name):
     assert all(sample.mask for sample in category.test if sample.label)
     run = Run(root.parent, name, tmp_path / "runs")
     run.write_images(category)
-    assert set(run.images("test")["defect"]) == {"good", name} and run.folder.parent == tmp_path / "runs" / "mine"
+    assert (
+        set(run.images("test")["defect"]) == {"good", name}
+        and run.folder.parent == tmp_path / "runs" / "mine"
+    )
 
 
 def test_a_name_that_is_no_text_is_left_out(tmp_path):
@@ -436,7 +571,10 @@ def test_a_name_that_is_no_text_is_left_out(tmp_path):
     run = Run(root.parent, "steel", tmp_path / "runs")
     run.write_images(category)
     (listed,) = run.read()["data"]["unreadable"]
-    assert listed == {"path": "train/good/caf\\udce9.png", "reason": "its name is no UTF-8, and could not be written into a table; rename it"}
+    assert listed == {
+        "path": "train/good/caf\\udce9.png",
+        "reason": "its name is no UTF-8, and could not be written into a table; rename it",
+    }
 
 
 def test_a_folder_named_like_an_image_is_none(tmp_path):
@@ -452,7 +590,11 @@ def test_thousands_of_tiny_files_are_listed_and_read_in_seconds(tmp_path):
     for i in range(3000):
         (root / "train" / "good" / f"{i}.png").write_bytes(tiny)
     category = checked(root)
-    assert len(category.train) == 3001 and [sample.path.stem for sample in category.train[:3]] == ["0", "000", "1"]
+    assert len(category.train) == 3001 and [sample.path.stem for sample in category.train[:3]] == [
+        "0",
+        "000",
+        "1",
+    ]
 
 
 # -- folders ---------------------------------------------------------------------------------------
@@ -478,7 +620,9 @@ FOLDERS = [  # what is wrong; what is done to a category; what the error says; i
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "words", "early"), [case[1:] for case in FOLDERS], ids=[case[0] for case in FOLDERS])
+@pytest.mark.parametrize(
+    ("make", "words", "early"), [case[1:] for case in FOLDERS], ids=[case[0] for case in FOLDERS]
+)
 def test_a_folder_laid_out_wrongly_is_named(tmp_path, make, words, early):
     root = write_category(tmp_path / "mine" / "steel")
     write_category(tmp_path / "mine" / "brass", n_train=1)
@@ -526,7 +670,11 @@ RUNS = [  # what the data are; what is done to a category; what must come out: i
 ]
 
 
-@pytest.mark.parametrize(("make", "has_auroc", "has_pixel_auroc"), [case[1:] for case in RUNS], ids=[case[0] for case in RUNS])
+@pytest.mark.parametrize(
+    ("make", "has_auroc", "has_pixel_auroc"),
+    [case[1:] for case in RUNS],
+    ids=[case[0] for case in RUNS],
+)
 def test_a_run_of_few_or_strange_images_ends(tmp_path, make, has_auroc, has_pixel_auroc):
     root = write_category(tmp_path / "mine" / "steel", n_train=4)
     make(root)
@@ -534,10 +682,15 @@ def test_a_run_of_few_or_strange_images_ends(tmp_path, make, has_auroc, has_pixe
     options = {"image_size": 64, "epochs": 1, "hidden": 8, "bottleneck": 4}
     folder = stages.run_category(root.parent, "steel", tmp_path / "runs", "random", **options)
     metrics = read_json(folder / "metrics.json")
-    assert (metrics["image_auroc"] is not None, metrics["pixel_auroc"] is not None) == (has_auroc, has_pixel_auroc)
+    assert (metrics["image_auroc"] is not None, metrics["pixel_auroc"] is not None) == (
+        has_auroc,
+        has_pixel_auroc,
+    )
     table = Run(root.parent, "steel", tmp_path / "runs").read_table("scores.csv")
     train = table[table["split"] == "train"]["score"]
-    assert np.isfinite(table["score"]).all() and metrics["threshold"] == pytest.approx(train.mean() + 3 * train.std(ddof=0), rel=1e-4)
+    assert np.isfinite(table["score"]).all() and metrics["threshold"] == pytest.approx(
+        train.mean() + 3 * train.std(ddof=0), rel=1e-4
+    )
 
 
 # -- numbers ---------------------------------------------------------------------------------------
@@ -571,7 +724,9 @@ NUMBERS = [  # what is not finite; a call; what the error says
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "words"), [case[1:] for case in NUMBERS], ids=[case[0] for case in NUMBERS])
+@pytest.mark.parametrize(
+    ("call", "words"), [case[1:] for case in NUMBERS], ids=[case[0] for case in NUMBERS]
+)
 def test_numbers_that_are_none_are_refused(tmp_path, call, words):
     save(tmp_path / "a.png", PIXELS)
     with pytest.raises(ValueError) as caught:
@@ -582,41 +737,131 @@ def test_numbers_that_are_none_are_refused(tmp_path, call, words):
 # -- the command line ------------------------------------------------------------------------------
 
 ARGUMENTS = [  # what is wrong; the arguments after `run --dataset <a folder with steel>`; what the error says
-    ("a category that leads out", ["--category", "../../x"], "has no category '../../x': choose from steel"),
-    ("a category that is a path", ["--category", "/etc"], "has no category '/etc': choose from steel"),
+    (
+        "a category that leads out",
+        ["--category", "../../x"],
+        "has no category '../../x': choose from steel",
+    ),
+    (
+        "a category that is a path",
+        ["--category", "/etc"],
+        "has no category '/etc': choose from steel",
+    ),
     ("a category misspelt", ["--category", "stel"], "did you mean 'steel'?"),
-    ("a category with a control sequence", ["--category", "a\x1b[31m\nb"], "has no category 'a\\x1b[31m\\nb'"),
+    (
+        "a category with a control sequence",
+        ["--category", "a\x1b[31m\nb"],
+        "has no category 'a\\x1b[31m\\nb'",
+    ),
     ("a data set misspelt", ["--dataset", "synthetik"], "did you mean 'synthetic'?"),
-    ("a data set that is a file", ["--dataset", __file__], "is no folder: choose synthetic, mvtec, or a folder"),
+    (
+        "a data set that is a file",
+        ["--dataset", __file__],
+        "is no folder: choose synthetic, mvtec, or a folder",
+    ),
     ("a data set of nothing", ["--dataset", ""], "choose synthetic, mvtec, or a folder"),
     ("a parameter misspelt", ["-p", "botleneck", "3"], "did you mean bottleneck?"),
-    ("a parameter like no other", ["-p", "zzz", "3"], "no notebook has a parameter zzz: there are ablation_epochs, alpha"),
-    ("a word for a whole number", ["-p", "epochs", "many"], "parameter epochs must be of type int (default 15), not 'many'"),
-    ("a fraction for a whole number", ["-p", "hidden", "1.5"], "parameter hidden must be of type int"),
-    ("neither true nor false", ["-p", "normalize", "maybe"], "parameter normalize must be of type bool"),
-    ("code for a number", ["-p", "epochs", "__import__('os')"], "parameter epochs must be of type int"),
+    (
+        "a parameter like no other",
+        ["-p", "zzz", "3"],
+        "no notebook has a parameter zzz: there are ablation_epochs, alpha",
+    ),
+    (
+        "a word for a whole number",
+        ["-p", "epochs", "many"],
+        "parameter epochs must be of type int (default 15), not 'many'",
+    ),
+    (
+        "a fraction for a whole number",
+        ["-p", "hidden", "1.5"],
+        "parameter hidden must be of type int",
+    ),
+    (
+        "neither true nor false",
+        ["-p", "normalize", "maybe"],
+        "parameter normalize must be of type bool",
+    ),
+    (
+        "code for a number",
+        ["-p", "epochs", "__import__('os')"],
+        "parameter epochs must be of type int",
+    ),
     ("no epochs", ["-p", "epochs", "0"], "parameter epochs must be at least 1 (default 15), not 0"),
     ("a negative width", ["-p", "bottleneck", "-1"], "parameter bottleneck must be at least 1"),
-    ("an image size that is no multiple of 16", ["-p", "image_size", "100"], "parameter image_size must be a positive multiple of 16"),
-    ("everything kept out", ["-p", "calibration_fraction", "1"], "parameter calibration_fraction must be at least 0 and below 1"),
-    ("a limit in percent", ["-p", "unreadable_limit", "5"], "parameter unreadable_limit must be between 0 and 1 (default 0.05), not 5.0"),
-    ("no learning rate", ["-p", "learning_rate", "0"], "parameter learning_rate must be a positive number"),
-    ("an endless learning rate", ["-p", "learning_rate", "1e999"], "parameter learning_rate must be a positive number"),
-    ("a false-alarm rate that is none", ["-p", "alpha", "nan"], "parameter alpha must be above 0 and below 1"),
-    ("a detector misspelt", ["-p", "detector", "extendet"], "not 'extendet' (did you mean extended?)"),
-    ("a rule misspelt", ["-p", "rule", "sigmma"], "parameter rule must be one of auto, sigma, held_out, conformal"),
+    (
+        "an image size that is no multiple of 16",
+        ["-p", "image_size", "100"],
+        "parameter image_size must be a positive multiple of 16",
+    ),
+    (
+        "everything kept out",
+        ["-p", "calibration_fraction", "1"],
+        "parameter calibration_fraction must be at least 0 and below 1",
+    ),
+    (
+        "a limit in percent",
+        ["-p", "unreadable_limit", "5"],
+        "parameter unreadable_limit must be between 0 and 1 (default 0.05), not 5.0",
+    ),
+    (
+        "no learning rate",
+        ["-p", "learning_rate", "0"],
+        "parameter learning_rate must be a positive number",
+    ),
+    (
+        "an endless learning rate",
+        ["-p", "learning_rate", "1e999"],
+        "parameter learning_rate must be a positive number",
+    ),
+    (
+        "a false-alarm rate that is none",
+        ["-p", "alpha", "nan"],
+        "parameter alpha must be above 0 and below 1",
+    ),
+    (
+        "a detector misspelt",
+        ["-p", "detector", "extendet"],
+        "not 'extendet' (did you mean extended?)",
+    ),
+    (
+        "a rule misspelt",
+        ["-p", "rule", "sigmma"],
+        "parameter rule must be one of auto, sigma, held_out, conformal",
+    ),
     ("one wrong value of a sweep", ["-p", "epochs", "1,0"], "parameter epochs must be at least 1"),
-    ("a parameter that has an option", ["-p", "seed", "1"], "parameter seed has an option of its own"),
+    (
+        "a parameter that has an option",
+        ["-p", "seed", "1"],
+        "parameter seed has an option of its own",
+    ),
     ("no jobs", ["--jobs", "0"], "jobs must be at least 1, not 0"),
     ("weights misspelt", ["--weights", "imagnet"], "imagnet"),
-    ("weights that are not there", ["--weights", "none.safetensors"], "none.safetensors does not exist"),
+    (
+        "weights that are not there",
+        ["--weights", "none.safetensors"],
+        "none.safetensors does not exist",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "words"), [case[1:] for case in ARGUMENTS], ids=[case[0] for case in ARGUMENTS])
+@pytest.mark.parametrize(
+    ("arguments", "words"), [case[1:] for case in ARGUMENTS], ids=[case[0] for case in ARGUMENTS]
+)
 def test_what_is_mistyped_is_one_line_before_anything_runs(tmp_path, capsys, arguments, words):
     write_category(tmp_path / "mine" / "steel", n_train=1, n_good=1, n_defective=0)
-    status = main(["run", "--dataset", str(tmp_path / "mine"), "--weights", "random", "--out", str(tmp_path / "runs"), "--quiet", *arguments])
+    status = main(
+        [
+            "run",
+            "--dataset",
+            str(tmp_path / "mine"),
+            "--weights",
+            "random",
+            "--out",
+            str(tmp_path / "runs"),
+            "--quiet",
+            *arguments,
+        ]
+    )
     shown = capsys.readouterr()
     assert status == 2 and shown.out == ""
     (line,) = shown.err.splitlines()
@@ -631,7 +876,11 @@ def test_a_folder_without_categories_is_one_line(tmp_path, capsys):
 
 
 def test_every_default_is_in_its_own_range_and_every_range_has_a_parameter():
-    known = {name: value for stage in parameters.STAGES + parameters.STUDIES for name, value in parameters.defaults(stage).items()}
+    known = {
+        name: value
+        for stage in parameters.STAGES + parameters.STUDIES
+        for name, value in parameters.defaults(stage).items()
+    }
     typed = {name: str(value) for name, value in known.items() if name not in parameters.COMMON}
     assert parameters.parse_parameters(typed) == {name: known[name] for name in typed}
     assert {*parameters.RANGES, *parameters.CHOICES} <= set(typed)
@@ -649,41 +898,76 @@ def batch(tmp_path_factory):
     (good / "train" / "good" / "<script>alert(1)<script>.png").write_text("no image")
     for _, name, make, _ in READ[1:]:
         if make is not link_outside:
-            make(good / "train" / "good" / f"{len(list((good / 'train' / 'good').iterdir()))} {name}")
+            make(
+                good / "train" / "good" / f"{len(list((good / 'train' / 'good').iterdir()))} {name}"
+            )
     for kind in ("test", "ground_truth"):
         (good / kind / "spot").rename(good / kind / DEFECT)
-    arguments = ["run", "--dataset", folder / "mine", "--weights", "random", "--out", folder / "runs", "--jobs", 1, "--quiet", *QUICK, "-p", "epochs", 1]
+    arguments = [
+        "run",
+        "--dataset",
+        folder / "mine",
+        "--weights",
+        "random",
+        "--out",
+        folder / "runs",
+        "--jobs",
+        1,
+        "--quiet",
+        *QUICK,
+        "-p",
+        "epochs",
+        1,
+    ]
     return folder, texad(*arguments)
 
 
-SURVIVOR, DEFECT = "-surface \"ü\" <b>", "<script>alert('defect')<script>"
+SURVIVOR, DEFECT = '-surface "ü" <b>', "<script>alert('defect')<script>"
 
 
-@pytest.mark.parametrize(("what", "words"), [(what, words) for what, _, words, early in FOLDERS if early is not None])
+@pytest.mark.parametrize(
+    ("what", "words"), [(what, words) for what, _, words, early in FOLDERS if early is not None]
+)
 def test_in_a_batch_each_category_that_fails_is_one_line_of_its_own(batch, what, words):
     folder, result = batch
     assert result.returncode == 1 and "Traceback" not in result.stdout + result.stderr
     name = what.replace("/", " ")
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith(f"texad: {name} failed: ")]
+    (line,) = [
+        line for line in result.stderr.splitlines() if line.startswith(f"texad: {name} failed: ")
+    ]
     one_line(line, words.format(root=folder / "mine" / name))
 
 
 def test_in_a_batch_a_category_with_two_damaged_images_and_strange_names_comes_through(batch):
     folder, result = batch
-    summary = {row["category"]: row for row in json.loads((folder / "runs" / "summary.json").read_text())["categories"]}
-    assert summary[SURVIVOR]["error"] is None and [name for name, row in summary.items() if not row["error"]] == [SURVIVOR]
+    summary = {
+        row["category"]: row
+        for row in json.loads((folder / "runs" / "summary.json").read_text())["categories"]
+    }
+    assert summary[SURVIVOR]["error"] is None and [
+        name for name, row in summary.items() if not row["error"]
+    ] == [SURVIVOR]
     run = Run(folder / "mine", SURVIVOR, folder / "runs")
     record = run.read()["data"]
     assert record["unreadable"] == [
         {"path": "train/good/003.png", "reason": "the file is empty"},
-        {"path": "train/good/<script>alert(1)<script>.png", "reason": "not one of the formats below"},
+        {
+            "path": "train/good/<script>alert(1)<script>.png",
+            "reason": "not one of the formats below",
+        },
     ]
-    assert record["fingerprint"] == datasets.fingerprint(datasets.load_category(folder / "mine", SURVIVOR))
+    assert record["fingerprint"] == datasets.fingerprint(
+        datasets.load_category(folder / "mine", SURVIVOR)
+    )
     assert set(run.images("test")["defect"]) == {"good", DEFECT}
     page = (run.folder / "notebooks" / "01_preprocessing.ipynb").read_text()
     n_images = record["n_train"] + record["n_calibration"] + record["n_test"] + 2
     assert f"Of **{n_images}** images, **2** could not be used." in page
-    assert "003.png" in page and "&lt;script&gt;alert(1)&lt;script&gt;.png" in page and "the file is empty" in page
+    assert (
+        "003.png" in page
+        and "&lt;script&gt;alert(1)&lt;script&gt;.png" in page
+        and "the file is empty" in page
+    )
 
 
 def test_there_are_enough_cases():

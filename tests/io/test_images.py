@@ -116,13 +116,18 @@ def unreadable(file, kind):
 
 
 @pytest.mark.parametrize("read", [reading.read_image, reading.read_mask])
-@pytest.mark.parametrize("kind", ["missing", "dangling link", "cut off", "other format", "empty", "text"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "dangling link", "cut off", "other format", "empty", "text"]
+)
 def test_an_unreadable_image_is_named(tmp_path, kind, read):
     unreadable(tmp_path / "a.png", kind)
     with pytest.raises(ValueError) as caught:
         read(tmp_path / "a.png")
     message = line(caught)
-    assert message.startswith(f"image {tmp_path / 'a.png'} cannot be read") and "replace it by a PNG" in message
+    assert (
+        message.startswith(f"image {tmp_path / 'a.png'} cannot be read")
+        and "replace it by a PNG" in message
+    )
 
 
 BLUE = Image.new("RGB", (2, 1))
@@ -162,7 +167,12 @@ def saved(image, **options) -> bytes:
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return (
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+    )
 
 
 def with_chunk(data: bytes, name: bytes, content: bytes, late: bool = False) -> bytes:
@@ -184,7 +194,9 @@ PLAIN = {
     "grey with a gamma": gamma(saved(Image.fromarray(PIXELS[..., 0]))),
     "with a text": saved(Image.fromarray(PIXELS), pnginfo=PngImagePlugin.PngInfo()),
     "with bytes after the end": saved(Image.fromarray(PIXELS)) + b"more",
-    "with a name of a chunk in its pixels": saved(Image.fromarray(np.frombuffer(b"eXIf" * 75, np.uint8).reshape(10, 10, 3)), compress_level=0),
+    "with a name of a chunk in its pixels": saved(
+        Image.fromarray(np.frombuffer(b"eXIf" * 75, np.uint8).reshape(10, 10, 3)), compress_level=0
+    ),
 }
 
 
@@ -196,7 +208,9 @@ def test_plain_files_have_the_pixels_that_pillow_reads(case):
     np.testing.assert_array_equal(read, expected)
 
 
-ANIMATED = saved(Image.fromarray(PIXELS), save_all=True, append_images=[Image.fromarray(255 - PIXELS)])
+ANIMATED = saved(
+    Image.fromarray(PIXELS), save_all=True, append_images=[Image.fromarray(255 - PIXELS)]
+)
 OTHERS = {
     "16 bits": saved(Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)),
     "one bit": saved(Image.fromarray(PIXELS[..., 0] > 99)),
@@ -205,7 +219,9 @@ OTHERS = {
     "grey with alpha": saved(Image.fromarray(PIXELS).convert("LA")),
     "transparent colour": saved(Image.fromarray(PIXELS), transparency=(0, 0, 0)),
     "turned": with_chunk(PLAIN["rgb"], b"eXIf", Image.Exif().tobytes()),
-    "turned, said after the pixels": with_chunk(PLAIN["rgb"], b"eXIf", Image.Exif().tobytes(), late=True),
+    "turned, said after the pixels": with_chunk(
+        PLAIN["rgb"], b"eXIf", Image.Exif().tobytes(), late=True
+    ),
     "animated": ANIMATED,
     "a JPEG": b"\xff\xd8\xff" + bytes(100),
     "nothing": b"",
@@ -230,7 +246,11 @@ def test_a_changed_byte_never_gives_a_crash_and_hardly_ever_pixels():
     whole, wrong = PLAIN["grey"], 0
     for at in range(0, len(whole), 7):
         pixels = reading.decode_png(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
-        wrong += pixels is not None and pixels.shape[:2] == (37, 51) and not np.array_equal(pixels[..., 0], PIXELS[..., 0])
+        wrong += (
+            pixels is not None
+            and pixels.shape[:2] == (37, 51)
+            and not np.array_equal(pixels[..., 0], PIXELS[..., 0])
+        )
     assert wrong == 0  # each chunk has a checksum
 
 
@@ -260,7 +280,11 @@ def test_plain_files_are_not_decoded_to_see_whether_they_are_whole(tmp_path, mon
     (tmp_path / "a.png").write_bytes(PLAIN["rgb"])
     monkeypatch.setattr(reading, "read_pixels", None)
     assert reading.check_image(tmp_path / "a.png") == (37, 51)
-    for damage in (PLAIN["rgb"][:-20], PLAIN["rgb"].replace(b"IDAT", b"IDAt"), PLAIN["rgb"][:100] + b"x" + PLAIN["rgb"][101:]):
+    for damage in (
+        PLAIN["rgb"][:-20],
+        PLAIN["rgb"].replace(b"IDAT", b"IDAt"),
+        PLAIN["rgb"][:100] + b"x" + PLAIN["rgb"][101:],
+    ):
         (tmp_path / "a.png").write_bytes(damage)
         with pytest.raises(TypeError):  # so it is read
             reading.check_image(tmp_path / "a.png")

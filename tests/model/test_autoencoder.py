@@ -11,7 +11,11 @@ BASIS = RNG.normal(size=(3, 12))
 
 def low_rank_features(n: int) -> np.ndarray:
     """Feature maps whose vectors lie in a space of three dimensions."""
-    return (np.random.default_rng(n).normal(size=(n, 4, 4, 3)) @ BASIS).transpose(0, 3, 1, 2).astype(np.float32)
+    return (
+        (np.random.default_rng(n).normal(size=(n, 4, 4, 3)) @ BASIS)
+        .transpose(0, 3, 1, 2)
+        .astype(np.float32)
+    )
 
 
 def fit(features, **options):
@@ -27,9 +31,13 @@ def test_reconstruction_by_hand():
     expected = np.empty(x.shape)
     for n, row, column in np.ndindex(2, 2, 3):
         v = x[n, :, row, column].numpy()
-        code = weights["encoder.2.weight"] @ np.maximum(weights["encoder.0.weight"] @ v + weights["encoder.0.bias"], 0)
+        code = weights["encoder.2.weight"] @ np.maximum(
+            weights["encoder.0.weight"] @ v + weights["encoder.0.bias"], 0
+        )
         code = code + weights["encoder.2.bias"]
-        v = weights["decoder.2.weight"] @ np.maximum(weights["decoder.0.weight"] @ code + weights["decoder.0.bias"], 0)
+        v = weights["decoder.2.weight"] @ np.maximum(
+            weights["decoder.0.weight"] @ code + weights["decoder.0.bias"], 0
+        )
         expected[n, :, row, column] = v + weights["decoder.2.bias"]
     np.testing.assert_allclose(model(x).detach().numpy(), expected, rtol=1e-4, atol=1e-6)
 
@@ -41,7 +49,9 @@ def test_a_convolution_of_one_by_one_is_the_same_arithmetic():
     for layer in [*model.encoder, *model.decoder]:
         if isinstance(layer, torch.nn.Linear):
             convolution = torch.nn.Conv2d(layer.in_features, layer.out_features, 1)
-            convolution.load_state_dict({"weight": layer.weight[:, :, None, None], "bias": layer.bias})
+            convolution.load_state_dict(
+                {"weight": layer.weight[:, :, None, None], "bias": layer.bias}
+            )
             layers.append(convolution)
         else:
             layers.append(layer)
@@ -51,10 +61,14 @@ def test_a_convolution_of_one_by_one_is_the_same_arithmetic():
 
 def test_training_loss_is_the_formula_of_the_method():
     features = low_rank_features(4)
-    model, history = fit(features, epochs=1, learning_rate=1e-12, validation_fraction=0.25)  # as good as untrained
+    model, history = fit(
+        features, epochs=1, learning_rate=1e-12, validation_fraction=0.25
+    )  # as good as untrained
     reconstruction = model(torch.from_numpy(features)).numpy()
     losses = [float(((f - r) ** 2).sum()) for f, r in zip(features, reconstruction, strict=True)]
-    total = 3 * history["train_loss"][0] + history["validation_loss"][0]  # three images trained on, one held out
+    total = (
+        3 * history["train_loss"][0] + history["validation_loss"][0]
+    )  # three images trained on, one held out
     assert total == pytest.approx(sum(losses), rel=1e-4)
 
 
@@ -69,9 +83,19 @@ def test_training_learns_and_generalises():
 
 
 def test_early_stopping_keeps_the_best_epoch():
-    noise = np.random.default_rng(0).normal(size=(12, 8, 4, 4)).astype(np.float32)  # nothing to learn
+    noise = (
+        np.random.default_rng(0).normal(size=(12, 8, 4, 4)).astype(np.float32)
+    )  # nothing to learn
     model, history = autoencoder.fit(
-        noise, hidden=64, bottleneck=8, epochs=200, batch_size=16, learning_rate=1e-2, patience=2, min_improvement=0.05, progress=False
+        noise,
+        hidden=64,
+        bottleneck=8,
+        epochs=200,
+        batch_size=16,
+        learning_rate=1e-2,
+        patience=2,
+        min_improvement=0.05,
+        progress=False,
     )
     assert len(history) < 200
     assert (history["validation_loss"].iloc[-1] >= history["validation_loss"].min() * 0.9).all()
@@ -102,7 +126,10 @@ def test_saved_autoencoder_comes_back_equal(tmp_path):
     autoencoder.save(model, tmp_path / "autoencoder.safetensors")
     again = autoencoder.load(tmp_path / "autoencoder.safetensors")
     assert type(again) is autoencoder.Autoencoder and again.widths == model.widths
-    assert all(torch.equal(model.state_dict()[name], again.state_dict()[name]) for name in model.state_dict())
+    assert all(
+        torch.equal(model.state_dict()[name], again.state_dict()[name])
+        for name in model.state_dict()
+    )
 
 
 def test_a_file_that_is_no_autoencoder_is_refused(tmp_path):
@@ -115,7 +142,15 @@ def test_a_file_that_is_no_autoencoder_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("epochs", 0), ("batch_size", 0), ("patience", 0), ("learning_rate", 0.0), ("validation_fraction", 1.0), ("hidden", 0), ("bottleneck", -1)],
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("patience", 0),
+        ("learning_rate", 0.0),
+        ("validation_fraction", 1.0),
+        ("hidden", 0),
+        ("bottleneck", -1),
+    ],
 )
 def test_parameters_out_of_range_are_named(option, value):
     with pytest.raises(ValueError, match=option):
@@ -129,7 +164,10 @@ def test_features_that_are_not_finite_are_refused():
         fit(features)
 
 
-@pytest.mark.parametrize(("n", "fraction", "held_out"), [(10, 0.1, 1), (10, 0.3, 3), (2, 0.01, 1), (3, 0.99, 2), (2, 0.99, 1)])
+@pytest.mark.parametrize(
+    ("n", "fraction", "held_out"),
+    [(10, 0.1, 1), (10, 0.3, 3), (2, 0.01, 1), (3, 0.99, 2), (2, 0.99, 1)],
+)
 def test_a_split_keeps_whole_images_out_and_never_all(n, fraction, held_out):
     train, validation = autoencoder.split(np.random.default_rng(0), n, fraction)
     assert len(validation) == held_out
@@ -137,7 +175,10 @@ def test_a_split_keeps_whole_images_out_and_never_all(n, fraction, held_out):
 
 
 def test_a_lone_image_validates_itself():
-    assert [part.tolist() for part in autoencoder.split(np.random.default_rng(0), 1, 0.5)] == [[0], [0]]
+    assert [part.tolist() for part in autoencoder.split(np.random.default_rng(0), 1, 0.5)] == [
+        [0],
+        [0],
+    ]
 
 
 def test_a_check_names_the_first_thing_that_is_wrong():

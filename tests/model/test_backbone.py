@@ -41,7 +41,12 @@ def test_backbone_computes_what_torchvision_computes(loaded):
     x = torch.rand(2, 3, 224, 224)
     result = features.build_backbone(loaded)(x)
     assert result.shape == (2, 1024, 14, 14)
-    torch.testing.assert_close(result, torchvisions_own(loaded.state_dict, x), rtol=1e-3, atol=1e-3 * float(result.abs().max()))
+    torch.testing.assert_close(
+        result,
+        torchvisions_own(loaded.state_dict, x),
+        rtol=1e-3,
+        atol=1e-3 * float(result.abs().max()),
+    )
 
 
 def test_nothing_behind_layer3_is_there(loaded):
@@ -75,25 +80,41 @@ def test_calibration_gives_each_channel_mean_zero_and_variance_one(loaded, paths
     features.calibrate_batchnorm(backbone, paths, image_size=224, batch_size=5, progress=False)
     assert not backbone.training
     seen = {}
-    backbone.layer3[5].bn3.register_forward_hook(lambda module, inputs, output: seen.update(output=output.clone()))
+    backbone.layer3[5].bn3.register_forward_hook(
+        lambda module, inputs, output: seen.update(output=output.clone())
+    )
     backbone(preprocessing.load_images(paths, 224))
     assert seen["output"].mean(dim=(0, 2, 3)).abs().max() < 0.05
     # PyTorch normalises with the biased variance and remembers the unbiased one: n values apart by n / (n - 1)
-    torch.testing.assert_close(seen["output"].var(dim=(0, 2, 3)), torch.ones(1024), rtol=0.05, atol=0)
+    torch.testing.assert_close(
+        seen["output"].var(dim=(0, 2, 3)), torch.ones(1024), rtol=0.05, atol=0
+    )
 
 
 def test_of_many_images_a_few_are_enough_for_the_calibration(loaded, paths, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(features, "CALIBRATION", 3)
-    monkeypatch.setattr(preprocessing, "image_batches", lambda paths, *options: asked.extend(paths) or [torch.rand(3, 3, 32, 32)])
-    features.calibrate_batchnorm(features.build_backbone(loaded), paths, image_size=32, progress=False)
+    monkeypatch.setattr(
+        preprocessing,
+        "image_batches",
+        lambda paths, *options: asked.extend(paths) or [torch.rand(3, 3, 32, 32)],
+    )
+    features.calibrate_batchnorm(
+        features.build_backbone(loaded), paths, image_size=32, progress=False
+    )
     assert asked == [paths[0], paths[2], paths[4]]
 
 
 def test_extracted_features_are_the_backbones_and_lie_on_disk(loaded, paths, tmp_path):
     backbone = features.build_backbone(loaded)
-    result = features.extract(backbone, paths, tmp_path / "f" / "train.npy", image_size=64, batch_size=2, progress=False)
-    assert isinstance(result, np.memmap) and result.shape == (5, 1024, 4, 4) and result.dtype == np.float32
+    result = features.extract(
+        backbone, paths, tmp_path / "f" / "train.npy", image_size=64, batch_size=2, progress=False
+    )
+    assert (
+        isinstance(result, np.memmap)
+        and result.shape == (5, 1024, 4, 4)
+        and result.dtype == np.float32
+    )
     with torch.inference_mode():
         expected = backbone(preprocessing.load_images(paths, 64)).numpy()
     np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
@@ -104,14 +125,22 @@ def test_normalize_reaches_the_backbone(loaded, paths, tmp_path):
     backbone = features.build_backbone(loaded)
     options = dict(image_size=32, progress=False)
     plain = features.extract(backbone, paths, tmp_path / "plain.npy", **options)
-    normalized = features.extract(backbone, paths, tmp_path / "normalized.npy", normalize=True, **options)
+    normalized = features.extract(
+        backbone, paths, tmp_path / "normalized.npy", normalize=True, **options
+    )
     assert not np.allclose(plain, normalized)
 
 
 def test_an_unreadable_image_leaves_no_half_file(loaded, paths, tmp_path):
     paths[3].write_text("no image")
     with pytest.raises(ValueError, match=paths[3].name):
-        features.extract(features.build_backbone(loaded), paths, tmp_path / "f" / "x.npy", image_size=32, progress=False)
+        features.extract(
+            features.build_backbone(loaded),
+            paths,
+            tmp_path / "f" / "x.npy",
+            image_size=32,
+            progress=False,
+        )
     assert not list((tmp_path / "f").iterdir())
 
 
@@ -124,12 +153,23 @@ def test_features_that_are_not_finite_are_refused(loaded, paths, tmp_path):
 
 
 def test_no_images_give_an_empty_file_that_loads(loaded, tmp_path):
-    result = features.extract(features.build_backbone(loaded), [], tmp_path / "calibration.npy", image_size=64, progress=False)
-    assert result.shape == features.load(tmp_path / "calibration.npy").shape == (0, 1024, 4, 4) and result.dtype == np.float32
+    result = features.extract(
+        features.build_backbone(loaded),
+        [],
+        tmp_path / "calibration.npy",
+        image_size=64,
+        progress=False,
+    )
+    assert (
+        result.shape == features.load(tmp_path / "calibration.npy").shape == (0, 1024, 4, 4)
+        and result.dtype == np.float32
+    )
 
 
 @pytest.mark.parametrize("stride_in_1x1", [False, True])
-def test_a_saved_backbone_gives_the_same_features_to_the_last_bit(loaded, paths, tmp_path, stride_in_1x1):
+def test_a_saved_backbone_gives_the_same_features_to_the_last_bit(
+    loaded, paths, tmp_path, stride_in_1x1
+):
     backbone = features.build_backbone(dataclasses.replace(loaded, stride_in_1x1=stride_in_1x1))
     features.calibrate_batchnorm(backbone, paths, image_size=64, progress=False)
     folded = features.fold_batchnorm(backbone)
@@ -138,7 +178,9 @@ def test_a_saved_backbone_gives_the_same_features_to_the_last_bit(loaded, paths,
     x = preprocessing.load_images(paths, 64)
     with torch.inference_mode():
         assert torch.equal(again(x), folded(x)) and folded(x).std() > 0
-    assert not again.training and not any(parameter.requires_grad for parameter in again.parameters())
+    assert not again.training and not any(
+        parameter.requires_grad for parameter in again.parameters()
+    )
     assert [file.name for file in (tmp_path / "b").iterdir()] == ["backbone.safetensors"]
 
 
@@ -150,7 +192,11 @@ def test_a_backbone_with_batchnorm_is_not_saved(loaded, tmp_path):
 
 def test_what_is_no_saved_backbone_is_named(loaded, tmp_path):
     (tmp_path / "text.safetensors").write_text("no tensors")
-    save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "few.safetensors", {"stride_in_1x1": "false"})
+    save_file(
+        {"conv1.weight": torch.zeros(64, 3, 7, 7)},
+        tmp_path / "few.safetensors",
+        {"stride_in_1x1": "false"},
+    )
     save_file(loaded.state_dict, tmp_path / "weights.safetensors")  # of a network, but not folded
     for name in ("text", "few", "weights", "absent"):
         with pytest.raises(ValueError, match=f"{name}.safetensors is no backbone of texad"):
@@ -165,7 +211,9 @@ def test_weights_of_another_shape_are_refused(loaded):
 
 def test_real_weights_tell_a_real_defect_from_a_good_surface(tmp_path):
     root = needs_shared("data/magnetic_tile")
-    backbone = features.build_backbone(weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors")))
+    backbone = features.build_backbone(
+        weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors"))
+    )
     chosen = sorted((root / "train" / "good").iterdir())[:4]
     result = features.extract(backbone, chosen, tmp_path / "x.npy", progress=False)
     # the mean activation that these weights give on these images; it is off by half where the stride is misplaced
@@ -183,7 +231,9 @@ def test_fused_blocks_give_what_the_plain_ones_do_with_a_gradient_or_without(loa
     with torch.inference_mode():
         fused = folded(x.detach())
     assert plain.requires_grad and torch.isfinite(plain).all() and plain.std() > 0
-    torch.testing.assert_close(fused, plain.detach(), rtol=1e-3, atol=1e-5 * float(plain.detach().abs().max()))
+    torch.testing.assert_close(
+        fused, plain.detach(), rtol=1e-3, atol=1e-5 * float(plain.detach().abs().max())
+    )
 
 
 @torch.inference_mode()
@@ -193,7 +243,9 @@ def test_fused_blocks_leave_alone_what_others_may_want_to_see(loaded):
     x = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     seen, kept = {}, {"x": (x, x.clone())}
     for name in ("layer1", "layer2"):
-        folded.get_submodule(name).register_forward_hook(lambda module, inputs, output, name=name: kept.update({name: (output, output.clone())}))
+        folded.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: kept.update({name: (output, output.clone())})
+        )
     seen["first"], seen["again"] = folded(x), folded(x)
     assert all(torch.equal(now, before) for now, before in kept.values()) and len(kept) == 3
     assert torch.equal(seen["first"], seen["again"])
@@ -214,12 +266,23 @@ def test_features_do_not_depend_on_batches_or_threads(loaded, paths, tmp_path):
     try:
         for threads, batch_size in ((1, 4), (2, 4), (3, 4), (2, 1)):
             torch.set_num_threads(threads)
-            results.append(features.extract(folded, paths, tmp_path / "f.npy", image_size=64, batch_size=batch_size, progress=False).copy())
+            results.append(
+                features.extract(
+                    folded,
+                    paths,
+                    tmp_path / "f.npy",
+                    image_size=64,
+                    batch_size=batch_size,
+                    progress=False,
+                ).copy()
+            )
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(cores)
     assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
-    np.testing.assert_allclose(results[3], results[0], rtol=1e-3, atol=1e-5 * np.abs(results[0]).max())
+    np.testing.assert_allclose(
+        results[3], results[0], rtol=1e-3, atol=1e-5 * np.abs(results[0]).max()
+    )
 
 
 # -- many items, few results -----------------------------------------------------------------------
@@ -229,7 +292,9 @@ def test_results_come_in_order_and_only_a_few_ahead():
     started = []
     results = features.in_order(lambda i: started.append(i) or i * i, range(100))
     assert [next(results) for _ in range(10)] == [i * i for i in range(10)]
-    waiting = 2 * torch.get_num_threads() + 2  # in the queue, and one more that waits for room in it
+    waiting = (
+        2 * torch.get_num_threads() + 2
+    )  # in the queue, and one more that waits for room in it
     assert len(started) <= 10 + waiting + 1
     assert [*results] == [i * i for i in range(10, 100)]
 

@@ -40,7 +40,12 @@ def test_at_the_border_a_place_is_averaged_with_the_places_that_there_are():
     F = some_features(2, side=3)
     prepared = QuantizedAutoencoder(12, 5, 20, 3, 3).prepare(torch.from_numpy(F)).numpy()
     # the means of 2 x 2 places around the first place: it alone, with its right, with its lower neighbour, with all three
-    expected = (F[:, :, 0, 0] + F[:, :, 0, :2].mean(-1) + F[:, :, :2, 0].mean(-1) + F[:, :, :2, :2].mean((-1, -2))) / 4
+    expected = (
+        F[:, :, 0, 0]
+        + F[:, :, 0, :2].mean(-1)
+        + F[:, :, :2, 0].mean(-1)
+        + F[:, :, :2, :2].mean((-1, -2))
+    ) / 4
     np.testing.assert_allclose(prepared[:, :, 0, 0], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -64,9 +69,14 @@ def test_each_place_is_measured_in_its_own_unit(averaged):
 def test_the_nearest_word_is_that_of_a_naive_search():
     model = QuantizedAutoencoder(6, 3, 11, 2, 2)
     generator = torch.Generator().manual_seed(0)
-    model.codebook.copy_(torch.randn(11, 3, generator=generator) + 5)  # far from zero: the words' own lengths count
+    model.codebook.copy_(
+        torch.randn(11, 3, generator=generator) + 5
+    )  # far from zero: the words' own lengths count
     codes = torch.randn(50, 3, generator=generator) + 5
-    expected = [min(range(11), key=lambda w: float(((code - model.codebook[w]).double() ** 2).sum())) for code in codes]
+    expected = [
+        min(range(11), key=lambda w: float(((code - model.codebook[w]).double() ** 2).sum()))
+        for code in codes
+    ]
     assert model.nearest(codes).tolist() == model.nearest(codes, batch_size=7).tolist() == expected
     assert len(set(expected)) > 3
 
@@ -74,7 +84,9 @@ def test_the_nearest_word_is_that_of_a_naive_search():
 def test_reconstruction_by_hand():
     model, _ = fit(some_features())
     prepared = model.prepare(torch.from_numpy(some_features(2, seed=1)))
-    mean, components, codebook, unit = (getattr(model, name).numpy() for name in ("mean", "components", "codebook", "unit"))
+    mean, components, codebook, unit = (
+        getattr(model, name).numpy() for name in ("mean", "components", "codebook", "unit")
+    )
     expected = np.empty(prepared.shape)
     for n, row, column in np.ndindex(2, 4, 4):
         vector = prepared[n, :, row, column].numpy() * unit[row, column]
@@ -105,13 +117,19 @@ def vectors_seen(model, F) -> np.ndarray:
 
 
 def test_components_are_those_of_a_principal_component_analysis():
-    F = some_features(30) * np.linspace(1, 3, 12, dtype=np.float32)[:, None, None]  # each direction with its own variance
+    F = (
+        some_features(30) * np.linspace(1, 3, 12, dtype=np.float32)[:, None, None]
+    )  # each direction with its own variance
     model, _ = fit(F, validation_fraction=0.01)
-    torch.testing.assert_close(model.components.T @ model.components, torch.eye(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        model.components.T @ model.components, torch.eye(5), atol=1e-5, rtol=0
+    )
     train, _ = autoencoder.split(np.random.default_rng(0), 30, 0.01)
     vectors = vectors_seen(model, F[train])
     _, _, directions = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
-    np.testing.assert_allclose(np.abs(np.sum(directions[:5] * model.components.numpy().T, axis=1)), 1, atol=1e-3)
+    np.testing.assert_allclose(
+        np.abs(np.sum(directions[:5] * model.components.numpy().T, axis=1)), 1, atol=1e-3
+    )
     np.testing.assert_allclose(model.mean.numpy(), vectors.mean(axis=0), atol=1e-5)
 
 
@@ -128,7 +146,9 @@ def loss_on_held_out(model, F, fraction) -> float:
     """The squared error of a whole feature map, averaged over the images that were held out."""
     _, validation = autoencoder.split(np.random.default_rng(0), len(F), fraction)
     prepared = model.prepare(torch.from_numpy(F[validation]))
-    errors = ((prepared - model(prepared)) * model.unit).numpy().astype(float) ** 2  # in the unit of the features again
+    errors = ((prepared - model(prepared)) * model.unit).numpy().astype(
+        float
+    ) ** 2  # in the unit of the features again
     return errors.sum() / len(validation)
 
 
@@ -176,7 +196,9 @@ def test_the_unit_of_a_place_is_its_error_on_held_out_images_and_few_images_are_
     model, _ = fit(F, validation_fraction=0.5)
     _, validation = autoencoder.split(np.random.default_rng(0), 40, 0.5)
     prepared = model.prepare(torch.from_numpy(F[validation]))
-    errors = (((prepared - model(prepared)) * model.unit).numpy().astype(float) ** 2).mean(axis=1)  # (20, H, W)
+    errors = (((prepared - model(prepared)) * model.unit).numpy().astype(float) ** 2).mean(
+        axis=1
+    )  # (20, H, W)
     expected = (errors.sum(axis=0) + extended.SHRINKAGE * errors.mean()) / (20 + extended.SHRINKAGE)
     np.testing.assert_allclose(model.unit.numpy() ** 2, expected, rtol=1e-4)
     assert model.unit[0].min() > 1.3 * model.unit[2:].max()
@@ -231,7 +253,14 @@ def test_memory_mapped_features_give_the_same_words(tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("epochs", 0), ("words", 0), ("patience", 0), ("validation_fraction", 1.0), ("bottleneck", 0), ("bottleneck", 13)],
+    [
+        ("epochs", 0),
+        ("words", 0),
+        ("patience", 0),
+        ("validation_fraction", 1.0),
+        ("bottleneck", 0),
+        ("bottleneck", 13),
+    ],
 )
 def test_parameters_out_of_range_are_named(option, value):
     with pytest.raises(ValueError, match=option):
@@ -249,7 +278,9 @@ def test_features_that_are_not_finite_are_refused(image, value):
 
 @pytest.mark.parametrize("shape", [(0, 4, 2, 2), (4, 2, 2)])
 def test_what_is_no_feature_map_is_refused(shape):
-    with pytest.raises(ValueError, match=r"features must be a non-empty array of shape \(N, C, H, W\)"):
+    with pytest.raises(
+        ValueError, match=r"features must be a non-empty array of shape \(N, C, H, W\)"
+    ):
         fit(np.zeros(shape, np.float32))
 
 
@@ -261,9 +292,15 @@ def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(tmp_path, averag
     model, _ = fit(some_features(), averaged=averaged)
     autoencoder.save(model, tmp_path / "autoencoder.safetensors")
     again = autoencoder.load(tmp_path / "autoencoder.safetensors")
-    assert isinstance(again, QuantizedAutoencoder) and again.widths == model.widths and again.reduction == model.reduction
+    assert (
+        isinstance(again, QuantizedAutoencoder)
+        and again.widths == model.widths
+        and again.reduction == model.reduction
+    )
     new = some_features(5, seed=1)
-    for one, two in zip(*(scoring.score_features(m, new, progress=False) for m in (model, again)), strict=True):
+    for one, two in zip(
+        *(scoring.score_features(m, new, progress=False) for m in (model, again)), strict=True
+    ):
         np.testing.assert_array_equal(one, two)
 
 
@@ -296,9 +333,18 @@ def test_a_vector_between_two_normal_kinds_is_told_only_with_words():
     def linear(F):  # the same code, not replaced by a word
         prepared = model.prepare(torch.from_numpy(F))
         vectors = (prepared * model.unit).permute(0, 2, 3, 1).reshape(-1, 6)
-        return torch.square(vectors - model.decode(model.encode(vectors))).sum(dim=1).reshape(len(F), -1).mean(dim=1).numpy()
+        return (
+            torch.square(vectors - model.decode(model.encode(vectors)))
+            .sum(dim=1)
+            .reshape(len(F), -1)
+            .mean(dim=1)
+            .numpy()
+        )
 
-    assert evaluation.image_auroc(np.repeat([0, 1], 40), np.concatenate([linear(good), linear(bad)])) < 0.7
+    assert (
+        evaluation.image_auroc(np.repeat([0, 1], 40), np.concatenate([linear(good), linear(bad)]))
+        < 0.7
+    )
 
 
 def test_a_defect_of_one_place_and_one_that_is_everywhere_both_raise_the_score():
@@ -319,9 +365,15 @@ def test_a_defect_of_one_place_and_one_that_is_everywhere_both_raise_the_score()
 def magnetic_tile(tmp_path_factory):
     """Features of 200 real good images, and of all test images with their labels; of small images, so that it is quick."""
     root = needs_shared("data/magnetic_tile")
-    backbone = features.fold_batchnorm(features.build_backbone(weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors"))))
+    backbone = features.fold_batchnorm(
+        features.build_backbone(
+            weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors"))
+        )
+    )
     good = sorted((root / "train" / "good").iterdir())
-    train = [good[i] for i in np.sort(np.random.default_rng(0).choice(len(good), 200, replace=False))]
+    train = [
+        good[i] for i in np.sort(np.random.default_rng(0).choice(len(good), 200, replace=False))
+    ]
     test = sorted(root.glob("test/*/*"))
     folder = tmp_path_factory.mktemp("magnetic_tile")
     F_train, F_test = (
@@ -340,7 +392,10 @@ def test_on_real_surfaces_it_orders_the_images_better_than_the_published_method(
     F_train, F_test, labels = magnetic_tile
     aurocs = [
         evaluation.image_auroc(labels, scoring.score_features(fitted, F_test, progress=False)[0])
-        for fitted, _ in (autoencoder.fit(F_train, progress=False), extended.fit(F_train, progress=False))
+        for fitted, _ in (
+            autoencoder.fit(F_train, progress=False),
+            extended.fit(F_train, progress=False),
+        )
     ]
     published, stronger = aurocs
     assert stronger > published + 0.03 and stronger > 0.74, aurocs  # measured: 0.711 and 0.773

@@ -11,12 +11,18 @@ from texad.detector import AnomalyDetector
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory) -> list[Path]:
-    return sorted((write_category(tmp_path_factory.mktemp("data") / "steel", n_train=12) / "train" / "good").iterdir())
+    return sorted(
+        (
+            write_category(tmp_path_factory.mktemp("data") / "steel", n_train=12) / "train" / "good"
+        ).iterdir()
+    )
 
 
 @pytest.fixture(scope="module")
 def fitted(good) -> AnomalyDetector:
-    return AnomalyDetector(weights="random", image_size=64, false_alarms=0.2, progress=False).fit(good)
+    return AnomalyDetector(weights="random", image_size=64, false_alarms=0.2, progress=False).fit(
+        good
+    )
 
 
 @pytest.fixture
@@ -27,19 +33,28 @@ def loaded(fitted, tmp_path) -> AnomalyDetector:
 
 
 def test_fit_finds_the_scale_of_the_heatmaps(fitted):
-    kept_out, train = ([each.anomaly_map for each in fitted.stream(fitted.paths_[part])] for part in ("calibration", "train"))
+    kept_out, train = (
+        [each.anomaly_map for each in fitted.stream(fitted.paths_[part])]
+        for part in ("calibration", "train")
+    )
     low, high = fitted.origin_["heat"]
-    assert np.isclose(low, np.median(kept_out), rtol=1e-4) and np.isclose(high, max(np.max(kept_out), np.max(train)), rtol=1e-4)
+    assert np.isclose(low, np.median(kept_out), rtol=1e-4) and np.isclose(
+        high, max(np.max(kept_out), np.max(train)), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 11, 12])
 def test_for_the_promise_at_most_half_of_the_images_are_kept_out(n):
     assert len(AnomalyDetector(false_alarms=0.01)._kept_out(n)) == n // 2
-    assert len(AnomalyDetector(false_alarms=0.5, calibration_fraction=0.75)._kept_out(12)) == 9  # more only if it was asked for
+    assert (
+        len(AnomalyDetector(false_alarms=0.5, calibration_fraction=0.75)._kept_out(12)) == 9
+    )  # more only if it was asked for
 
 
 def test_images_too_small_for_the_extended_detector_are_refused_before_one_is_read():
-    with pytest.raises(ValueError, match="^image_size must be at least 64 for the extended detector, not 48$"):
+    with pytest.raises(
+        ValueError, match="^image_size must be at least 64 for the extended detector, not 48$"
+    ):
         AnomalyDetector("extended", image_size=48).fit(["absent.png", "missing.png"])
 
 
@@ -62,7 +77,10 @@ def test_a_file_with_a_damaged_origin_is_refused_in_one_line(loaded, tmp_path, c
     loaded.save(file := tmp_path / "damaged.safetensors")
     with pytest.raises(ValueError) as refused:
         AnomalyDetector.load(file)
-    assert str(refused.value) == f"{file} is no detector of texad ({problem}); make one with texad fit FOLDER --out {file}"
+    assert (
+        str(refused.value)
+        == f"{file} is no detector of texad ({problem}); make one with texad fit FOLDER --out {file}"
+    )
 
 
 def test_a_file_of_before_there_was_a_scale_is_read(loaded, tmp_path):
@@ -74,7 +92,9 @@ def test_a_file_of_before_there_was_a_scale_is_read(loaded, tmp_path):
 def test_scores_decisions_and_their_distance_from_the_threshold_agree(fitted, good):
     scores = fitted.score_samples(good)
     assert scores.dtype == np.float32 and scores.shape == (12,)
-    np.testing.assert_array_equal(fitted.decision_function(good), scores - np.float32(fitted.threshold_))
+    np.testing.assert_array_equal(
+        fitted.decision_function(good), scores - np.float32(fitted.threshold_)
+    )
     assert fitted.predict(good).tolist() == [int(score > fitted.threshold_) for score in scores]
 
 

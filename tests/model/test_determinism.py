@@ -31,12 +31,16 @@ print(json.dumps({"hashes": hashes, "scores": scores.tolist()}))
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    return write_category(tmp_path_factory.mktemp("pictures"), n_train=6, size=224) / "train" / "good"
+    return (
+        write_category(tmp_path_factory.mktemp("pictures"), n_train=6, size=224) / "train" / "good"
+    )
 
 
 def stages(pictures, threads: int, **environment) -> dict:
     command = [sys.executable, "-c", STAGES, str(threads), str(pictures)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | environment)
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | environment
+    )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 
@@ -53,20 +57,30 @@ def test_features_maps_and_scores_are_the_same_for_any_number_of_threads(picture
 
 def test_a_processor_with_other_instructions_changes_the_scores_by_rounding_only(pictures, alone):
     """Here the libraries are told to use the oldest instructions they know, as if the processor had no others. It adds in another order."""
-    old = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
+    old = {
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "COMPATIBLE",
+    }
     other = stages(pictures, 1, **old)
     assert other["hashes"][2] != alone["hashes"][2]  # else the test above would compare constants
     difference = np.abs(np.array(other["scores"]) / np.array(alone["scores"]) - 1)
-    assert difference.max() < 0.02, difference  # of training with ImageNet weights and 24 images: 0.0045 at most, 0.001 in the middle
+    assert difference.max() < 0.02, (
+        difference
+    )  # of training with ImageNet weights and 24 images: 0.0045 at most, 0.001 in the middle
 
 
 def test_scores_are_the_same_however_many_categories_run_at_a_time(surfaces, tmp_path):
     """With one job at a time, a category has all cores; with two it has half of them."""
     tables = {}
     for jobs, category in ((1, "steel"), (2, "all")):
-        result = texad(*run_arguments(surfaces, tmp_path / str(jobs), "--jobs", jobs, "--category", category))
+        result = texad(
+            *run_arguments(surfaces, tmp_path / str(jobs), "--jobs", jobs, "--category", category)
+        )
         assert result.returncode == 0, result.stderr
         folder = tmp_path / str(jobs) / "surfaces" / "steel"
         tables[jobs] = (folder / "scores.csv").read_bytes()
-        assert json.loads((folder / "run.json").read_text())["stages"]["04_scoring"]["threads"] == max(1, len(os.sched_getaffinity(0)) // jobs)
+        assert json.loads((folder / "run.json").read_text())["stages"]["04_scoring"][
+            "threads"
+        ] == max(1, len(os.sched_getaffinity(0)) // jobs)
     assert tables[1] == tables[2] and tables[1].count(b"\n") == 13

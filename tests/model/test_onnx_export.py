@@ -33,9 +33,19 @@ def detector(request, images):
     good = [path for path in images if path.parent.parent.name == "train"]
     with pytest.MonkeyPatch.context() as patch:  # every convolution counts
         patch.setattr(weights, "untrained", partial(weights.untrained, shortcuts=False))
-        fitted = AnomalyDetector(request.param, weights="random", image_size=64, normalize=request.param == "extended", progress=False).fit(good)
-    scores = np.sort(fitted.score_samples(path for path in images if str(path) not in fitted.paths_["train"]))
-    fitted.threshold_ = float(scores[len(scores) // 2 - 1 :][:2].mean())  # half of the images are above it
+        fitted = AnomalyDetector(
+            request.param,
+            weights="random",
+            image_size=64,
+            normalize=request.param == "extended",
+            progress=False,
+        ).fit(good)
+    scores = np.sort(
+        fitted.score_samples(path for path in images if str(path) not in fitted.paths_["train"])
+    )
+    fitted.threshold_ = float(
+        scores[len(scores) // 2 - 1 :][:2].mean()
+    )  # half of the images are above it
     return fitted
 
 
@@ -48,7 +58,9 @@ def exported(detector, tmp_path_factory):
 
 
 def run(file, pixels):
-    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(list(export.OUTPUTS), {"image": pixels})
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(
+        list(export.OUTPUTS), {"image": pixels}
+    )
 
 
 # -- resizing --------------------------------------------------------------------------------------
@@ -57,17 +69,33 @@ def run(file, pixels):
 def resized(pixels: np.ndarray, side: int) -> np.ndarray:
     """As in the exported network."""
     rows = torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32)
-    across, down = export.Resampling(pixels.shape[1], side), export.Resampling(pixels.shape[0], side)
+    across, down = (
+        export.Resampling(pixels.shape[1], side),
+        export.Resampling(pixels.shape[0], side),
+    )
     return down(across(rows).mT).mT.permute(1, 2, 0).numpy()
 
 
 @pytest.mark.parametrize(
     ("height", "width", "side"),
-    [(1, 1, 16), (1, 700, 64), (699, 2, 64), (64, 64, 64), (63, 65, 64), (128, 32, 64), (301, 402, 224), (97, 1031, 224), (700, 700, 48)],
+    [
+        (1, 1, 16),
+        (1, 700, 64),
+        (699, 2, 64),
+        (64, 64, 64),
+        (63, 65, 64),
+        (128, 32, 64),
+        (301, 402, 224),
+        (97, 1031, 224),
+        (700, 700, 48),
+    ],
 )
 def test_resizing_gives_the_grey_levels_of_the_preprocessing(height, width, side):
     rng = np.random.default_rng(height)
-    for pixels in rng.integers(0, 256, (height, width, 3), dtype=np.uint8), rng.choice(np.array([0, 255], dtype=np.uint8), (height, width, 3)):
+    for pixels in (
+        rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
+        rng.choice(np.array([0, 255], dtype=np.uint8), (height, width, 3)),
+    ):
         np.testing.assert_array_equal(resized(pixels, side), preprocessing.resize(pixels, side))
 
 
@@ -77,19 +105,30 @@ def test_so_it_does_for_sizes_that_nobody_chose():
         height, width = np.exp(rng.uniform(0, np.log(600), 2)).astype(int)
         side = int(rng.choice([16, 64, 96]))
         pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        np.testing.assert_array_equal(resized(pixels, side), preprocessing.resize(pixels, side), f"{height} x {width} to {side}")
+        np.testing.assert_array_equal(
+            resized(pixels, side),
+            preprocessing.resize(pixels, side),
+            f"{height} x {width} to {side}",
+        )
 
 
 def test_weights_fall_off_to_both_sides_and_are_rounded_to_sixteen_bits():
-    assert [part.tolist() if isinstance(part, np.ndarray) else part for part in export.resampling_weights(2, 1)] == [[[1 << 14, 1 << 14]], 15]
-    weights, bits = export.resampling_weights(3, 1)  # a triangle from −1.5 to 4.5 at the pixels' middles: 2/3, 1, 2/3, which is 2/7, 3/7, 2/7
+    assert [
+        part.tolist() if isinstance(part, np.ndarray) else part
+        for part in export.resampling_weights(2, 1)
+    ] == [[[1 << 14, 1 << 14]], 15]
+    weights, bits = export.resampling_weights(
+        3, 1
+    )  # a triangle from −1.5 to 4.5 at the pixels' middles: 2/3, 1, 2/3, which is 2/7, 3/7, 2/7
     assert (weights.tolist(), bits) == ([[18725, 28087, 18725]], 16)
 
 
 def test_what_cannot_be_resized_exactly_is_refused():
     white = np.full((16 * 200, 16, 3), 255, dtype=np.uint8)
     np.testing.assert_array_equal(resized(white, 16), 255)
-    with pytest.raises(ValueError, match="--size: 6400 pixels are too many to be resized to 16 exactly"):
+    with pytest.raises(
+        ValueError, match="--size: 6400 pixels are too many to be resized to 16 exactly"
+    ):
         export.Resampling(16 * 400, 16)
 
 
@@ -97,14 +136,23 @@ def test_what_cannot_be_resized_exactly_is_refused():
 
 
 def test_scores_decisions_and_maps_are_those_of_the_detector(detector, exported, images):
-    images = [path for path in images if str(path) not in detector.paths_["train"]]  # rebuilt exactly, those have scores of rounding alone
+    images = [
+        path for path in images if str(path) not in detector.paths_["train"]
+    ]  # rebuilt exactly, those have scores of rounding alone
     expected = list(detector.stream(images))
-    score, anomalous, anomaly_map = run(exported, np.stack([np.array(Image.open(path)) for path in images]))
+    score, anomalous, anomaly_map = run(
+        exported, np.stack([np.array(Image.open(path)) for path in images])
+    )
     np.testing.assert_allclose(score, [each.score for each in expected], rtol=1e-4)
     np.testing.assert_array_equal(anomalous, [each.anomalous for each in expected])
     assert 0 < anomalous.sum() < len(images)
     np.testing.assert_allclose(anomaly_map, [each.anomaly_map for each in expected], rtol=1e-3)
-    assert (score.dtype, anomalous.dtype, anomaly_map.dtype, anomaly_map.shape[1:]) == (np.float32, bool, np.float32, (4, 4))
+    assert (score.dtype, anomalous.dtype, anomaly_map.dtype, anomaly_map.shape[1:]) == (
+        np.float32,
+        bool,
+        np.float32,
+        (4, 4),
+    )
 
 
 def test_an_image_alone_has_the_same_score(exported, images):
@@ -118,16 +166,29 @@ def test_the_file_needs_nothing_but_plain_onnx(exported):
     onnx.checker.check_model(model)
     assert {node.domain for node in model.graph.node} == {""} and not model.functions
     assert [(each.domain, each.version) for each in model.opset_import] == [("", 18)]
-    assert not {node.op_type for node in model.graph.node} & {"Loop", "If", "Scan", "SplitToSequence"}
+    assert not {node.op_type for node in model.graph.node} & {
+        "Loop",
+        "If",
+        "Scan",
+        "SplitToSequence",
+    }
     assert sum(node.op_type == "Conv" for node in model.graph.node) == 43
 
 
 def test_the_file_says_what_it_is_and_not_where_it_was_made(detector, exported):
-    about = json.loads({entry.key: entry.value for entry in onnx.load(exported).metadata_props}["texad"])
+    about = json.loads(
+        {entry.key: entry.value for entry in onnx.load(exported).metadata_props}["texad"]
+    )
     assert about["threshold"] == detector.threshold_
     assert about["input"] == {"height": HEIGHT, "width": WIDTH}
-    assert about["parameters"] | {"image_size": 64, "detector": detector.detector} == about["parameters"]
-    assert about["origin"]["weights"]["name"] == "random" and len(about["origin"]["weights"]["sha256"]) == 64
+    assert (
+        about["parameters"] | {"image_size": 64, "detector": detector.detector}
+        == about["parameters"]
+    )
+    assert (
+        about["origin"]["weights"]["name"] == "random"
+        and len(about["origin"]["weights"]["sha256"]) == 64
+    )
     assert set(about["exported_by"]) == {"texad", "torch", "onnx", "onnxscript"}
     content = exported.read_bytes()
     assert str(ROOT).encode() not in content and b"site-packages" not in content
@@ -170,7 +231,10 @@ def test_what_cannot_be_exported_is_said_in_one_line(saved, capsys, arguments, e
 def test_a_file_that_is_no_detector_is_named(tmp_path, capsys):
     (tmp_path / "other.safetensors").write_bytes(b"something else")
     assert main(["export", str(tmp_path / "other.safetensors")]) == 2
-    assert f"texad: {tmp_path / 'other.safetensors'} is no detector of texad" in capsys.readouterr().err
+    assert (
+        f"texad: {tmp_path / 'other.safetensors'} is no detector of texad"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "other.onnx").exists()
 
 
@@ -178,5 +242,8 @@ def test_a_file_that_is_no_detector_is_named(tmp_path, capsys):
 def test_without_onnx_the_way_to_get_it_is_shown(saved, tmp_path, capsys, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
     assert main(["export", str(saved), "--out", str(tmp_path / "steel.onnx")]) == 2
-    assert capsys.readouterr().err == f"texad: an ONNX file needs the package {name}: pip install 'texad[export]'\n"
+    assert (
+        capsys.readouterr().err
+        == f"texad: an ONNX file needs the package {name}: pip install 'texad[export]'\n"
+    )
     assert not list(tmp_path.iterdir())

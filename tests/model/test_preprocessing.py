@@ -13,16 +13,22 @@ def test_image_is_resized_and_scaled_as_torchvision_does(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (300, 180, 3), dtype=np.uint8)
     file = tmp_path / "a.png"
     Image.fromarray(pixels).save(file)
-    expected = v2.Compose([v2.PILToTensor(), v2.Resize((224, 224)), v2.ToDtype(torch.float32, scale=True)])(Image.open(file))
+    expected = v2.Compose(
+        [v2.PILToTensor(), v2.Resize((224, 224)), v2.ToDtype(torch.float32, scale=True)]
+    )(Image.open(file))
     images = preprocessing.load_images([file])
     assert images.shape == (1, 3, 224, 224) and images.dtype == torch.float32
     torch.testing.assert_close(images[0], expected, rtol=0, atol=1e-7)  # a level is 4e-3
 
 
-@pytest.mark.parametrize("size", [(300, 180), (97, 131)])  # height and width: smaller and larger than the result
+@pytest.mark.parametrize(
+    "size", [(300, 180), (97, 131)]
+)  # height and width: smaller and larger than the result
 def test_pillow_resizes_to_the_same_but_for_one_level(size):
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    theirs = np.asarray(Image.fromarray(pixels).resize((160, 160), Image.Resampling.BILINEAR)).astype(int)
+    theirs = np.asarray(
+        Image.fromarray(pixels).resize((160, 160), Image.Resampling.BILINEAR)
+    ).astype(int)
     ours = preprocessing.resize(pixels, 160)
     assert ours.dtype == np.uint8 and abs(ours.astype(int) - theirs).max() <= 1
     np.testing.assert_array_equal(preprocessing.resize(Image.fromarray(pixels), 160), ours)
@@ -41,7 +47,13 @@ def test_batches_keep_the_order_and_the_remainder(tmp_path):
         Image.new("RGB", (16, 16), (value * 50,) * 3).save(paths[-1])
     batches = list(preprocessing.image_batches(paths, image_size=16, batch_size=2))
     assert [len(batch) for batch in batches] == [2, 2, 1]
-    assert [round(float(image[0, 0, 0]) * 255) for batch in batches for image in batch] == [0, 50, 100, 150, 200]
+    assert [round(float(image[0, 0, 0]) * 255) for batch in batches for image in batch] == [
+        0,
+        50,
+        100,
+        150,
+        200,
+    ]
 
 
 def test_normalize_is_imagenets_mean_and_standard_deviation():
@@ -75,8 +87,20 @@ def test_images_that_cannot_be_read_are_left_out_in_their_order(tmp_path):
         (root / name).write_bytes((root / name).read_bytes()[:500])
     whole = datasets.load_category(root.parent, "steel")
     category = preprocessing.readable(whole, 0.4, progress=False)
-    assert [each.sample for each in category.unreadable] == [whole.train[1], whole.train[3], whole.test[2]]
-    assert category.train == (whole.train[0], whole.train[2], whole.train[4]) and category.test == whole.test[:2] + whole.test[3:]
-    assert preprocessing.readable(category, 0.0, progress=False) == category  # what is left can be read
-    with pytest.raises(ValueError, match="2 of 5 images cannot be read, and unreadable_limit allows 0.39 of them: 001.png .*; 003.png"):
+    assert [each.sample for each in category.unreadable] == [
+        whole.train[1],
+        whole.train[3],
+        whole.test[2],
+    ]
+    assert (
+        category.train == (whole.train[0], whole.train[2], whole.train[4])
+        and category.test == whole.test[:2] + whole.test[3:]
+    )
+    assert (
+        preprocessing.readable(category, 0.0, progress=False) == category
+    )  # what is left can be read
+    with pytest.raises(
+        ValueError,
+        match="2 of 5 images cannot be read, and unreadable_limit allows 0.39 of them: 001.png .*; 003.png",
+    ):
         preprocessing.readable(whole, 0.39, progress=False)

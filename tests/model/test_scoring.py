@@ -30,15 +30,25 @@ def test_score_is_the_mean_of_the_ten_largest_of_all_values():
 
 def test_other_reading_averages_over_channels_first():
     errors = scoring.error_map(F, F_HAT)
-    expected = [np.mean(sorted(image.mean(axis=0).ravel().tolist(), reverse=True)[:3]) for image in errors]
-    np.testing.assert_allclose(scoring.image_score(errors, top_k=3, reduction="channel_mean"), expected, rtol=1e-6)
+    expected = [
+        np.mean(sorted(image.mean(axis=0).ravel().tolist(), reverse=True)[:3]) for image in errors
+    ]
+    np.testing.assert_allclose(
+        scoring.image_score(errors, top_k=3, reduction="channel_mean"), expected, rtol=1e-6
+    )
     assert not np.allclose(scoring.image_score(errors, top_k=3), expected)
 
 
 def test_the_extended_reading_adds_the_mean_of_the_whole_anomaly_map_by_hand():
-    errors = np.array([[[[1.0, 2.0], [3.0, 4.0]], [[3.0, 0.0], [1.0, 8.0]]]])  # one image, two channels: A = 2, 1, 2, 6
-    assert scoring.image_score(errors, top_k=2, reduction="local_and_global").tolist() == [(6 + 2) / 2 + (2 + 1 + 2 + 6) / 4]
-    assert scoring.image_score(errors, top_k=4, reduction="local_and_global").tolist() == [2 * 11 / 4]
+    errors = np.array(
+        [[[[1.0, 2.0], [3.0, 4.0]], [[3.0, 0.0], [1.0, 8.0]]]]
+    )  # one image, two channels: A = 2, 1, 2, 6
+    assert scoring.image_score(errors, top_k=2, reduction="local_and_global").tolist() == [
+        (6 + 2) / 2 + (2 + 1 + 2 + 6) / 4
+    ]
+    assert scoring.image_score(errors, top_k=4, reduction="local_and_global").tolist() == [
+        2 * 11 / 4
+    ]
 
 
 def test_without_a_reduction_the_score_is_the_detectors_own():
@@ -47,9 +57,13 @@ def test_without_a_reduction_the_score_is_the_detectors_own():
     assert (published.reduction, fitted.reduction) == ("none", "local_and_global")
     for detector in (published, fitted):
         own, _ = scoring.score_features(detector, F, top_k=3, progress=False)
-        named, maps = scoring.score_features(detector, F, top_k=3, reduction=detector.reduction, progress=False)
+        named, maps = scoring.score_features(
+            detector, F, top_k=3, reduction=detector.reduction, progress=False
+        )
         np.testing.assert_array_equal(own, named)
-        other, _ = scoring.score_features(detector, F, top_k=3, reduction="channel_mean", progress=False)
+        other, _ = scoring.score_features(
+            detector, F, top_k=3, reduction="channel_mean", progress=False
+        )
         assert not np.allclose(own, other)
     np.testing.assert_allclose(own, other + maps.mean(axis=(1, 2)), rtol=1e-5)
 
@@ -61,9 +75,18 @@ def test_the_published_detector_sees_the_features_as_they_are():
 
 @pytest.mark.parametrize(
     ("n", "alpha", "rule"),
-    [(0, 0.05, "sigma"), (1, 0.05, "sigma"), (2, 0.05, "held_out"), (18, 0.05, "held_out"), (19, 0.05, "conformal"), (19, 0.01, "held_out")],
+    [
+        (0, 0.05, "sigma"),
+        (1, 0.05, "sigma"),
+        (2, 0.05, "held_out"),
+        (18, 0.05, "held_out"),
+        (19, 0.05, "conformal"),
+        (19, 0.01, "held_out"),
+    ],
 )
-def test_the_rule_of_the_extended_detector_is_the_best_for_which_there_are_images_enough(n, alpha, rule):
+def test_the_rule_of_the_extended_detector_is_the_best_for_which_there_are_images_enough(
+    n, alpha, rule
+):
     assert scoring.default_rule("extended", n, alpha) == rule
     assert scoring.default_rule("published", n, alpha) == "sigma"
     scoring.check_rule(rule, n, alpha)  # what it chooses can be used
@@ -72,7 +95,9 @@ def test_the_rule_of_the_extended_detector_is_the_best_for_which_there_are_image
 def test_anomaly_map_is_the_mean_over_channels():
     errors = scoring.error_map(F, F_HAT)
     assert scoring.anomaly_map(errors).shape == (3, 4, 4)
-    np.testing.assert_allclose(scoring.anomaly_map(errors)[1, 2, 3], errors[1, :, 2, 3].mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        scoring.anomaly_map(errors)[1, 2, 3], errors[1, :, 2, 3].mean(), rtol=1e-6
+    )
 
 
 def test_threshold_uses_the_population_standard_deviation():
@@ -98,7 +123,9 @@ def test_threshold_refuses_scores_without_meaning(scores, message):
 
 @pytest.mark.parametrize("n_sigma", [float("nan"), float("inf"), float("-inf")])
 def test_threshold_refuses_an_n_sigma_without_meaning(n_sigma):
-    with pytest.raises(ValueError, match=f"^n_sigma must be a finite number, for instance 3, not {n_sigma}$"):
+    with pytest.raises(
+        ValueError, match=f"^n_sigma must be a finite number, for instance 3, not {n_sigma}$"
+    ):
         scoring.threshold(np.arange(3.0), n_sigma)
 
 
@@ -125,7 +152,9 @@ def test_unknown_reduction_is_refused():
 
 
 def test_no_images_have_no_scores():
-    scores, maps = scoring.score_features(Autoencoder(channels=5, hidden=4, bottleneck=2), F[:0], progress=False)
+    scores, maps = scoring.score_features(
+        Autoencoder(channels=5, hidden=4, bottleneck=2), F[:0], progress=False
+    )
     assert scores.shape == (0,) and maps.shape == (0, 4, 4)
 
 
@@ -139,7 +168,9 @@ def test_batches_give_the_same_scores_as_all_at_once():
 
 
 def test_scores_and_maps_are_single_precision():
-    scores, maps = scoring.score_features(Autoencoder(channels=5, hidden=4, bottleneck=2).eval(), F, progress=False)
+    scores, maps = scoring.score_features(
+        Autoencoder(channels=5, hidden=4, bottleneck=2).eval(), F, progress=False
+    )
     assert scores.dtype == maps.dtype == np.float32
 
 
@@ -152,14 +183,24 @@ def test_a_bar_shows_the_batches_unless_it_is_unwanted(capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("options", "sizes"), [({}, [8, 8, 8, 8, 3]), ({"batch_size": 10}, [10, 10, 10, 5])])
-def test_one_batch_is_in_memory_at_a_time_and_what_was_read_is_given_back(options, sizes, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "sizes"), [({}, [8, 8, 8, 8, 3]), ({"batch_size": 10}, [10, 10, 10, 5])]
+)
+def test_one_batch_is_in_memory_at_a_time_and_what_was_read_is_given_back(
+    options, sizes, monkeypatch
+):
     many = np.repeat(F[:1], 35, axis=0)
     seen, given_back = [], []
     prepare = scoring.prepare
-    monkeypatch.setattr(scoring, "prepare", lambda autoencoder, batch: (seen.append(len(batch)), prepare(autoencoder, batch))[1])
+    monkeypatch.setattr(
+        scoring,
+        "prepare",
+        lambda autoencoder, batch: (seen.append(len(batch)), prepare(autoencoder, batch))[1],
+    )
     monkeypatch.setattr(scoring, "release", given_back.append)
-    scoring.score_features(Autoencoder(channels=5, hidden=4, bottleneck=2).eval(), many, progress=False, **options)
+    scoring.score_features(
+        Autoencoder(channels=5, hidden=4, bottleneck=2).eval(), many, progress=False, **options
+    )
     assert seen == sizes and [array is many for array in given_back] == [True] * len(sizes)
 
 
@@ -172,7 +213,9 @@ def naive_p_value(calibration: list, score: float) -> Fraction:
 
 def test_p_values_by_hand():
     # of the calibration scores 1, 2, 2, 3: four are at least 0, three at least 2, one at least 3, none at least 4
-    assert scoring.p_values(np.array([2.0, 1.0, 3.0, 2.0]), np.array([0.0, 2.0, 3.0, 4.0])).tolist() == [1.0, 0.8, 0.4, 0.2]
+    assert scoring.p_values(
+        np.array([2.0, 1.0, 3.0, 2.0]), np.array([0.0, 2.0, 3.0, 4.0])
+    ).tolist() == [1.0, 0.8, 0.4, 0.2]
 
 
 def test_without_calibration_images_nothing_is_known_against_any_image():
@@ -181,11 +224,15 @@ def test_without_calibration_images_nothing_is_known_against_any_image():
 
 def test_conformal_threshold_by_hand():
     calibration = np.arange(1.0, 20.0)  # 19 images: 1, 2, …, 19
-    assert scoring.conformal_threshold(calibration[::-1], 0.05) == 19  # the ⌈20 · 0.95⌉ = 19th smallest
+    assert (
+        scoring.conformal_threshold(calibration[::-1], 0.05) == 19
+    )  # the ⌈20 · 0.95⌉ = 19th smallest
     assert scoring.conformal_threshold(calibration, 0.1) == 18
     assert scoring.conformal_threshold(calibration, 0.14) == 18  # ⌈20 · 0.86⌉ = ⌈17.2⌉
     assert scoring.conformal_threshold(calibration, 0.15) == 17
-    assert scoring.conformal_threshold(np.arange(1.0, 100.0), 0.29) == 71  # 100 · 0.29 is 28.999999999999996 in floats
+    assert (
+        scoring.conformal_threshold(np.arange(1.0, 100.0), 0.29) == 71
+    )  # 100 · 0.29 is 28.999999999999996 in floats
 
 
 def test_exactly_enough_images_are_enough_for_every_round_alpha():
@@ -193,11 +240,17 @@ def test_exactly_enough_images_are_enough_for_every_round_alpha():
         assert scoring.images_needed(1 / m) == m - 1
         assert scoring.conformal_threshold(np.arange(m - 1.0), 1 / m) == m - 2
         if m > 2:
-            with pytest.raises(ValueError, match=f"needs at least {m - 1} calibration images, and there are {m - 2}"):
+            with pytest.raises(
+                ValueError,
+                match=f"needs at least {m - 1} calibration images, and there are {m - 2}",
+            ):
                 scoring.conformal_threshold(np.arange(m - 2.0), 1 / m)
 
 
-@pytest.mark.parametrize(("alpha", "needed"), [(0.1, 9), (0.05, 19), (0.01, 99), (0.001, 999), (0.3, 3), (0.07, 14), (0.5, 1), (0.9, 1)])
+@pytest.mark.parametrize(
+    ("alpha", "needed"),
+    [(0.1, 9), (0.05, 19), (0.01, 99), (0.001, 999), (0.3, 3), (0.07, 14), (0.5, 1), (0.9, 1)],
+)
 def test_images_needed_by_hand(alpha, needed):
     assert scoring.images_needed(alpha) == needed
 
@@ -212,7 +265,10 @@ def test_an_alpha_however_small_needs_a_number_of_images(alpha):
 
 def test_too_few_images_names_alpha_and_both_numbers():
     way_out = r"keep more out of the fit \(calibration_fraction\), or choose a larger alpha$"
-    with pytest.raises(ValueError, match=rf"^alpha = 0\.05 needs at least 19 calibration images, and there are 18: {way_out}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"^alpha = 0\.05 needs at least 19 calibration images, and there are 18: {way_out}",
+    ):
         scoring.conformal_threshold(np.ones(18))
     with pytest.raises(ValueError, match="there are 0"):
         scoring.conformal_threshold(np.array([]), 0.05)
@@ -247,9 +303,24 @@ def test_above_the_conformal_threshold_is_exactly_a_p_value_of_at_most_alpha():
         scores = np.concatenate([calibration, np.arange(-1.0, 41.0)])
         p = scoring.p_values(calibration, scores)
         assert p.tolist() == [float(naive_p_value(calibration.tolist(), score)) for score in scores]
-        alpha = rng.choice([0.01, 0.05, 0.07, 0.1, 0.29, 0.3, 0.57, 1 / 49, rng.uniform(0.001, 0.999), rng.integers(1, n + 1) / (n + 1)])
+        alpha = rng.choice(
+            [
+                0.01,
+                0.05,
+                0.07,
+                0.1,
+                0.29,
+                0.3,
+                0.57,
+                1 / 49,
+                rng.uniform(0.001, 0.999),
+                rng.integers(1, n + 1) / (n + 1),
+            ]
+        )
         if n >= scoring.images_needed(alpha):
-            np.testing.assert_array_equal(scoring.predict(scores, scoring.conformal_threshold(calibration, alpha)), p <= alpha)
+            np.testing.assert_array_equal(
+                scoring.predict(scores, scoring.conformal_threshold(calibration, alpha)), p <= alpha
+            )
         else:
             assert (p > alpha).all()
 
@@ -263,8 +334,15 @@ def test_the_three_rules_side_by_side():
     assert scoring.thresholds(train, calibration[:1])["held_out"] is None
     assert scoring.thresholds(train, calibration[:2])["held_out"] == 0.5 + 3 * 0.5
     assert scoring.thresholds(train, calibration, alpha=0.1)["conformal"] == 17.0
-    assert scoring.default_rule("extended", 19) == "conformal" and scoring.default_rule("extended", 18) == "held_out"
-    assert scoring.thresholds(train, calibration[:0]) == {"sigma": 5.0, "held_out": None, "conformal": None}
+    assert (
+        scoring.default_rule("extended", 19) == "conformal"
+        and scoring.default_rule("extended", 18) == "held_out"
+    )
+    assert scoring.thresholds(train, calibration[:0]) == {
+        "sigma": 5.0,
+        "held_out": None,
+        "conformal": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -272,7 +350,10 @@ def test_the_three_rules_side_by_side():
     [
         (("3sigma", 50), "rule must be one of sigma, held_out, conformal, not '3sigma'"),
         (("held_out", 1), "rule held_out needs at least 2 calibration images, and there are 1"),
-        (("conformal", 18), r"rule conformal needs at least 19 calibration images for alpha = 0\.05, and there are 18"),
+        (
+            ("conformal", 18),
+            r"rule conformal needs at least 19 calibration images for alpha = 0\.05, and there are 18",
+        ),
     ],
 )
 def test_a_rule_out_of_reach_is_said_before_the_work(arguments, message):
@@ -289,15 +370,25 @@ def test_a_rule_out_of_reach_is_said_before_the_work(arguments, message):
 def test_cross_conformal_p_values_by_hand():
     held_out, folds = [1.0, 5.0, 2.0], [0, 1, 0]
     # first image: 2.0 by model 0, 6.0 by model 1: of the held-out scores only the third, 2 ≥ 2; the second image is below all
-    assert scoring.cross_conformal_p_values(held_out, folds, [[2.0, 0.0], [6.0, 0.0]]).tolist() == [0.5, 1.0]
+    assert scoring.cross_conformal_p_values(held_out, folds, [[2.0, 0.0], [6.0, 0.0]]).tolist() == [
+        0.5,
+        1.0,
+    ]
 
 
 def test_cross_conformal_p_values_compare_each_image_under_its_own_model():
     rng = np.random.default_rng(1)
     for _ in range(50):
         n, K, M = (int(rng.integers(1, most)) for most in (30, 6, 5))
-        held_out, folds, test = rng.integers(0, 6, n), rng.integers(0, K, n), rng.integers(0, 6, (K, M))
-        expected = [(1 + sum(held_out[i] >= test[folds[i], m] for i in range(n))) / (n + 1) for m in range(M)]
+        held_out, folds, test = (
+            rng.integers(0, 6, n),
+            rng.integers(0, K, n),
+            rng.integers(0, 6, (K, M)),
+        )
+        expected = [
+            (1 + sum(held_out[i] >= test[folds[i], m] for i in range(n))) / (n + 1)
+            for m in range(M)
+        ]
         assert scoring.cross_conformal_p_values(held_out, folds, test).tolist() == expected
 
 
@@ -305,14 +396,19 @@ def test_one_fold_for_all_is_split_conformal():
     rng = np.random.default_rng(2)
     calibration, test = rng.random(30), rng.random(10)
     np.testing.assert_array_equal(
-        scoring.cross_conformal_p_values(calibration, np.zeros(30, int), test[None]), scoring.p_values(calibration, test)
+        scoring.cross_conformal_p_values(calibration, np.zeros(30, int), test[None]),
+        scoring.p_values(calibration, test),
     )
 
 
 @pytest.mark.parametrize(
     ("folds", "test", "message"),
     [
-        ([0], [[1.0]], r"^held_out_scores and folds must have shape \(n,\), and test_scores \(K, M\), not \(2,\), \(1,\) and \(1, 1\)$"),
+        (
+            [0],
+            [[1.0]],
+            r"^held_out_scores and folds must have shape \(n,\), and test_scores \(K, M\), not \(2,\), \(1,\) and \(1, 1\)$",
+        ),
         ([0, 1], [1.0], "shape"),
         ([0, 1], [[1.0]], "from 0 to 0"),
         ([0, 0.5], [[1.0], [1.0]], "whole numbers"),
@@ -368,11 +464,22 @@ def test_sigma_breaks_it_on_skewed_scores():
 def real_scores(tmp_path_factory):
     """Scores of real good images by an autoencoder fit to 60 of them: those 60, and 320 others."""
     root = needs_shared("data/magnetic_tile")
-    backbone = features.fold_batchnorm(features.build_backbone(weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors"))))
+    backbone = features.fold_batchnorm(
+        features.build_backbone(
+            weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors"))
+        )
+    )
     good = sorted((root / "train" / "good").iterdir())
-    chosen = [*(good[i] for i in np.random.default_rng(0).choice(len(good), 260, replace=False)), *sorted((root / "test" / "good").iterdir())]
-    F_real = features.extract(backbone, chosen, tmp_path_factory.mktemp("real") / "x.npy", image_size=96, progress=False)
-    fitted, _ = autoencoder.fit(F_real[:60], hidden=256, bottleneck=128, epochs=30, batch_size=64, progress=False)
+    chosen = [
+        *(good[i] for i in np.random.default_rng(0).choice(len(good), 260, replace=False)),
+        *sorted((root / "test" / "good").iterdir()),
+    ]
+    F_real = features.extract(
+        backbone, chosen, tmp_path_factory.mktemp("real") / "x.npy", image_size=96, progress=False
+    )
+    fitted, _ = autoencoder.fit(
+        F_real[:60], hidden=256, bottleneck=128, epochs=30, batch_size=64, progress=False
+    )
     scores, _ = scoring.score_features(fitted, F_real, progress=False)
     return scores[:60], scores[60:]
 

@@ -25,13 +25,20 @@ def no_cache(tmp_path, monkeypatch):
     """An empty download cache, and no environment variable."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.delenv(weights.ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr(downloads, "SCHEMES", ("http",))  # the server of these tests has no certificate
+    monkeypatch.setattr(
+        downloads, "SCHEMES", ("http",)
+    )  # the server of these tests has no certificate
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
 @pytest.fixture
 def no_network(no_cache, monkeypatch):
-    monkeypatch.setattr(type(ResNet50_Weights.IMAGENET1K_V1), "url", "http://127.0.0.1:9/resnet50-00000000.pth", raising=False)
+    monkeypatch.setattr(
+        type(ResNet50_Weights.IMAGENET1K_V1),
+        "url",
+        "http://127.0.0.1:9/resnet50-00000000.pth",
+        raising=False,
+    )
     return no_cache
 
 
@@ -63,14 +70,26 @@ def server(no_cache, state_dict, tmp_path, monkeypatch):
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_file_gives_the_tensors_up_to_layer3(tmp_path, state_dict, suffix, whole):
-    content = state_dict if whole else {n: t for n, t in state_dict.items() if not n.startswith(("layer4", "fc"))}
+    content = (
+        state_dict
+        if whole
+        else {n: t for n, t in state_dict.items() if not n.startswith(("layer4", "fc"))}
+    )
     file = tmp_path / f"mine{suffix}"
     save_file(content, file) if suffix == ".safetensors" else torch.save(content, file)
     loaded = weights.load(file)
     assert loaded.name == file.name and not loaded.is_random and not loaded.stride_in_1x1
     assert loaded.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert {name.split(".")[0] for name in loaded.state_dict} == {"conv1", "bn1", "layer1", "layer2", "layer3"}
-    assert torch.equal(loaded.state_dict["layer3.5.conv3.weight"], state_dict["layer3.5.conv3.weight"])
+    assert {name.split(".")[0] for name in loaded.state_dict} == {
+        "conv1",
+        "bn1",
+        "layer1",
+        "layer2",
+        "layer3",
+    }
+    assert torch.equal(
+        loaded.state_dict["layer3.5.conv3.weight"], state_dict["layer3.5.conv3.weight"]
+    )
 
 
 def test_metadata_says_where_the_stride_is(tmp_path, state_dict):
@@ -79,7 +98,11 @@ def test_metadata_says_where_the_stride_is(tmp_path, state_dict):
 
 
 def test_random_weights_depend_on_the_seed_alone():
-    first, second, other = weights.load("random", 1), weights.load("random", 1), weights.load("random", 2)
+    first, second, other = (
+        weights.load("random", 1),
+        weights.load("random", 1),
+        weights.load("random", 2),
+    )
     assert first.is_random and first.sha256 == second.sha256 != other.sha256
     assert torch.equal(first.state_dict["conv1.weight"], second.state_dict["conv1.weight"])
 
@@ -98,10 +121,16 @@ def test_blocks_of_untrained_weights_begin_as_shortcuts():
         x = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
         changed = x.clone()
         changed[:, :, 56:] = 0
-        difference = (backbone(changed) - backbone(x)).abs().amax((0, 1, 3))  # of each row of places, 16 pixels apart
+        difference = (
+            (backbone(changed) - backbone(x)).abs().amax((0, 1, 3))
+        )  # of each row of places, 16 pixels apart
         assert difference[-2:].min() > 0
         assert (difference[:4].max() == 0) == shortcuts
-    assert weights.load("random", 0).sha256 == weights.untrained(0).sha256 != weights.untrained(0, shortcuts=False).sha256
+    assert (
+        weights.load("random", 0).sha256
+        == weights.untrained(0).sha256
+        != weights.untrained(0, shortcuts=False).sha256
+    )
 
 
 def test_auto_without_network_is_random_with_a_warning(no_network):
@@ -120,7 +149,10 @@ def test_auto_with_a_cached_file_asks_no_network(no_network):
 def test_imagenet_is_downloaded_and_its_hash_checked(server, state_dict):
     assert weights.resolve("auto") == "imagenet"
     loaded = weights.load("imagenet")
-    assert loaded.name == "imagenet" and loaded.sha256 == hashlib.sha256(server.read_bytes()).hexdigest()
+    assert (
+        loaded.name == "imagenet"
+        and loaded.sha256 == hashlib.sha256(server.read_bytes()).hexdigest()
+    )
     assert torch.equal(loaded.state_dict["conv1.weight"], state_dict["conv1.weight"])
 
 
@@ -134,7 +166,9 @@ def test_a_download_with_the_wrong_hash_is_refused(server, no_cache):
 def test_a_cached_file_that_is_another_is_not_used(no_network):
     no_network.mkdir(parents=True)
     (no_network / "resnet50-00000000.pth").write_bytes(b"short")
-    with pytest.raises(ValueError, match="00000000.pth is not the one of http.*delete it to have it downloaded"):
+    with pytest.raises(
+        ValueError, match="00000000.pth is not the one of http.*delete it to have it downloaded"
+    ):
         weights.load("imagenet")
 
 

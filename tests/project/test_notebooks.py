@@ -19,9 +19,22 @@ CHAPTERS = STAGES + STUDIES
 
 
 def papermill(stage, out, *parameters, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", NOTEBOOKS / f"{stage}.ipynb", out]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "--no-progress-bar",
+        NOTEBOOKS / f"{stage}.ipynb",
+        out,
+    ]
     pairs = [part for name, value in parameters for part in ("-p", name, value)]
-    return subprocess.run([*map(str, command), *map(str, pairs)], capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run(
+        [*map(str, command), *map(str, pairs)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
 
 
 def test_there_is_a_notebook_for_each_stage_and_study_and_no_other():
@@ -36,7 +49,10 @@ def test_pairs_are_in_sync(stage):
 
     def essence(cells):
         kept = ("tags", "mystnb", "jupyter")
-        return [(cell.cell_type, cell.source, *(cell.metadata.get(name) for name in kept)) for cell in cells]
+        return [
+            (cell.cell_type, cell.source, *(cell.metadata.get(name) for name in kept))
+            for cell in cells
+        ]
 
     assert essence(script.cells) == essence(notebook.cells), "run make sync"
 
@@ -60,7 +76,15 @@ def results_in_prose(text: str) -> list[str]:
     must come from the run. Not looked at: mathematics, code, links, and what stands in `NO_RESULTS`. The limit of this rule: a lone
     whole number ("224 pixels", "10 largest") passes, since it may be a definition.
     """
-    for skipped in (r"```.*?```", r"\$\$.*?\$\$", r"\$[^$]*\$", r"`[^`]*`", r"\]\([^)]*\)", r"https?://\S+", *map(re.escape, NO_RESULTS)):
+    for skipped in (
+        r"```.*?```",
+        r"\$\$.*?\$\$",
+        r"\$[^$]*\$",
+        r"`[^`]*`",
+        r"\]\([^)]*\)",
+        r"https?://\S+",
+        *map(re.escape, NO_RESULTS),
+    ):
         text = re.sub(skipped, " ", text, flags=re.S)
     return re.findall(r"\d+\.\d+|\d+ ?%|\b\d+ (?:out )?of \d+", text)
 
@@ -69,21 +93,46 @@ def results_in_prose(text: str) -> list[str]:
 def test_no_result_is_typed_into_the_prose(stage):
     for cell in nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4).cells:
         if cell.cell_type == "markdown":
-            text = re.sub(r"```\{exercise\}(.*?)```", r"\1", cell.source, flags=re.S)  # what an exercise says is prose, too
+            text = re.sub(
+                r"```\{exercise\}(.*?)```", r"\1", cell.source, flags=re.S
+            )  # what an exercise says is prose, too
             assert not results_in_prose(text), cell.source
 
 
 def test_the_rule_for_results_catches_them():
-    assert results_in_prose("The AUROC is 0.94, or 94 %, in 3.5 s; 3 of 40 were missed.") == ["0.94", "94 %", "3.5", "3 of 40"]
-    assert not results_in_prose("0.5 is guessing; $k = 0.1$, `0.25`, 14 × 14 places, [a](b/1.2.html)")
+    assert results_in_prose("The AUROC is 0.94, or 94 %, in 3.5 s; 3 of 40 were missed.") == [
+        "0.94",
+        "94 %",
+        "3.5",
+        "3 of 40",
+    ]
+    assert not results_in_prose(
+        "0.5 is guessing; $k = 0.1$, `0.25`, 14 × 14 places, [a](b/1.2.html)"
+    )
 
 
 @pytest.mark.parametrize("stage", CHAPTERS)
 def test_chapters_have_all_their_parts(stage):
-    text = "\n".join(cell.source for cell in nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4).cells)
-    for part in ("You will learn", "![", "What could go wrong", "*What to look for:*", "## Exercises", "## Quiz", "## Recap", "**Further reading.**"):
+    text = "\n".join(
+        cell.source for cell in nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4).cells
+    )
+    for part in (
+        "You will learn",
+        "![",
+        "What could go wrong",
+        "*What to look for:*",
+        "## Exercises",
+        "## Quiz",
+        "## Recap",
+        "**Further reading.**",
+    ):
         assert part in text, part
-    assert text.count("{exercise}") == text.count("{solution-start}") == text.count("{solution-end}") >= 2
+    assert (
+        text.count("{exercise}")
+        == text.count("{solution-start}")
+        == text.count("{solution-end}")
+        >= 2
+    )
 
 
 @pytest.mark.parametrize("stage", CHAPTERS)
@@ -92,9 +141,16 @@ def test_every_solution_runs(finished, stage):
     out, result = finished
     assert result.returncode == 0
     notebook = nbformat.read(out / "surfaces" / LEAD / "notebooks" / f"{stage}.ipynb", as_version=4)
-    solutions = [cell for cell in notebook.cells if cell.cell_type == "code" and "solution" in cell.metadata.get("tags", [])]
+    solutions = [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "solution" in cell.metadata.get("tags", [])
+    ]
     assert len(solutions) >= 2
-    assert all(cell.execution_count and not any(o.output_type == "error" for o in cell.outputs) for cell in solutions)
+    assert all(
+        cell.execution_count and not any(o.output_type == "error" for o in cell.outputs)
+        for cell in solutions
+    )
 
 
 def test_the_commands_of_chapter_9_do_what_it_says(finished):
@@ -102,12 +158,32 @@ def test_the_commands_of_chapter_9_do_what_it_says(finished):
     out, _ = finished
     folder = out / "surfaces" / LEAD
     notebook = nbformat.read(folder / "notebooks" / "09_your_own_textures.ipynb", as_version=4)
-    printed = "".join(output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.get("name") == "stdout")
-    typed = dict(re.findall(r"^\$ texad (\w+) (.*?)(?=^\$ texad|\Z)", printed, flags=re.MULTILINE | re.DOTALL))
-    assert list(typed) == ["fit", "predict", "check", "calibrate"] and printed.count("$ texad check") == 2
-    assert not re.search(r"^texad: ", printed, flags=re.MULTILINE) and "Traceback" not in printed  # no error
-    assert "Fit to 3 images, and 3 kept out" in typed["fit"] and "Detector: my.safetensors" in typed["fit"]
-    assert "Calibrated with 3 images" in typed["calibrate"] and "Detector: darker.safetensors" in typed["calibrate"]
+    printed = "".join(
+        output.text
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.get("name") == "stdout"
+    )
+    typed = dict(
+        re.findall(
+            r"^\$ texad (\w+) (.*?)(?=^\$ texad|\Z)", printed, flags=re.MULTILINE | re.DOTALL
+        )
+    )
+    assert (
+        list(typed) == ["fit", "predict", "check", "calibrate"]
+        and printed.count("$ texad check") == 2
+    )
+    assert (
+        not re.search(r"^texad: ", printed, flags=re.MULTILINE) and "Traceback" not in printed
+    )  # no error
+    assert (
+        "Fit to 3 images, and 3 kept out" in typed["fit"]
+        and "Detector: my.safetensors" in typed["fit"]
+    )
+    assert (
+        "Calibrated with 3 images" in typed["calibrate"]
+        and "Detector: darker.safetensors" in typed["calibrate"]
+    )
     table = pd.read_csv(folder / "detector" / "line" / "predictions.csv")
     assert len(table) == 6 and set(table["decision"]) <= {"normal", "anomalous"}
     assert AnomalyDetector.load(folder / "detector" / "my.safetensors").origin_["n_train"] == 3
@@ -117,7 +193,9 @@ def test_the_commands_of_chapter_9_do_what_it_says(finished):
 def test_code_fits_the_page(stage):
     for cell in nbformat.read(NOTEBOOKS / f"{stage}.ipynb", as_version=4).cells:
         if cell.cell_type == "code" and "remove-input" not in cell.metadata.get("tags", []):
-            assert all(len(line) <= 88 for line in cell.source.splitlines() if not line.startswith("from")), cell.source
+            assert all(
+                len(line) <= 88 for line in cell.source.splitlines() if not line.startswith("from")
+            ), cell.source
 
 
 def shows_a_picture(source: str) -> bool:
@@ -133,7 +211,9 @@ def test_pictures_have_captions_and_alternative_texts(stage):
     assert pictures
     for cell in pictures:
         described = cell.metadata.get("mystnb", {})
-        assert described.get("figure", {}).get("caption") and described.get("image", {}).get("alt"), cell.source
+        assert described.get("figure", {}).get("caption") and described.get("image", {}).get(
+            "alt"
+        ), cell.source
 
 
 def test_an_unknown_category_is_one_line_that_lists_those_there_are(tmp_path):
@@ -148,11 +228,19 @@ def test_a_notebook_says_which_one_to_run_first(surfaces, tmp_path, position):
     parameters = ("dataset", surfaces), ("category", "steel"), ("runs", tmp_path / "runs")
     result = papermill(STAGES[position], tmp_path / "x.ipynb", *parameters)
     assert result.returncode != 0
-    assert any(line.startswith("RunError") and "01_preprocessing.ipynb" in line for line in result.stderr.splitlines())
+    assert any(
+        line.startswith("RunError") and "01_preprocessing.ipynb" in line
+        for line in result.stderr.splitlines()
+    )
 
 
 def test_an_unknown_detector_is_one_line_that_names_those_there_are(surfaces, tmp_path):
-    parameters = ("dataset", surfaces), ("category", "steel"), ("runs", tmp_path / "runs"), ("detector", "extendet")
+    parameters = (
+        ("dataset", surfaces),
+        ("category", "steel"),
+        ("runs", tmp_path / "runs"),
+        ("detector", "extendet"),
+    )
     result = papermill("03_autoencoder_training", tmp_path / "x.ipynb", *parameters)
     assert result.returncode != 0
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("RunError")]
@@ -160,14 +248,26 @@ def test_an_unknown_detector_is_one_line_that_names_those_there_are(surfaces, tm
     assert not (tmp_path / "runs").exists()
 
 
-def test_run_all_from_the_notebooks_folder_and_papermill_from_another_share_the_run_folder(tmp_path):
+def test_run_all_from_the_notebooks_folder_and_papermill_from_another_share_the_run_folder(
+    tmp_path,
+):
     """The defaults: synthetic leather. JupyterLab starts a kernel in the notebook's folder, papermill in the caller's."""
-    environment = os.environ | {"TEXAD_DATA": str(tmp_path / "data"), "TEXAD_RUNS": str(tmp_path / "runs"), "TEXAD_WEIGHTS": "random"}
+    environment = os.environ | {
+        "TEXAD_DATA": str(tmp_path / "data"),
+        "TEXAD_RUNS": str(tmp_path / "runs"),
+        "TEXAD_WEIGHTS": "random",
+    }
     notebook = nbformat.read(NOTEBOOKS / "01_preprocessing.ipynb", as_version=4)
-    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOKS)}})
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOKS)}}
+    )
     client.execute(env=environment)
     assert (tmp_path / "runs" / "synthetic" / "leather" / "images.csv").exists()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    result = papermill("03_autoencoder_training", tmp_path / "x.ipynb", cwd=elsewhere, env=environment)
-    assert "run notebooks/02_feature_extraction.ipynb" in result.stderr  # so it found what 01 had left
+    result = papermill(
+        "03_autoencoder_training", tmp_path / "x.ipynb", cwd=elsewhere, env=environment
+    )
+    assert (
+        "run notebooks/02_feature_extraction.ipynb" in result.stderr
+    )  # so it found what 01 had left

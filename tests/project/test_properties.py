@@ -41,7 +41,10 @@ settings.register_profile(
     derandomize=not EXAMPLES,
     deadline=None,  # a slow machine is no failure
     database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],  # each example writes its files anew
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+    ],  # each example writes its files anew
 )
 settings.load_profile("texad")
 
@@ -88,9 +91,17 @@ def lossless(draw):
         pixels = draw(levels(np.uint8, 255, channels))
         image = Image.fromarray(pixels > 99 if mode == "1" else pixels)
         pixels = np.where(pixels > 99, np.uint8(255), np.uint8(0)) if mode == "1" else pixels
-        rgb = np.repeat(pixels[..., None], 3, axis=2) if not channels else pixels[..., [0, 0, 0] if mode == "LA" else [0, 1, 2]]
+        rgb = (
+            np.repeat(pixels[..., None], 3, axis=2)
+            if not channels
+            else pixels[..., [0, 0, 0] if mode == "LA" else [0, 1, 2]]
+        )
     assert image.mode == mode
-    kinds = [("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {"compression": "tiff_deflate"})]
+    kinds = [
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_deflate"}),
+    ]
     kinds += [("PNG", {}), ("PNG", {"compress_level": 0})] if mode != "F" and mode != "I" else []
     kinds += [("BMP", {})] if mode in ("1", "L", "P", "RGB") else []
     kind, options = draw(st.sampled_from(kinds))
@@ -113,12 +124,20 @@ def test_a_pixel_of_a_mask_is_defective_where_its_image_is_not_black(tmp_path, m
     (tmp_path / "a").write_bytes(data)
     mask = reading.read_mask(tmp_path / "a")
     with Image.open(io.BytesIO(data)) as image:
-        black = np.asarray(image) == 0 if image.mode.startswith(("I", "F")) else (rgb == 0).all(axis=2)  # deep levels may round to 0
+        black = (
+            np.asarray(image) == 0 if image.mode.startswith(("I", "F")) else (rgb == 0).all(axis=2)
+        )  # deep levels may round to 0
     assert mask.dtype == bool
     np.testing.assert_array_equal(mask, ~black)
 
 
-@given(mode=st.sampled_from(["1", "L", "RGB", "CMYK", "YCbCr"]), width=SIDES, height=SIDES, quality=st.integers(1, 100), kind=st.sampled_from(["JPEG", "TIFF"]))
+@given(
+    mode=st.sampled_from(["1", "L", "RGB", "CMYK", "YCbCr"]),
+    width=SIDES,
+    height=SIDES,
+    quality=st.integers(1, 100),
+    kind=st.sampled_from(["JPEG", "TIFF"]),
+)
 def test_every_file_is_read_in_its_own_size(tmp_path, mode, width, height, quality, kind):
     noise = np.random.default_rng(quality).integers(0, 256, (height, width, 3), dtype=np.uint8)
     options = {"quality": quality} if kind == "JPEG" else {}
@@ -133,8 +152,14 @@ TURNS = {  # the EXIF orientation, and how the stored pixels become those to see
 }  # fmt: skip
 
 
-@given(pixels=levels(np.uint8, 255, 3), orientation=st.integers(0, 9), kind=st.sampled_from(["PNG", "TIFF"]))
-def test_an_image_is_turned_as_its_camera_was_and_its_mask_with_it(tmp_path, pixels, orientation, kind):
+@given(
+    pixels=levels(np.uint8, 255, 3),
+    orientation=st.integers(0, 9),
+    kind=st.sampled_from(["PNG", "TIFF"]),
+)
+def test_an_image_is_turned_as_its_camera_was_and_its_mask_with_it(
+    tmp_path, pixels, orientation, kind
+):
     exif = Image.Exif()
     exif[0x0112] = orientation
     (tmp_path / "a").write_bytes(written(Image.fromarray(pixels), kind, exif=exif))
@@ -153,7 +178,12 @@ CHUNK_WITHOUT_A_NAME = bytes.fromhex(  # libpng names the chunk in its message, 
 def damaged(draw):
     """A file that begins well: with bytes of it changed, cut out, or put in."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8))
-    data = bytearray(written(image.convert(draw(st.sampled_from(["RGB", "L", "1"]))), draw(st.sampled_from(["PNG", "JPEG", "TIFF", "BMP"]))))
+    data = bytearray(
+        written(
+            image.convert(draw(st.sampled_from(["RGB", "L", "1"]))),
+            draw(st.sampled_from(["PNG", "JPEG", "TIFF", "BMP"])),
+        )
+    )
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(data)))
         data[start : start + draw(st.integers(0, 8))] = draw(st.binary(max_size=8))
@@ -161,7 +191,13 @@ def damaged(draw):
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of what it mends
-@given(st.one_of(st.binary(max_size=200), damaged(), st.builds(bytes.__add__, st.just(reading.PNG), st.binary(max_size=100))))
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        damaged(),
+        st.builds(bytes.__add__, st.just(reading.PNG), st.binary(max_size=100)),
+    )
+)
 @example(CHUNK_WITHOUT_A_NAME)
 @settings(max_examples=EXAMPLES or 200)
 def test_any_bytes_are_an_image_or_an_error_of_one_line_that_names_the_file(tmp_path, data):
@@ -169,9 +205,16 @@ def test_any_bytes_are_an_image_or_an_error_of_one_line_that_names_the_file(tmp_
     shapes = []
     for read in (reading.read_pixels, reading.read_mask, reading.check_image):
         try:
-            shapes.append(np.shape(read(tmp_path / "a.png"))[:2] if read is not reading.check_image else read(tmp_path / "a.png"))
+            shapes.append(
+                np.shape(read(tmp_path / "a.png"))[:2]
+                if read is not reading.check_image
+                else read(tmp_path / "a.png")
+            )
         except ValueError as error:
-            assert str(error).startswith(f"image {tmp_path / 'a.png'} cannot be read (") and str(error).isprintable()
+            assert (
+                str(error).startswith(f"image {tmp_path / 'a.png'} cannot be read (")
+                and str(error).isprintable()
+            )
             shapes.append(None)
     pixels, mask, checked = shapes
     assert mask in (None, pixels) or pixels is None  # levels that make no image may make a mask
@@ -197,14 +240,20 @@ def test_damaged_files_do_not_wear_the_process_out(tmp_path):
 @given(hnp.arrays(bool, (16, 3, 16, 4)))
 def test_a_place_of_a_smaller_mask_is_defective_if_any_of_its_pixels_is(tmp_path, blocks):
     Image.fromarray(blocks.reshape(48, 64)).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(preprocessing.load_mask(tmp_path / "a.png", 16), blocks.any(axis=(1, 3)))
+    np.testing.assert_array_equal(
+        preprocessing.load_mask(tmp_path / "a.png", 16), blocks.any(axis=(1, 3))
+    )
 
 
 @given(levels(np.uint8, 255), st.sampled_from([16, 32, 48]))
 def test_no_size_loses_a_defect_or_invents_one(tmp_path, pixels, size):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     mask = preprocessing.load_mask(tmp_path / "a.png", size)
-    assert mask.shape == (size, size) and mask.any() == (pixels > 0).any() and mask.all() >= (pixels > 0).all()
+    assert (
+        mask.shape == (size, size)
+        and mask.any() == (pixels > 0).any()
+        and mask.all() >= (pixels > 0).all()
+    )
 
 
 # -- scores ----------------------------------------------------------------------------------------
@@ -212,19 +261,31 @@ def test_no_size_loses_a_defect_or_invents_one(tmp_path, pixels, size):
 NUMBER = st.floats(-1e6, 1e6, allow_subnormal=False)
 SCORE = st.one_of(st.integers(0, 6).map(float), NUMBER)  # often tied
 SCORES = st.lists(SCORE, min_size=1, max_size=40)
-ALPHA = st.one_of(st.floats(0.001, 0.999), st.integers(2, 60).map(lambda m: 1 / m), st.sampled_from([0.01, 0.05, 0.1, 0.29, 0.57]))
-ERRORS = hnp.arrays(np.float64, hnp.array_shapes(min_dims=4, max_dims=4, max_side=4), elements=st.floats(0, 1e6, allow_subnormal=False))
+ALPHA = st.one_of(
+    st.floats(0.001, 0.999),
+    st.integers(2, 60).map(lambda m: 1 / m),
+    st.sampled_from([0.01, 0.05, 0.1, 0.29, 0.57]),
+)
+ERRORS = hnp.arrays(
+    np.float64,
+    hnp.array_shapes(min_dims=4, max_dims=4, max_side=4),
+    elements=st.floats(0, 1e6, allow_subnormal=False),
+)
 
 
 @given(ERRORS, st.data())
-def test_a_score_is_that_of_the_sorted_errors_wherever_they_lie_and_whichever_images_stand_beside(errors, data):
+def test_a_score_is_that_of_the_sorted_errors_wherever_they_lie_and_whichever_images_stand_beside(
+    errors, data
+):
     n, C, H, W = errors.shape
     reduction = data.draw(st.sampled_from(scoring.REDUCTIONS))
     many = C * H * W if reduction == "none" else H * W
     top_k = data.draw(st.integers(1, many))
     scores = scoring.image_score(errors, top_k, reduction)
     for image, score in zip(errors, scores, strict=True):
-        values = sorted((image if reduction == "none" else image.mean(axis=0)).ravel().tolist(), reverse=True)
+        values = sorted(
+            (image if reduction == "none" else image.mean(axis=0)).ravel().tolist(), reverse=True
+        )
         extra = math.fsum(values) / many if reduction == "local_and_global" else 0
         assert score == pytest.approx(math.fsum(values[:top_k]) / top_k + extra, rel=1e-9)
     order = data.draw(st.permutations(range(H * W)))
@@ -241,22 +302,30 @@ def test_more_values_never_give_a_larger_score_and_larger_errors_never_a_smaller
     many = errors[0].size if reduction == "none" else errors[0, 0].size
     scores = [scoring.image_score(errors, k, reduction) for k in range(1, many + 1)]
     slack = 1e-9 * (1 + np.max(scores))
-    assert all((after <= before + slack).all() for before, after in zip(scores, scores[1:], strict=False))
+    assert all(
+        (after <= before + slack).all() for before, after in zip(scores, scores[1:], strict=False)
+    )
     grown = errors.copy()
     grown[0].flat[data.draw(st.integers(0, errors[0].size - 1))] += 1000
     assert scoring.image_score(grown, many, reduction)[0] > scores[-1][0] - slack
-    np.testing.assert_allclose(scoring.image_score(4 * errors, 1, reduction), 4 * scores[0], rtol=1e-12)
+    np.testing.assert_allclose(
+        scoring.image_score(4 * errors, 1, reduction), 4 * scores[0], rtol=1e-12
+    )
 
 
 @given(SCORES, st.floats(0, 10), st.floats(0.01, 100), NUMBER, st.randoms())
-def test_the_threshold_follows_the_unit_of_the_scores_and_not_their_order(scores, n_sigma, unit, zero, random):
+def test_the_threshold_follows_the_unit_of_the_scores_and_not_their_order(
+    scores, n_sigma, unit, zero, random
+):
     usual = scoring.threshold(np.array(scores), n_sigma)
     slack = 1e-9 * (1 + np.abs(scores).max() + abs(zero)) * (1 + n_sigma)
     assert usual >= np.mean(scores) - slack
     shuffled = random.sample(scores, len(scores))
     assert scoring.threshold(np.array(shuffled), n_sigma) == pytest.approx(usual, abs=slack)
     changed = unit * np.array(scores) + zero
-    assert scoring.threshold(changed, n_sigma) == pytest.approx(unit * usual + zero, abs=slack * (1 + unit))
+    assert scoring.threshold(changed, n_sigma) == pytest.approx(
+        unit * usual + zero, abs=slack * (1 + unit)
+    )
 
 
 @given(st.floats(0, 1e6, width=32), st.integers(1, 60))
@@ -287,17 +356,27 @@ def test_a_larger_score_never_has_a_larger_p_value_and_only_the_order_counts(cal
     calibration, scores = np.array(calibration), np.sort(scores)
     p = scoring.p_values(calibration, scores)
     assert (np.diff(p) <= 0).all() and p.min() >= 1 / (len(calibration) + 1) and p.max() <= 1
-    ranks = np.unique(np.concatenate([calibration, scores]), return_inverse=True)[1].astype(float) ** 3
-    np.testing.assert_array_equal(scoring.p_values(ranks[: len(calibration)], ranks[len(calibration) :]), p)
-    more = scoring.p_values(np.append(calibration, scores.max() + 1), scores)  # one more good image with a high score
+    ranks = (
+        np.unique(np.concatenate([calibration, scores]), return_inverse=True)[1].astype(float) ** 3
+    )
+    np.testing.assert_array_equal(
+        scoring.p_values(ranks[: len(calibration)], ranks[len(calibration) :]), p
+    )
+    more = scoring.p_values(
+        np.append(calibration, scores.max() + 1), scores
+    )  # one more good image with a high score
     assert (more >= p).all()
 
 
 @given(SCORES, st.lists(ALPHA, min_size=2, max_size=6))
 def test_a_larger_false_alarm_rate_never_has_a_higher_threshold(calibration, alphas):
-    possible = [alpha for alpha in sorted(alphas) if len(calibration) >= scoring.images_needed(alpha)]
+    possible = [
+        alpha for alpha in sorted(alphas) if len(calibration) >= scoring.images_needed(alpha)
+    ]
     found = [scoring.conformal_threshold(np.array(calibration), alpha) for alpha in possible]
-    assert all(after <= before for before, after in zip(found, found[1:], strict=False)) and set(found) <= set(calibration)
+    assert all(after <= before for before, after in zip(found, found[1:], strict=False)) and set(
+        found
+    ) <= set(calibration)
 
 
 @given(st.floats(0, 1, exclude_min=True, exclude_max=True))
@@ -351,7 +430,12 @@ def ranked(scores: np.ndarray) -> np.ndarray:
     return np.unique(scores, return_inverse=True)[1].astype(float) ** 3 - 7
 
 
-ORDER_ONLY = [evaluation.image_auroc, evaluation.auroc_interval, evaluation.average_precision, evaluation.bootstrap_auroc_interval]
+ORDER_ONLY = [
+    evaluation.image_auroc,
+    evaluation.auroc_interval,
+    evaluation.average_precision,
+    evaluation.bootstrap_auroc_interval,
+]
 
 
 @given(judged(), st.randoms())
@@ -374,7 +458,9 @@ def test_auroc_is_the_share_of_right_pairs_and_turns_with_the_scores_and_with_th
     assert auroc == pytest.approx(np.mean(pairs), abs=1e-12)
     assert evaluation.image_auroc(labels, -scores) == pytest.approx(1 - auroc, abs=1e-12)
     assert evaluation.image_auroc(1 - labels, scores) == pytest.approx(1 - auroc, abs=1e-12)
-    assert evaluation.average_precision(labels, scores) >= labels.mean() * (auroc == 1) and (auroc < 1 or evaluation.f1_max(labels, scores)[0] == 1)
+    assert evaluation.average_precision(labels, scores) >= labels.mean() * (auroc == 1) and (
+        auroc < 1 or evaluation.f1_max(labels, scores)[0] == 1
+    )
 
 
 @given(judged(), st.floats(0.01, 0.98))
@@ -399,14 +485,18 @@ def test_no_threshold_has_a_larger_f1_than_the_largest(made, other):
         return 2 * (predicted & (labels == 1)).sum() / (predicted.sum() + labels.sum())
 
     assert f1(threshold) == pytest.approx(best, abs=1e-12) and f1(other) <= best + 1e-12
-    assert all(f1(t) < best - 1e-12 for t in scores[scores > threshold])  # of equally good ones it is the highest
+    assert all(
+        f1(t) < best - 1e-12 for t in scores[scores > threshold]
+    )  # of equally good ones it is the highest
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
 def test_decisions_are_counted_as_one_counts_them(pairs):
     labels, predictions = np.array(pairs).T
     found = evaluation.decision_metrics(labels, predictions)
-    tn, fp, fn, tp = (pairs.count(pair) for pair in ((False, False), (False, True), (True, False), (True, True)))
+    tn, fp, fn, tp = (
+        pairs.count(pair) for pair in ((False, False), (False, True), (True, False), (True, True))
+    )
     assert found["confusion"] == {"tn": tn, "fp": fp, "fn": fn, "tp": tp}
     assert found["accuracy"] == pytest.approx((tn + tp) / len(pairs))
     assert found["precision"] == pytest.approx(tp / (tp + fp) if tp + fp else 0)
@@ -417,11 +507,15 @@ def test_decisions_are_counted_as_one_counts_them(pairs):
 
 
 @given(st.integers(0, 60), st.integers(1, 60), st.floats(0.01, 0.98))
-def test_wilsons_interval_holds_the_share_and_shrinks_with_more_images(successes, total, confidence):
+def test_wilsons_interval_holds_the_share_and_shrinks_with_more_images(
+    successes, total, confidence
+):
     assume(successes <= total)
     low, high = evaluation.wilson_interval(successes, total, confidence)
     assert 0 <= low <= successes / total <= high <= 1 and low < high
-    assert evaluation.wilson_interval(total - successes, total, confidence) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+    assert evaluation.wilson_interval(total - successes, total, confidence) == pytest.approx(
+        (1 - high, 1 - low), abs=1e-12
+    )
     more = evaluation.wilson_interval(4 * successes, 4 * total, confidence)
     assert more[1] - more[0] < high - low
     wider = evaluation.wilson_interval(successes, total, confidence + 0.01)
@@ -443,11 +537,17 @@ def outlined(draw):
 @given(outlined(), st.sampled_from([0.05, 0.3, 1]))
 def test_pixel_metrics_are_the_naive_ones_and_know_no_order_side_or_unit(made, max_fpr):
     masks, maps = made
-    with mock.patch.object(evaluation, "N_BINS", 2**16):  # exact for whole numbers up to 256, and much faster
+    with mock.patch.object(
+        evaluation, "N_BINS", 2**16
+    ):  # exact for whole numbers up to 256, and much faster
         found = evaluation.pixel_metrics(masks, maps, max_fpr)
         assert found["aupro"] == pytest.approx(naive_aupro(masks, maps, max_fpr), abs=1e-9)
-        labels, scores = (np.concatenate([array.ravel() for array in arrays]) for arrays in (masks, maps))
-        assert found["pixel_auroc"] == pytest.approx(evaluation.image_auroc(labels, scores), abs=1e-9)
+        labels, scores = (
+            np.concatenate([array.ravel() for array in arrays]) for arrays in (masks, maps)
+        )
+        assert found["pixel_auroc"] == pytest.approx(
+            evaluation.image_auroc(labels, scores), abs=1e-9
+        )
         for same_masks, same_maps in (
             (masks[::-1], maps[::-1]),
             ([mask.T for mask in masks], [values.T for values in maps]),
@@ -456,17 +556,25 @@ def test_pixel_metrics_are_the_naive_ones_and_know_no_order_side_or_unit(made, m
             (masks, [values + np.float32(100) for values in maps]),
             (masks * 2, maps * 2),  # every image twice
         ):
-            assert evaluation.pixel_metrics(same_masks, same_maps, max_fpr) == pytest.approx(found, abs=1e-9)
+            assert evaluation.pixel_metrics(same_masks, same_maps, max_fpr) == pytest.approx(
+                found, abs=1e-9
+            )
 
 
-@given(hnp.arrays(np.float32, (2, 3, 4), elements=st.floats(-1e3, 1e3, width=32)), st.integers(1, 20), st.integers(1, 20))
+@given(
+    hnp.arrays(np.float32, (2, 3, 4), elements=st.floats(-1e3, 1e3, width=32)),
+    st.integers(1, 20),
+    st.integers(1, 20),
+)
 def test_a_stretched_map_keeps_between_its_extremes_and_turns_with_its_map(maps, height, width):
     large = evaluation.upsample(maps, (height, width))
     assert large.shape == (2, height, width)
     slack = 1e-5 * (1 + np.abs(maps).max())
     for small, big in zip(maps, large, strict=True):
         assert small.min() - slack <= big.min() and big.max() <= small.max() + slack
-    np.testing.assert_allclose(evaluation.upsample(maps[:, ::-1].copy(), (height, width)), large[:, ::-1], atol=slack)
+    np.testing.assert_allclose(
+        evaluation.upsample(maps[:, ::-1].copy(), (height, width)), large[:, ::-1], atol=slack
+    )
 
 
 # -- run folder ------------------------------------------------------------------------------------
@@ -499,10 +607,40 @@ def steel(steel_run):
 
 # What may be the name of a file on Linux, once it is text
 NAME = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
-NASTY = st.sampled_from(["NA", "nan", "null", "", "None", "1", "1e5", "007", "True", "a,b", 'say "x"', "a\nb", "a\rb", "a\r\nb", "=1+1", "-x", "@a", "'=1", "ü", " a ", "#"])
+NASTY = st.sampled_from(
+    [
+        "NA",
+        "nan",
+        "null",
+        "",
+        "None",
+        "1",
+        "1e5",
+        "007",
+        "True",
+        "a,b",
+        'say "x"',
+        "a\nb",
+        "a\rb",
+        "a\r\nb",
+        "=1+1",
+        "-x",
+        "@a",
+        "'=1",
+        "ü",
+        " a ",
+        "#",
+    ]
+)
 
 
-@given(st.lists(st.tuples(NAME | NASTY, NAME | NASTY, NASTY, st.integers(0, 1), SCORE), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.tuples(NAME | NASTY, NAME | NASTY, NASTY, st.integers(0, 1), SCORE),
+        min_size=1,
+        max_size=5,
+    )
+)
 @example([("\r", "\r", "a\rb", 0, 0.0)])
 @example([("=1+1", "'=1+1", "'", 0, 0.0)])
 def test_tables_come_back_whatever_the_images_are_called(steel, rows):
@@ -521,7 +659,11 @@ def test_arrays_come_back_bit_by_bit(steel, array):
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
@@ -533,7 +675,21 @@ def test_json_comes_back(tmp_path, content):
     assert read_json(tmp_path / "a.json") == content
 
 
-NO_RECORDS = [b"", b"{", b"\xff{}", b"[" * 100_000, b"1" * 5000, b'{"a": NaN}', b'{"a": Infinity}', b'\xef\xbb\xbf{}', b"[]", b"7", b"null", b'"text"', b'{"stages": "all"}']
+NO_RECORDS = [
+    b"",
+    b"{",
+    b"\xff{}",
+    b"[" * 100_000,
+    b"1" * 5000,
+    b'{"a": NaN}',
+    b'{"a": Infinity}',
+    b"\xef\xbb\xbf{}",
+    b"[]",
+    b"7",
+    b"null",
+    b'"text"',
+    b'{"stages": "all"}',
+]
 
 
 @given(st.binary(max_size=60) | st.sampled_from(NO_RECORDS))
@@ -564,7 +720,9 @@ def records(draw, good: dict):
     while isinstance(good, dict) and good and (not path or draw(st.integers(0, 2))):
         path.append(draw(st.sampled_from(sorted(good))))
         good = good[path[-1]]
-    return path, draw(st.just(...) | JSON | st.sampled_from([float("nan"), "\ud800", [], {}, "", -1]))
+    return path, draw(
+        st.just(...) | JSON | st.sampled_from([float("nan"), "\ud800", [], {}, "", -1])
+    )
 
 
 def uses(run: Run, data: datasets.Category) -> dict:
@@ -608,10 +766,21 @@ def test_a_file_that_is_no_record_works_or_is_one_error(steel, content):
 
 # -- parameters ------------------------------------------------------------------------------------
 
-KNOWN = {name: value for stage in STAGES + STUDIES for name, value in parameters.defaults(stage).items() if name not in parameters.COMMON}
+KNOWN = {
+    name: value
+    for stage in STAGES + STUDIES
+    for name, value in parameters.defaults(stage).items()
+    if name not in parameters.COMMON
+}
 
 
-@given(st.sampled_from(sorted(KNOWN)), st.text(max_size=12) | st.sampled_from(["", "nan", "inf", "-inf", "1e999", "1_0", "٣", "0x10", "9" * 5000, "true", "None", "a,b"]))
+@given(
+    st.sampled_from(sorted(KNOWN)),
+    st.text(max_size=12)
+    | st.sampled_from(
+        ["", "nan", "inf", "-inf", "1e999", "1_0", "٣", "0x10", "9" * 5000, "true", "None", "a,b"]
+    ),
+)
 @settings(max_examples=EXAMPLES or 150)
 def test_any_text_for_a_parameter_has_its_type_or_is_an_error_that_names_it(name, text):
     for parse in (parameters.parse_parameters, parameters.parse_values):
@@ -620,7 +789,9 @@ def test_any_text_for_a_parameter_has_its_type_or_is_an_error_that_names_it(name
         except ValueError as error:
             assert f"parameter {name} " in str(error) and str(error).isprintable()
         else:
-            assert {type(each) for each in (value if isinstance(value, list) else [value])} == {type(KNOWN[name])}
+            assert {type(each) for each in (value if isinstance(value, list) else [value])} == {
+                type(KNOWN[name])
+            }
 
 
 @given(st.text(max_size=12))

@@ -70,11 +70,17 @@ def old_archive(content: object, file: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", weights.SUFFIXES)
-@pytest.mark.parametrize("write", [torch.save, old_archive, plain_pickle, archive_of_pickle], ids=lambda write: write.__name__)
+@pytest.mark.parametrize(
+    "write",
+    [torch.save, old_archive, plain_pickle, archive_of_pickle],
+    ids=lambda write: write.__name__,
+)
 def test_code_in_a_file_of_weights_is_not_run(tmp_path, suffix, write):
     trace, file = tmp_path / "trace", tmp_path / f"evil{suffix}"
     write({"layer3.5.conv3.weight": Code(trace)}, file)
-    with pytest.raises(ValueError, match=f"weights file .*evil{suffix} is no plain state dict of tensors") as caught:
+    with pytest.raises(
+        ValueError, match=f"weights file .*evil{suffix} is no plain state dict of tensors"
+    ) as caught:
         weights.load(file)
     assert "\n" not in str(caught.value) and not trace.exists()
 
@@ -95,33 +101,67 @@ LYING = {
     "a header of 16 EiB": with_header(2**64 - 1, b"{}"),
     "a header longer than the file": with_header(10**6, b"{}"),
     "a header that is no JSON": with_header(4, b"]]]]"),
-    "a tensor beyond the end": with_header(len(text := json.dumps({"a": TENSOR | {"data_offsets": [0, 2**60]}}).encode()), text, bytes(8)),
-    "a tensor larger than its bytes": with_header(len(text := json.dumps({"a": TENSOR | {"shape": [2**60]}}).encode()), text, bytes(8)),
-    "a shape that overflows": with_header(len(text := json.dumps({"a": TENSOR | {"shape": [2**62, 2**62, 4]}}).encode()), text, bytes(8)),
-    "more bytes than tensors": with_header(len(text := json.dumps({"a": TENSOR}).encode()), text, bytes(10**6)),
+    "a tensor beyond the end": with_header(
+        len(text := json.dumps({"a": TENSOR | {"data_offsets": [0, 2**60]}}).encode()),
+        text,
+        bytes(8),
+    ),
+    "a tensor larger than its bytes": with_header(
+        len(text := json.dumps({"a": TENSOR | {"shape": [2**60]}}).encode()), text, bytes(8)
+    ),
+    "a shape that overflows": with_header(
+        len(text := json.dumps({"a": TENSOR | {"shape": [2**62, 2**62, 4]}}).encode()),
+        text,
+        bytes(8),
+    ),
+    "more bytes than tensors": with_header(
+        len(text := json.dumps({"a": TENSOR}).encode()), text, bytes(10**6)
+    ),
 }
 
 
 @pytest.mark.parametrize("content", LYING.values(), ids=LYING.keys())
 def test_a_file_of_weights_that_lies_about_itself_is_refused(tmp_path, content):
     (tmp_path / "lying.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match="lying.safetensors is no plain state dict of tensors") as caught:
+    with pytest.raises(
+        ValueError, match="lying.safetensors is no plain state dict of tensors"
+    ) as caught:
         weights.load(tmp_path / "lying.safetensors")
     assert "\n" not in str(caught.value)
 
 
 def test_no_module_reads_pickles():
     """Of torch's and NumPy's readers only the safe ways are used, and pickle by no one."""
-    for file in [*(ROOT / "texad").rglob("*.py"), *(ROOT / "notebooks").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+    for file in [
+        *(ROOT / "texad").rglob("*.py"),
+        *(ROOT / "notebooks").glob("*.py"),
+        *(ROOT / "benchmarks").glob("*.py"),
+    ]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 modules = [getattr(node, "module", None), *(alias.name for alias in node.names)]
                 assert not {"pickle", "dill", "joblib", "shelve", "marshal"} & set(modules), file
             if isinstance(node, ast.Call):
-                called, options = ast.unparse(node.func), {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-                assert called not in ("eval", "exec", "os.system", "yaml.load", "np.fromfile", "pd.read_pickle"), (file, node.lineno)
-                assert called != "torch.load" or options.get("weights_only") == "True", (file, node.lineno)
-                assert options.get("allow_pickle", "False") == "False" and options.get("shell", "False") == "False", (file, node.lineno)
+                called, options = (
+                    ast.unparse(node.func),
+                    {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords},
+                )
+                assert called not in (
+                    "eval",
+                    "exec",
+                    "os.system",
+                    "yaml.load",
+                    "np.fromfile",
+                    "pd.read_pickle",
+                ), (file, node.lineno)
+                assert called != "torch.load" or options.get("weights_only") == "True", (
+                    file,
+                    node.lineno,
+                )
+                assert (
+                    options.get("allow_pickle", "False") == "False"
+                    and options.get("shell", "False") == "False"
+                ), (file, node.lineno)
 
 
 def test_an_array_of_objects_is_not_read(tmp_path):
@@ -143,7 +183,9 @@ def server(monkeypatch):
     monkeypatch.setattr(downloads, "TIMEOUT_S", 5.0)
     monkeypatch.setattr(downloads, "BLOCK", 4096)
     with Server() as running:
-        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         running.content = np.random.default_rng(0).bytes(50_000)
         running.url = f"http://127.0.0.1:{running.server_port}/file"
         running.sha256 = hashlib.sha256(running.content).hexdigest()
@@ -151,7 +193,17 @@ def server(monkeypatch):
         running.shutdown()
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/file", "HTTP://127.0.0.1:{port}/file", "file:///etc/hostname", "ftp://127.0.0.1/a", "data:,a", "/etc/hostname"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:{port}/file",
+        "HTTP://127.0.0.1:{port}/file",
+        "file:///etc/hostname",
+        "ftp://127.0.0.1/a",
+        "data:,a",
+        "/etc/hostname",
+    ],
+)
 def test_nothing_but_https_is_opened(server, monkeypatch, tmp_path, url):
     monkeypatch.undo()
     url = url.format(port=server.server_port)
@@ -160,7 +212,16 @@ def test_nothing_but_https_is_opened(server, monkeypatch, tmp_path, url):
     assert url in str(caught.value) and not server.requests and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("target", ["https://127.0.0.1:1/file", "file:///etc/hostname", "ftp://127.0.0.1/file", "gopher://127.0.0.1/", "data:,a"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://127.0.0.1:1/file",
+        "file:///etc/hostname",
+        "ftp://127.0.0.1/file",
+        "gopher://127.0.0.1/",
+        "data:,a",
+    ],
+)
 def test_a_redirection_to_another_kind_of_address_is_not_followed(server, tmp_path, target):
     """Here https plays the part of the kind that is not allowed."""
 
@@ -181,7 +242,9 @@ def test_a_redirection_to_another_kind_of_address_is_not_followed(server, tmp_pa
 
 def test_a_redirection_of_https_to_http_is_refused():
     with pytest.raises(ConnectionError, match="http://example.org/file is no HTTPS address"):
-        downloads._CheckedRedirects().redirect_request(None, None, 302, "Found", {}, "http://example.org/file")
+        downloads._CheckedRedirects().redirect_request(
+            None, None, 302, "Found", {}, "http://example.org/file"
+        )
     assert downloads.SCHEMES == ("https",)
 
 
@@ -192,7 +255,11 @@ def test_a_short_file_is_gone_on_with_and_a_wrong_one_is_deleted(server, tmp_pat
         downloads.download(server.url, file, server.sha256, "weights")
     assert [each.name for each in tmp_path.iterdir()] == ["weights.pth.part"]
     downloads.download(server.url, file, server.sha256, "weights")
-    assert file.read_bytes() == server.content and [asked for asked, _ in server.requests] == [None, "bytes=20000-", "bytes=20000-"]
+    assert file.read_bytes() == server.content and [asked for asked, _ in server.requests] == [
+        None,
+        "bytes=20000-",
+        "bytes=20000-",
+    ]
 
     other = tmp_path / "other"
     with pytest.raises(ValueError, match="its SHA-256 is wrong"):
@@ -216,7 +283,9 @@ def test_two_processes_that_want_the_same_file_fetch_it_once(server, tmp_path):
     for thread in threads:
         thread.join(30)
     assert not errors and len(server.requests) == 1
-    assert [each.name for each in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_bytes() == server.content
+    assert [each.name for each in tmp_path.iterdir()] == ["file"] and (
+        tmp_path / "file"
+    ).read_bytes() == server.content
 
 
 # -- names are text --------------------------------------------------------------------------------
@@ -237,23 +306,54 @@ def test_a_parameter_of_a_notebook_is_a_value(tmp_path, monkeypatch, name):
     from IPython.core.interactiveshell import InteractiveShell
 
     monkeypatch.chdir(tmp_path)
-    source = papermill.translators.PythonTranslator.codify(dict.fromkeys(("dataset", "category", "weights", "runs"), name))
+    source = papermill.translators.PythonTranslator.codify(
+        dict.fromkeys(("dataset", "category", "weights", "runs"), name)
+    )
     shell = InteractiveShell()
     result = shell.run_cell(source, store_history=False)
-    assert result.success and [shell.user_ns[key] for key in ("dataset", "category", "weights", "runs")] == [name] * 4
+    assert (
+        result.success
+        and [shell.user_ns[key] for key in ("dataset", "category", "weights", "runs")] == [name] * 4
+    )
     assert not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "'=1", "''=1", "'", "''a", "a=1", "", "1", "good", "'quoted'"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "'=1",
+        "''=1",
+        "'",
+        "''a",
+        "a=1",
+        "",
+        "1",
+        "good",
+        "'quoted'",
+    ],
+)
 def test_no_text_of_a_table_is_a_formula_and_all_come_back(cell):
-    table = pd.DataFrame({"defect": [cell, "good"], "score": [-1.5, 2.0], "label": [0, 1], "none": [None, cell]})
+    table = pd.DataFrame(
+        {"defect": [cell, "good"], "score": [-1.5, 2.0], "label": [0, 1], "none": [None, cell]}
+    )
     safe = names.for_spreadsheet(table)
     assert not safe["defect"][0].startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     pd.testing.assert_frame_equal(names.from_spreadsheet(safe), table)
-    assert safe["score"].tolist() == [-1.5, 2.0] and (safe["defect"][0] == cell or safe["defect"][0] == f"'{cell}")
+    assert safe["score"].tolist() == [-1.5, 2.0] and (
+        safe["defect"][0] == cell or safe["defect"][0] == f"'{cell}"
+    )
 
 
-@pytest.mark.parametrize("name", ["$x$", r"$\frac{$", "a $ b", "$$", r"\$x$ \alpha", "x\x1b[31m", "_^{}%#"])
+@pytest.mark.parametrize(
+    "name", ["$x$", r"$\frac{$", "a $ b", "$$", r"\$x$ \alpha", "x\x1b[31m", "_^{}%#"]
+)
 def test_a_name_in_a_picture_is_no_mathematics(tmp_path, name):
     scores = np.array([1.0, 2, 3])
     image, places = np.zeros((4, 4, 3)), np.eye(4)
@@ -279,14 +379,22 @@ def test_a_name_in_a_picture_is_no_mathematics(tmp_path, name):
 def test_a_name_in_the_type_of_code_stays_in_it(name):
     from markdown_it import MarkdownIt
 
-    (paragraph,) = [token for token in MarkdownIt().parse(f"Data set {markdown.code(name)}, *weights*") if token.type == "inline"]
+    (paragraph,) = [
+        token
+        for token in MarkdownIt().parse(f"Data set {markdown.code(name)}, *weights*")
+        if token.type == "inline"
+    ]
     assert [token.type for token in paragraph.children][:3] == ["text", "code_inline", "text"]
     assert paragraph.children[1].content == name.replace("\n", "\\n").replace("\x1b", "\\x1b")
 
 
 def test_the_command_line_prints_no_control_sequence(tmp_path, capsys):
     write_category(tmp_path / "good \x1b]0;title\x07", n_train=1)
-    for arguments in (["--dataset", str(tmp_path), "--category", "bad \x1b[31m\r\n"], ["--dataset", "no \x1b[31m"], ["--weights", "no \x1b[31m"]):
+    for arguments in (
+        ["--dataset", str(tmp_path), "--category", "bad \x1b[31m\r\n"],
+        ["--dataset", "no \x1b[31m"],
+        ["--weights", "no \x1b[31m"],
+    ):
         assert main(["run", "--out", str(tmp_path / "runs"), *arguments]) == 2
         printed = capsys.readouterr()
         (line,) = (printed.out + printed.err).splitlines()
@@ -345,8 +453,23 @@ def hostile(guarded, tmp_path_factory):
                 (root / kind / defect / file.name).write_bytes(file.read_bytes())
         (root / kind / "spot").rename(root / kind / DEFECTS[0])
     (root / "test" / "good" / "000.png").rename(root / "test" / "good" / IMAGE)
-    command = [sys.executable, "-m", "texad", "run", "--dataset", DATASET, "--weights", "random", "--out", "runs", "--quiet", *QUICK]
-    return folder, subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=folder, env=environment)
+    command = [
+        sys.executable,
+        "-m",
+        "texad",
+        "run",
+        "--dataset",
+        DATASET,
+        "--weights",
+        "random",
+        "--out",
+        "runs",
+        "--quiet",
+        *QUICK,
+    ]
+    return folder, subprocess.run(
+        command, capture_output=True, text=True, timeout=600, cwd=folder, env=environment
+    )
 
 
 def test_a_run_of_hostile_names_succeeds_and_runs_nothing_of_them(hostile):
@@ -369,7 +492,9 @@ def test_its_tables_hold_no_formula_and_are_read_as_they_were(hostile):
     for name in ("images.csv", "scores.csv"):
         with (run.folder / name).open(newline="", encoding="utf-8") as file:
             cells = {cell for row in csv.reader(file) for cell in row}
-        assert "'=1+1|`b`" in cells and not [cell for cell in cells if cell.startswith(("=", "+", "@", "\t", "\r"))]
+        assert "'=1+1|`b`" in cells and not [
+            cell for cell in cells if cell.startswith(("=", "+", "@", "\t", "\r"))
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -379,11 +504,25 @@ def hostile_book(hostile, guarded, tmp_path_factory):
     environment, _ = guarded
     source = tmp_path_factory.mktemp("book")
     copy_book(source)
-    files = ["data", "run/comparison", "run/hits_and_misses", "run/chapters/01_preprocessing", "run/chapters/05_evaluation"]
+    files = [
+        "data",
+        "run/comparison",
+        "run/hits_and_misses",
+        "run/chapters/01_preprocessing",
+        "run/chapters/05_evaluation",
+    ]
     chapters = "\n".join(f"  - file: book/{name}" for name in files)
-    (source / "_toc.yml").write_text(f"format: jb-book\nroot: book/intro\nchapters:\n{chapters}\n  - glob: book/run/results/*\n")
+    (source / "_toc.yml").write_text(
+        f"format: jb-book\nroot: book/intro\nchapters:\n{chapters}\n  - glob: book/run/results/*\n"
+    )
     command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--quiet"]
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, env=environment | {"TEXAD_RUNS": str(folder / "runs")})
+    result = subprocess.run(
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment | {"TEXAD_RUNS": str(folder / "runs")},
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     return source / "_build" / "html"
 
@@ -396,7 +535,9 @@ def test_hostile_names_are_text_in_the_book(hostile_book, browser):
         for file in sorted((hostile_book / "book").rglob("*.html")):
             page.goto(file.as_uri(), wait_until="load")
             assert page.evaluate("window.trace") is None, file
-            assert not page.evaluate("[...document.images].filter(i => i.getAttribute('src') === 'x').length"), file
+            assert not page.evaluate(
+                "[...document.images].filter(i => i.getAttribute('src') === 'x').length"
+            ), file
             seen += page.evaluate("document.body.textContent").translate(straight)
         asked = "<img src=x onerror=window.trace=1>$a$|`b`{abbr}`c`[d](e)"
         page.goto((hostile_book / "search.html").as_uri() + f"?q={quote(asked)}")
@@ -414,7 +555,12 @@ def test_no_program_of_a_run_or_of_the_book_calls_another_machine(hostile, hosti
     environment, calls = guarded
     assert calls.read_text() == ""
     code = "import socket; socket.create_connection(('192.0.2.1', 80), 1)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment).returncode != 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, env=environment
+        ).returncode
+        != 0
+    )
     assert "192.0.2.1" in calls.read_text()  # else the guard sees nothing
     calls.write_text("")
 
@@ -422,13 +568,21 @@ def test_no_program_of_a_run_or_of_the_book_calls_another_machine(hostile, hosti
 # -- what is installed -----------------------------------------------------------------------------
 
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^(?P<pin>[A-Za-z0-9._-]+==[^\\\n]+?) \\\n(?P<hashes>(?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE)
+BLOCK = re.compile(
+    r"^(?P<pin>[A-Za-z0-9._-]+==[^\\\n]+?) \\\n(?P<hashes>(?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)",
+    re.MULTILINE,
+)
 PINS = [Requirement(match["pin"]) for match in BLOCK.finditer(LOCK)]
-ASKED = [Requirement(text) for text in re.findall(r'"([a-z0-9-]+[<>=][^"]*)"', (ROOT / "pyproject.toml").read_text())]  # by the package, its extras, its build
+ASKED = [
+    Requirement(text)
+    for text in re.findall(r'"([a-z0-9-]+[<>=][^"]*)"', (ROOT / "pyproject.toml").read_text())
+]  # by the package, its extras, its build
 
 
 def test_every_requirement_has_a_lower_and_an_upper_bound():
-    assert {"torch", "papermill", "pytest", "distributed", "setuptools"} <= {requirement.name for requirement in ASKED}
+    assert {"torch", "papermill", "pytest", "distributed", "setuptools"} <= {
+        requirement.name for requirement in ASKED
+    }
     for requirement in ASKED:
         operators = {specifier.operator for specifier in requirement.specifier}
         assert operators == {"=="} or operators == {">=", "<"}, requirement
@@ -439,37 +593,61 @@ def test_all_that_the_package_imports_is_required():
     required = {canonicalize_name(requirement.name) for requirement in ASKED}
     for file in (ROOT / "texad").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else []
-            for top in {(module or "").split(".")[0] for module in modules} - set(sys.stdlib_module_names) - {"texad", ""}:
-                assert required & {canonicalize_name(name) for name in known.get(top, [])}, f"{file} imports {top}"
+            modules = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+            for top in (
+                {(module or "").split(".")[0] for module in modules}
+                - set(sys.stdlib_module_names)
+                - {"texad", ""}
+            ):
+                assert required & {canonicalize_name(name) for name in known.get(top, [])}, (
+                    f"{file} imports {top}"
+                )
 
 
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
 @pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
 def test_the_lock_has_one_version_of_all_that_is_required(python, system):
-    environment = default_environment() | {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": system}
+    environment = default_environment() | {
+        "python_version": python,
+        "python_full_version": f"{python}.9",
+        "sys_platform": system,
+    }
     pins = {}
     for pin in PINS:
         if pin.marker is None or pin.marker.evaluate(environment):
             assert canonicalize_name(pin.name) not in pins, f"two versions of {pin.name}"
             pins[canonicalize_name(pin.name)] = str(pin.specifier).removeprefix("==")
     for requirement in ASKED:
-        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), (
+            requirement
+        )
 
 
 def test_the_lock_is_of_pins_with_hashes_and_nothing_else():
     assert len(PINS) > 200
     rest = BLOCK.sub("", LOCK)
-    assert all(line.startswith("#") for line in rest.splitlines()), "not a version with hashes, or the address of an index"
+    assert all(line.startswith("#") for line in rest.splitlines()), (
+        "not a version with hashes, or the address of an index"
+    )
     assert "/" not in "".join(rest.split())
 
 
 def test_a_torch_for_processors_alone_needs_no_cuda_of_the_lock():
     """As the Makefile cuts it out."""
     (program,) = re.findall(r"awk '(.+)'", (ROOT / "Makefile").read_text())
-    kept = subprocess.run(["awk", program, ROOT / "requirements.lock"], capture_output=True, text=True, check=True).stdout
+    kept = subprocess.run(
+        ["awk", program, ROOT / "requirements.lock"], capture_output=True, text=True, check=True
+    ).stdout
     left = [pin.name for pin in PINS if not pin.name.startswith(("nvidia", "cuda", "triton"))]
-    assert [match["pin"].split("==")[0] for match in BLOCK.finditer(kept)] == left and len(left) < len(PINS)
+    assert [match["pin"].split("==")[0] for match in BLOCK.finditer(kept)] == left and len(
+        left
+    ) < len(PINS)
 
 
 def test_this_environment_is_that_of_the_lock():
@@ -478,5 +656,7 @@ def test_this_environment_is_that_of_the_lock():
         pytest.skip("only where the lock has been installed, as CI does")
     has_cuda = "+cpu" not in importlib.metadata.version("torch")
     for pin in PINS:
-        if (pin.marker is None or pin.marker.evaluate()) and (has_cuda or not pin.name.startswith(("nvidia", "cuda", "triton"))):
+        if (pin.marker is None or pin.marker.evaluate()) and (
+            has_cuda or not pin.name.startswith(("nvidia", "cuda", "triton"))
+        ):
             assert pin.specifier.contains(importlib.metadata.version(pin.name)), pin

@@ -34,7 +34,9 @@ def test_the_folder_is_named_after_data_set_and_category(run, tmp_path):
     assert run.folder == tmp_path / "runs" / "surfaces" / "steel"
 
 
-def test_the_default_folder_does_not_depend_on_the_working_directory(surfaces, tmp_path, monkeypatch):
+def test_the_default_folder_does_not_depend_on_the_working_directory(
+    surfaces, tmp_path, monkeypatch
+):
     monkeypatch.delenv("TEXAD_RUNS", raising=False)
     before = paths.runs_root()
     assert before == Path(paths.__file__).parents[2] / "runs"
@@ -45,9 +47,13 @@ def test_the_default_folder_does_not_depend_on_the_working_directory(surfaces, t
     assert Run(surfaces, "steel").folder == tmp_path / "elsewhere" / "surfaces" / "steel"
 
 
-def test_the_default_folder_of_a_package_without_a_checkout_is_in_the_working_directory(tmp_path, monkeypatch):
+def test_the_default_folder_of_a_package_without_a_checkout_is_in_the_working_directory(
+    tmp_path, monkeypatch
+):
     monkeypatch.delenv("TEXAD_RUNS", raising=False)
-    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site-packages" / "texad" / "io" / "paths.py"))
+    monkeypatch.setattr(
+        paths, "__file__", str(tmp_path / "site-packages" / "texad" / "io" / "paths.py")
+    )
     monkeypatch.chdir(tmp_path)
     assert paths.runs_root() == tmp_path / "runs"
 
@@ -96,12 +102,19 @@ def test_the_finished_runs_of_a_data_set_are_those_with_all_five_stages(run, sur
     assert run.finished() == []
     finish(run, *STAGES)
     finish(other, *STAGES[:4])
-    assert [found.category for found in run.finished()] == [found.category for found in other.finished()] == ["steel"]
+    assert (
+        [found.category for found in run.finished()]
+        == [found.category for found in other.finished()]
+        == ["steel"]
+    )
     finish(other, STAGES[4], STUDIES[0])
     assert [found.folder for found in run.finished()] == [other.folder, run.folder]
 
 
-@pytest.mark.parametrize(("categories", "shown"), [(["carpet", "leather"], "leather"), (["tile", "steel"], "tile"), (("a",), "a")])
+@pytest.mark.parametrize(
+    ("categories", "shown"),
+    [(["carpet", "leather"], "leather"), (["tile", "steel"], "tile"), (("a",), "a")],
+)
 def test_the_category_that_the_chapters_show_is_leather_or_the_first(categories, shown):
     assert artifacts.lead(categories) == artifacts.lead(iter(categories)) == shown
 
@@ -123,7 +136,10 @@ def test_later_stages_refuse_other_weights_than_those_of_the_features(run):
     run.write_weights(Weights("random", "0" * 64, {}))
     run.start(STAGES[2], weights="random")
     run.start(STAGES[2], weights="auto")
-    with pytest.raises(RunError, match="made with weights random, not imagenet: run notebooks/02_feature_extraction.ipynb with these weights first"):
+    with pytest.raises(
+        RunError,
+        match="made with weights random, not imagenet: run notebooks/02_feature_extraction.ipynb with these weights first",
+    ):
         run.start(STAGES[2], weights="imagenet")
 
 
@@ -150,7 +166,9 @@ def test_images_come_back_in_the_order_of_the_category(run, surfaces):
         table = run.images(split)
         assert run.data_paths(table["path"]) == [sample.path for sample in samples]
         assert table["label"].tolist() == [sample.label for sample in samples]
-        assert [run.data_path(mask) for mask in table["mask"]] == [sample.mask for sample in samples]
+        assert [run.data_path(mask) for mask in table["mask"]] == [
+            sample.mask for sample in samples
+        ]
     assert run.read()["data"]["fingerprint"] == datasets.fingerprint(category)
 
 
@@ -160,7 +178,9 @@ def splits(run: Run, category: datasets.Category, *options) -> list[list[str]]:
 
 
 def test_calibration_images_are_good_images_kept_out_of_the_training(run, surfaces):
-    category = datasets.load_category(surfaces, "steel")  # 6 good images for training, 6 for testing
+    category = datasets.load_category(
+        surfaces, "steel"
+    )  # 6 good images for training, 6 for testing
     everything = [sample.path.relative_to(category.root).as_posix() for sample in category.train]
     train, calibration, test = splits(run, category, 0.3, 0)
     assert sorted(train + calibration) == everything and len(calibration) == 2 and len(test) == 6
@@ -168,7 +188,10 @@ def test_calibration_images_are_good_images_kept_out_of_the_training(run, surfac
     data = run.read()["data"]
     assert (data["n_train"], data["n_calibration"], data["n_test"]) == (4, 2, 6)
     assert "4 for training, 2 for calibration, 6 for testing" in repr(run)
-    assert run.read_table("images.csv")["split"].tolist() == ["train"] * 4 + ["calibration"] * 2 + ["test"] * 6
+    assert (
+        run.read_table("images.csv")["split"].tolist()
+        == ["train"] * 4 + ["calibration"] * 2 + ["test"] * 6
+    )
 
 
 def test_the_choice_of_calibration_images_depends_on_the_seed_only(run, surfaces):
@@ -179,7 +202,16 @@ def test_the_choice_of_calibration_images_depends_on_the_seed_only(run, surfaces
 
 @pytest.mark.parametrize(
     ("n", "fraction", "kept_out"),
-    [(96, 0.2, 19), (6, 0.2, 1), (6, 0, 0), (2, 0.01, 1), (2, 0.99, 1), (6, 0.99, 5), (1, 0.2, 0), (3, 0.5, 2)],
+    [
+        (96, 0.2, 19),
+        (6, 0.2, 1),
+        (6, 0, 0),
+        (2, 0.01, 1),
+        (2, 0.99, 1),
+        (6, 0.99, 5),
+        (1, 0.2, 0),
+        (3, 0.5, 2),
+    ],
 )
 def test_how_many_images_are_kept_out(n, fraction, kept_out):
     assert len(datasets.calibration_images(n, fraction, 0)) == kept_out
@@ -193,7 +225,14 @@ def test_a_fraction_that_is_none_is_refused(run, surfaces, fraction):
 
 def test_scores_come_back_and_only_an_empty_p_value_is_missing(run):
     score = np.random.default_rng(0).random(200)
-    table = pd.DataFrame({"path": "NA", "defect": "null", "score": score, "p_value": np.where(np.arange(200) < 5, np.nan, score / 3)})
+    table = pd.DataFrame(
+        {
+            "path": "NA",
+            "defect": "null",
+            "score": score,
+            "p_value": np.where(np.arange(200) < 5, np.nan, score / 3),
+        }
+    )
     run.write_table("scores.csv", table)
     pd.testing.assert_frame_equal(run.read_table("scores.csv"), table, rtol=1e-15)
 
@@ -203,7 +242,9 @@ def test_arrays_tables_and_figures_are_whole_files(run):
     run.write_figure("a.svg", Figure())
     run.write_figure("a.png", Figure())
     np.testing.assert_array_equal(run.read_array("maps/test.npy"), np.arange(6.0).reshape(2, 3))
-    files = sorted(path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file())
+    files = sorted(
+        path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()
+    )
     assert files == ["figures/a.png", "figures/a.svg", "maps/test.npy"]
 
 
@@ -238,7 +279,9 @@ def test_the_files_of_a_stage_are_known_by_their_hashes(run):
     run.write_array("maps/test.npy", np.ones(3))
     run.write_metrics({"a": 1})  # another stage's
     run.finish()
-    assert run.read()["stages"][STAGES[3]]["files"] == {name: sha256(run.folder / name) for name in ("scores.csv", "maps/test.npy")}
+    assert run.read()["stages"][STAGES[3]]["files"] == {
+        name: sha256(run.folder / name) for name in ("scores.csv", "maps/test.npy")
+    }
 
 
 def in_use(run: Run) -> int:
@@ -253,7 +296,10 @@ def test_a_run_that_another_process_is_writing_cannot_be_started(run):
     finish(run, *STAGES[:2])
     lock, before = in_use(run), run.read()
     for stage in STAGES[:2]:
-        with pytest.raises(RunError, match="is in use: a batch, or another notebook .* Wait until it is done, or shut its kernel down"):
+        with pytest.raises(
+            RunError,
+            match="is in use: a batch, or another notebook .* Wait until it is done, or shut its kernel down",
+        ):
             run.start(stage)
     assert run.read() == before
     os.close(lock)
@@ -261,7 +307,9 @@ def test_a_run_that_another_process_is_writing_cannot_be_started(run):
     run.finish()
 
 
-def test_a_run_is_in_use_from_start_to_finish_and_can_be_started_again_meanwhile(run, surfaces, tmp_path):
+def test_a_run_is_in_use_from_start_to_finish_and_can_be_started_again_meanwhile(
+    run, surfaces, tmp_path
+):
     run.start(STAGES[0])
     with pytest.raises(BlockingIOError):
         in_use(run)
@@ -311,15 +359,29 @@ def test_a_run_shows_its_facts_one_a_line(run, surfaces):
     assert repr(run) == "data set: surfaces\ncategory: steel"
     run.write_images(datasets.load_category(surfaces, "steel"))
     run.write_weights(Weights("imagenet", "0123456789abcdef", {}))
-    assert repr(run).splitlines() == ["data set: surfaces", "category: steel", "images: 6 for training, 6 for testing", "weights: imagenet (sha256 0123456789ab…)"]
-    assert run._repr_html_().startswith("<p><b>data set</b> surfaces<br><b>category</b> steel<br><b>images</b> 6 for training")
+    assert repr(run).splitlines() == [
+        "data set: surfaces",
+        "category: steel",
+        "images: 6 for training, 6 for testing",
+        "weights: imagenet (sha256 0123456789ab…)",
+    ]
+    assert run._repr_html_().startswith(
+        "<p><b>data set</b> surfaces<br><b>category</b> steel<br><b>images</b> 6 for training"
+    )
 
 
 def test_run_json_says_of_what_and_by_what_it_was_made(run):
     finish(run, STAGES[0])
     record = run.read()
     assert (record["dataset"], record["category"]) == ("surfaces", "steel")
-    assert set(record["versions"]) == {"texad", "torch", "torchvision", "numpy", "scikit-learn", "python"}
+    assert set(record["versions"]) == {
+        "texad",
+        "torch",
+        "torchvision",
+        "numpy",
+        "scikit-learn",
+        "python",
+    }
 
 
 def test_weights_that_are_no_file_are_named_before_the_stage_begins(run, tmp_path):
@@ -330,7 +392,10 @@ def test_weights_that_are_no_file_are_named_before_the_stage_begins(run, tmp_pat
 
 def test_a_run_folder_without_a_record_says_what_to_run(run):
     file = run.folder / "run.json"
-    for ask, missing in ((lambda: run.data_path("a.png"), "where the images are"), (lambda: run.parameter("seed"), "the seed of an earlier stage")):
+    for ask, missing in (
+        (lambda: run.data_path("a.png"), "where the images are"),
+        (lambda: run.parameter("seed"), "the seed of an earlier stage"),
+    ):
         with pytest.raises(RunError) as caught:
             ask()
         assert str(caught.value).startswith(f"{file} does not say {missing}: run ")
@@ -344,7 +409,15 @@ def test_a_damaged_run_json_that_is_set_aside_stays_to_be_looked_at(run):
 
 
 def test_names_in_tables_that_look_like_numbers_stay_names(run):
-    table = pd.DataFrame({"path": ["007", "1e5"], "defect": ["1", "2"], "mask": ["3.0", "-0"], "label": [0, 1], "p_value": [1, 1]})
+    table = pd.DataFrame(
+        {
+            "path": ["007", "1e5"],
+            "defect": ["1", "2"],
+            "mask": ["3.0", "-0"],
+            "label": [0, 1],
+            "p_value": [1, 1],
+        }
+    )
     run.write_table("scores.csv", table)
     read = run.read_table("scores.csv")
     for name in ("path", "defect", "mask"):

@@ -29,7 +29,11 @@ def test_what_is_no_json_object_is_damaged(tmp_path, content):
     with pytest.raises(DamagedError) as caught:
         read_json(file)
     message = str(caught.value)
-    assert message.startswith(f"{file} is damaged (") and message.endswith("; delete it and run the stage again") and message.isprintable()
+    assert (
+        message.startswith(f"{file} is damaged (")
+        and message.endswith("; delete it and run the stage again")
+        and message.isprintable()
+    )
 
 
 def test_a_folder_in_its_place_is_damaged_and_no_file_is_empty(tmp_path):
@@ -51,15 +55,24 @@ def test_a_good_record_is_read_as_it_is(tmp_path):
         ({"stages": [STAGE]}, "stages is of the wrong kind, list"),
         ({"stages": {STAGES[0]: "done"}}, "stages: '01_preprocessing', seconds is missing"),
         ({"stages": {STAGES[0]: STAGE | {"seconds": "1"}}}, "seconds is of the wrong kind, str"),
-        ({"stages": {STAGES[0]: STAGE | {"parameters": []}}}, "parameters is of the wrong kind, list"),
-        ({"stages": {"a\nb": STAGE | {"files": 3}}}, r"stages: 'a\nb', files is of the wrong kind, int"),
+        (
+            {"stages": {STAGES[0]: STAGE | {"parameters": []}}},
+            "parameters is of the wrong kind, list",
+        ),
+        (
+            {"stages": {"a\nb": STAGE | {"files": 3}}},
+            r"stages: 'a\nb', files is of the wrong kind, int",
+        ),
         ({"data": None}, "data is of the wrong kind, NoneType"),
         ({"data": {}}, "data, n_train is missing"),
         ({"data": GOOD["data"] | {"n_test": 2.5}}, "data, n_test is of the wrong kind, float"),
         ({"data": GOOD["data"] | {"folder": ["x"]}}, "data, folder is of the wrong kind, list"),
         ({"data": GOOD["data"] | {"unreadable": 3}}, "data, unreadable is of the wrong kind, int"),
         ({"data": GOOD["data"] | {"unreadable": ["a.png"]}}, "data, unreadable, path is missing"),
-        ({"data": GOOD["data"] | {"unreadable": [{"path": "a.png", "reason": 3}]}}, "data, unreadable, reason is of the wrong kind, int"),
+        (
+            {"data": GOOD["data"] | {"unreadable": [{"path": "a.png", "reason": 3}]}},
+            "data, unreadable, reason is of the wrong kind, int",
+        ),
         ({"weights": {"name": "random"}}, "weights, sha256 is missing"),
         ({"weights": "random"}, "weights is of the wrong kind, str"),
         ({"threshold": "<script>"}, "threshold is of the wrong kind, str"),
@@ -70,7 +83,11 @@ def test_an_entry_of_another_kind_is_named(tmp_path, changes, named):
     file.write_text(json.dumps(GOOD | changes))
     with pytest.raises(DamagedError) as caught:
         read_record(file)
-    assert named in str(caught.value) and str(file) in str(caught.value) and str(caught.value).isprintable()
+    assert (
+        named in str(caught.value)
+        and str(file) in str(caught.value)
+        and str(caught.value).isprintable()
+    )
 
 
 METRICS = dict.fromkeys(("image_auroc", "accuracy", "precision", "recall", "f1"), 0.5) | {
@@ -91,24 +108,39 @@ def test_good_metrics_are_read_as_they_are(tmp_path):
         ({"image_auroc": "0.5"}, "image_auroc is of the wrong kind, str"),
         ({"threshold": None}, "threshold is of the wrong kind, NoneType"),
         ({"confusion": {"tn": 1, "fp": 0, "fn": 1}}, "confusion, tp is missing"),
-        ({"confusion": METRICS["confusion"] | {"fp": 0.5}}, "confusion, fp is of the wrong kind, float"),
+        (
+            {"confusion": METRICS["confusion"] | {"fp": 0.5}},
+            "confusion, fp is of the wrong kind, float",
+        ),
         ({"auroc_by_defect": {"a\nb": "high"}}, r"auroc_by_defect, a\nb is of the wrong kind, str"),
         ({"weights": {"sha256": "00"}}, "weights, name is missing"),
     ],
 )
 def test_an_entry_of_the_metrics_of_another_kind_or_missing_is_named(tmp_path, changes, named):
     file = tmp_path / "metrics.json"
-    file.write_text(json.dumps({name: value for name, value in (METRICS | changes).items() if value is not ...}))
+    file.write_text(
+        json.dumps({name: value for name, value in (METRICS | changes).items() if value is not ...})
+    )
     with pytest.raises(DamagedError) as caught:
         read_metrics(file)
-    assert named in str(caught.value) and str(file) in str(caught.value) and str(caught.value).isprintable()
+    assert (
+        named in str(caught.value)
+        and str(file) in str(caught.value)
+        and str(caught.value).isprintable()
+    )
 
 
 def test_a_notebook_shows_it_as_one_line(surfaces, tmp_path):
     run = Run(surfaces, "steel", tmp_path)
     run.folder.mkdir(parents=True)
     (run.folder / "run.json").write_text("[]")
-    for use in (run.read, lambda: run.start(STAGES[0]), lambda: run.start(STAGES[1]), run.__repr__, lambda: run.parameter("seed")):
+    for use in (
+        run.read,
+        lambda: run.start(STAGES[0]),
+        lambda: run.start(STAGES[1]),
+        run.__repr__,
+        lambda: run.parameter("seed"),
+    ):
         with pytest.raises(RunError, match="run.json is damaged") as caught:
             use()
         assert caught.value._render_traceback_() == [f"RunError: {caught.value}"]
@@ -116,7 +148,9 @@ def test_a_notebook_shows_it_as_one_line(surfaces, tmp_path):
 
 def test_what_a_record_does_not_say_is_one_line_that_says_what_to_run(surfaces, tmp_path):
     run = Run(surfaces, "steel", tmp_path)
-    with pytest.raises(RunError, match="does not say where the images are: run notebooks/01_preprocessing.ipynb"):
+    with pytest.raises(
+        RunError, match="does not say where the images are: run notebooks/01_preprocessing.ipynb"
+    ):
         run.data_paths(["a.png"])
     with pytest.raises(RunError, match="does not say the image_size of an earlier stage"):
         run.parameter("image_size")

@@ -8,11 +8,27 @@ from texad.runs.run_folder import STAGES, STUDIES
 from texad.site import markdown
 from texad.site import pages as book_pages
 
-PAGES_WITH_NUMBERS = ("intro", "comparison", "hits_and_misses", "01-", "02-", "02_", "03_", "04_", "05_", "06_", "07_", "08_", "real_surfaces")
+PAGES_WITH_NUMBERS = (
+    "intro",
+    "comparison",
+    "hits_and_misses",
+    "01-",
+    "02-",
+    "02_",
+    "03_",
+    "04_",
+    "05_",
+    "06_",
+    "07_",
+    "08_",
+    "real_surfaces",
+)
 
 
 def test_there_is_a_page_for_each_chapter_each_category_and_each_text(built):
-    names = {page.relative_to(built / "book").as_posix() for page in (built / "book").rglob("*.html")}
+    names = {
+        page.relative_to(built / "book").as_posix() for page in (built / "book").rglob("*.html")
+    }
     assert names == {
         *(f"{text.stem}.html" for text in (ROOT / "book").glob("*.md")),
         *(f"run/chapters/{stage}.html" for stage in STAGES + STUDIES),
@@ -43,7 +59,9 @@ def test_a_failed_category_is_named_on_the_comparison_page(built):
 
 def test_no_raw_markdown_tex_or_traceback_is_left_in_the_pages(built):
     for page in pages(built):
-        body = re.sub(r"<(script|pre|code)\b.*?</\1>|alttext=\"[^\"]*\"", "", page.read_text(), flags=re.S)
+        body = re.sub(
+            r"<(script|pre|code)\b.*?</\1>|alttext=\"[^\"]*\"", "", page.read_text(), flags=re.S
+        )
         for trace in ("Traceback", ":::", "{cite", "{term}", "$$", "\\("):
             assert trace not in body, (page.name, trace)
 

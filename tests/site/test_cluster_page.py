@@ -8,11 +8,28 @@ from texad.site import cluster_page as scale
 from texad.site.gallery import FinishedRun
 
 
-def run_that_cost(folder: Path, name: str, seconds: list[float], images=(6, 2, 12), peaks=(500.0,) * 5, start=2.0, features=3000, rest=5000, **others):
+def run_that_cost(
+    folder: Path,
+    name: str,
+    seconds: list[float],
+    images=(6, 2, 12),
+    peaks=(500.0,) * 5,
+    start=2.0,
+    features=3000,
+    rest=5000,
+    **others,
+):
     """A run folder with a run.json and files of known sizes."""
     run = folder / "surfaces" / name
     stages = {
-        stage: {"seconds": s, "notebook_seconds": s + start, "peak_mb": peak, "threads": 2, "cores": 8} | others
+        stage: {
+            "seconds": s,
+            "notebook_seconds": s + start,
+            "peak_mb": peak,
+            "threads": 2,
+            "cores": 8,
+        }
+        | others
         for stage, s, peak in zip(STAGES, seconds, peaks, strict=True)
     }
     data = dict(zip(("n_train", "n_calibration", "n_test"), images, strict=True))
@@ -28,7 +45,15 @@ def run_that_cost(folder: Path, name: str, seconds: list[float], images=(6, 2, 1
 def two(tmp_path):
     """26 and 46 seconds of stages, each with 5 x 2 seconds of starting; 2 of 8 cores each."""
     first = run_that_cost(tmp_path, "steel", [1, 10, 8, 4, 3])
-    second = run_that_cost(tmp_path, "wool", [3, 20, 12, 6, 5], images=(10, 0, 30), peaks=(400, 900.5, 700, 600, 500), features=5000, rest=7000)
+    second = run_that_cost(
+        tmp_path,
+        "wool",
+        [3, 20, 12, 6, 5],
+        images=(10, 0, 30),
+        peaks=(400, 900.5, 700, 600, 500),
+        features=5000,
+        rest=7000,
+    )
     return [first, second]
 
 
@@ -47,7 +72,9 @@ def test_hours_worked_out_by_hand(two):
     assert costs.core_hours(10_000) == pytest.approx(10_000 * 46 * 2 / 3600)  # 255.6
     assert costs.hours(10_000, 1) == pytest.approx(2500 * 46 / 3600)  # 4 at a time
     assert costs.hours(10_000, 100) == pytest.approx(25 * 46 / 3600)
-    assert costs.hours(9, 1) == pytest.approx(3 * 46 / 3600)  # two full rounds, and one for the last
+    assert costs.hours(9, 1) == pytest.approx(
+        3 * 46 / 3600
+    )  # two full rounds, and one for the last
     assert costs.hours(3, 100) == pytest.approx(46 / 3600)  # no category is faster than itself
 
 
@@ -115,12 +142,15 @@ def test_an_older_run_that_kept_no_images_out_counts_those_it_had(two):
 
 
 @pytest.mark.parametrize(
-    ("n_bytes", "text"), [(999, "0.999 kB"), (175_385_238, "175 MB"), (1.754e12, "1.75 TB"), (2.5e9, "2.5 GB")]
+    ("n_bytes", "text"),
+    [(999, "0.999 kB"), (175_385_238, "175 MB"), (1.754e12, "1.75 TB"), (2.5e9, "2.5 GB")],
 )
 def test_sizes_are_in_units_of_a_thousand(n_bytes, text):
     assert scale._size(n_bytes) == text
 
 
-@pytest.mark.parametrize(("hours", "text"), [(47.9, "47.9 hours"), (48, "2.0 days"), (1200, "50.0 days")])
+@pytest.mark.parametrize(
+    ("hours", "text"), [(47.9, "47.9 hours"), (48, "2.0 days"), (1200, "50.0 days")]
+)
 def test_long_times_are_days(hours, text):
     assert scale._hours(hours) == text

@@ -21,7 +21,13 @@ from texad.site.gallery import FinishedRun, PicturesGoneError
 HOSTILE = "brushed <b>& {ü}nusual"
 
 
-def finished_run(folder: Path, name="steel", score=lambda label, i: 1.0 + 2 * label + 0.1 * i, threshold=2.5, **category) -> FinishedRun:
+def finished_run(
+    folder: Path,
+    name="steel",
+    score=lambda label, i: 1.0 + 2 * label + 0.1 * i,
+    threshold=2.5,
+    **category,
+) -> FinishedRun:
     """A run folder as the five notebooks leave it, with made-up scores: `score` of a label and the image's number."""
     root = write_category(folder / "surfaces" / name, **category)
     for kind in [kind for kind in (root / "test").iterdir() if not any(kind.iterdir())]:
@@ -29,7 +35,9 @@ def finished_run(folder: Path, name="steel", score=lambda label, i: 1.0 + 2 * la
     return run_of(folder, root, score, threshold)
 
 
-def run_of(folder: Path, root: Path, score=lambda label, i: 1.0 + 2 * label + 0.1 * i, threshold=2.5) -> FinishedRun:
+def run_of(
+    folder: Path, root: Path, score=lambda label, i: 1.0 + 2 * label + 0.1 * i, threshold=2.5
+) -> FinishedRun:
     run = Run(root.parent, root.name, folder / "runs")
     run.start(STAGES[0], image_size=64)
     images = run.write_images(datasets.load_category(root.parent, root.name))
@@ -39,7 +47,9 @@ def run_of(folder: Path, root: Path, score=lambda label, i: 1.0 + 2 * label + 0.
     scores["prediction"] = (scores["score"] > threshold).astype(int)
     run.write_table("scores.csv", scores)
     test = scores[scores["split"] == "test"]
-    run.write_array("maps/test.npy", np.random.default_rng(0).random((len(test), 4, 4), dtype=np.float32))
+    run.write_array(
+        "maps/test.npy", np.random.default_rng(0).random((len(test), 4, 4), dtype=np.float32)
+    )
     weights = {"name": "random", "sha256": "0" * 64}
     run.write(threshold=threshold, weights=weights)
     decisions = evaluation.decision_metrics(test["label"], test["prediction"])
@@ -47,7 +57,15 @@ def run_of(folder: Path, root: Path, score=lambda label, i: 1.0 + 2 * label + 0.
     auroc = evaluation.image_auroc(test["label"], test["score"])
     counts = {"n_train": len(images) - len(test), "n_test": len(test)}
     run.write_metrics(
-        {"image_auroc": auroc, **decisions, "threshold": threshold, "auroc_by_defect": by_defect, "pixel_auroc": None, **counts, "weights": weights}
+        {
+            "image_auroc": auroc,
+            **decisions,
+            "threshold": threshold,
+            "auroc_by_defect": by_defect,
+            "pixel_auroc": None,
+            **counts,
+            "weights": weights,
+        }
     )
     for name, *_ in pages.FIGURES:
         (run.folder / "figures").mkdir(exist_ok=True)
@@ -65,8 +83,18 @@ def assembled(*runs: FinishedRun) -> Path:
     for run in runs:
         metrics = read_json(run.folder / "metrics.json")
         numbers = {name: metrics[name] for name in ("image_auroc", "precision", "recall", "f1")}
-        rows.append({"category": run.category, "images": 9, **numbers, "seconds": 1.0, "error": None})
-    write_json(root / "summary.json", {"dataset": "surfaces", "weights": {"name": "random", "sha256": "0" * 64}, "seed": 0, "categories": rows})
+        rows.append(
+            {"category": run.category, "images": 9, **numbers, "seconds": 1.0, "error": None}
+        )
+    write_json(
+        root / "summary.json",
+        {
+            "dataset": "surfaces",
+            "weights": {"name": "random", "sha256": "0" * 64},
+            "seed": 0,
+            "categories": rows,
+        },
+    )
     pages.assemble(root, root / "book")
     return root / "book"
 
@@ -76,7 +104,9 @@ def assembled(*runs: FinishedRun) -> Path:
 
 def test_the_telling_images_are_found():
     labels, scores = [1, 1, 1, 1, 1, 0, 0, 0, 0], [9, 7, 6, 3, 2, 1, 8, 5.5, 4]
-    test = pd.DataFrame({"label": labels, "score": scores, "prediction": [int(score > 5) for score in scores]})
+    test = pd.DataFrame(
+        {"label": labels, "score": scores, "prediction": [int(score > 5) for score in scores]}
+    )
     found, doubtful = gallery.right_and_wrong(test)
     assert found == {"clearest hit": 0, "typical hit": 1, "narrowest hit": 2}
     assert doubtful == {"worst miss": 4, "worst false alarm": 6, "narrowest pass": 8}
@@ -92,7 +122,9 @@ def test_the_telling_images_are_found():
     ],
 )
 def test_what_does_not_occur_is_left_out(labels, predictions, names):
-    test = pd.DataFrame({"label": labels, "score": np.arange(len(labels)), "prediction": predictions})
+    test = pd.DataFrame(
+        {"label": labels, "score": np.arange(len(labels)), "prediction": predictions}
+    )
     found, doubtful = gallery.right_and_wrong(test)
     assert [*found, *doubtful] == names
 
@@ -114,7 +146,10 @@ def test_a_gallery_shows_one_image_of_each_kind_and_says_where_the_damage_is(tmp
     picture = gallery.data(run, tmp_path / "steel.jpg")
     mask = reading.read_mask(run.data_path(run.images("test").query("label == 1")["mask"].iloc[0]))
     assert f"spot, {100 * mask.mean():.2g} % of the image, " in picture.alt
-    assert picture.caption == "steel: a good image and one of each kind of defect; the line is the border of the damage."
+    assert (
+        picture.caption
+        == "steel: a good image and one of each kind of defect; the line is the border of the damage."
+    )
     assert picture.file.stat().st_size < 200_000
 
 
@@ -122,7 +157,9 @@ def test_a_gallery_shows_one_image_of_each_kind_and_says_where_the_damage_is(tmp
 def test_images_of_any_proportions_fit_into_a_gallery(tmp_path, shape):
     root = write_category(tmp_path / "surfaces" / "long")
     for file in [*root.glob("train/good/*"), *root.glob("test/*/*")]:
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)).save(file)
+        Image.fromarray(
+            np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+        ).save(file)
     run = run_of(tmp_path, root)  # its masks still have another shape
     picture = gallery.data(run, tmp_path / "long.jpg")
     with Image.open(picture.file) as image:
@@ -161,9 +198,15 @@ def test_an_alternative_text_tells_whether_the_map_points_at_the_defect():
     places = np.zeros((4, 4))
     places[0, 3] = 1
     assert gallery._brightest(places, mask) == "at the upper right, at the outlined defect"
-    assert gallery._brightest(places[::-1, ::-1], mask) == "at the lower left, away from the outlined defect"
+    assert (
+        gallery._brightest(places[::-1, ::-1], mask)
+        == "at the lower left, away from the outlined defect"
+    )
     assert gallery._brightest(places, None) == "at the upper right"
-    assert gallery._position(0.5, 0.5) == "in the middle" and gallery._position(0.99, 0.5) == "at the bottom"
+    assert (
+        gallery._position(0.5, 0.5) == "in the middle"
+        and gallery._position(0.99, 0.5) == "at the bottom"
+    )
 
 
 def test_a_large_picture_is_compressed_until_it_is_small_enough(tmp_path):
@@ -181,7 +224,10 @@ def test_the_puzzle_is_the_same_for_the_same_seed_and_tells_the_truth(tmp_path):
     assert first["question"].file.read_bytes() == again["question"].file.read_bytes()
     assert first["question"].caption == "Four pieces of steel. One is damaged. Which?"
     assert first["answer"].caption.count("good") == 3 and first["answer"].caption.count("spot") == 1
-    assert "anomalous" not in first["detector"].caption and "right about 3 of 4" in first["detector"].caption
+    assert (
+        "anomalous" not in first["detector"].caption
+        and "right about 3 of 4" in first["detector"].caption
+    )
 
 
 def test_pictures_of_a_data_set_that_is_gone_are_refused(tmp_path):
@@ -204,9 +250,21 @@ def test_pages_show_every_picture_that_was_made(tmp_path):
     book = assembled(finished_run(tmp_path, HOSTILE), finished_run(tmp_path, "steel"))
     shown = {
         page: re.findall(r"```\{figure\} (\S+)", (book / page).read_text())
-        for page in ("hits_and_misses.md", "data_gallery.md", "lead_good.md", "lead_question.md", "lead_answer.md", "lead_detector.md")
+        for page in (
+            "hits_and_misses.md",
+            "data_gallery.md",
+            "lead_good.md",
+            "lead_question.md",
+            "lead_answer.md",
+            "lead_detector.md",
+        )
     }
-    from_book = [book.parent / name.replace("run/", "book/") for page, names in shown.items() if page != "hits_and_misses.md" for name in names]
+    from_book = [
+        book.parent / name.replace("run/", "book/")
+        for page, names in shown.items()
+        if page != "hits_and_misses.md"
+        for name in names
+    ]
     files = from_book + [book / name for name in shown["hits_and_misses.md"]]
     assert sorted(files) == sorted(book.rglob("*.jpg")) and len(files) == 2 * 2 + 2 + 4
     assert r"## brushed \<b\>\& \{ü\}nusual" in (book / "hits_and_misses.md").read_text()
@@ -242,7 +300,9 @@ def test_a_data_set_that_is_gone_costs_the_pictures_and_nothing_else(tmp_path):
     run = finished_run(tmp_path)
     shutil.rmtree(tmp_path / "surfaces")
     book = assembled(run)
-    gone = "*The images of steel are no longer where the run read them, so they cannot be shown here.*"
+    gone = (
+        "*The images of steel are no longer where the run read them, so they cannot be shown here.*"
+    )
     for page in ("hits_and_misses.md", "data_gallery.md", "lead_good.md"):
         assert gone in (book / page).read_text() and str(tmp_path) not in (book / page).read_text()
     assert "Defective images found" in (book / "hits_and_misses.md").read_text()
@@ -253,12 +313,18 @@ def test_a_chapter_holds_the_explorer_in_place_of_its_widget(tmp_path):
     run = finished_run(tmp_path)
     (run.folder / "pictures").mkdir()
     (run.folder / "pictures" / "0000.jpg").write_bytes(b"picture")
-    widget = nbformat.v4.new_output("display_data", {pages.WIDGET: {"model_id": "1"}, "text/plain": "explorer"})
+    widget = nbformat.v4.new_output(
+        "display_data", {pages.WIDGET: {"model_id": "1"}, "text/plain": "explorer"}
+    )
     printed = nbformat.v4.new_output("stream", text="printed")
     notebook = nbformat.v4.new_notebook(metadata={"widgets": {"state": {}}})
     notebook.cells = [
-        nbformat.v4.new_markdown_cell("![two heaps](../book/images/05_evaluation.svg), [words](../book/glossary.md)"),
-        nbformat.v4.new_code_cell("explorer.ThresholdExplorer()", outputs=[widget], metadata={"tags": ["explorer"]}),
+        nbformat.v4.new_markdown_cell(
+            "![two heaps](../book/images/05_evaluation.svg), [words](../book/glossary.md)"
+        ),
+        nbformat.v4.new_code_cell(
+            "explorer.ThresholdExplorer()", outputs=[widget], metadata={"tags": ["explorer"]}
+        ),
         nbformat.v4.new_code_cell("tqdm()", outputs=[widget, printed]),
     ]
     nbformat.write(notebook, run.folder / "notebooks" / f"{STAGES[4]}.ipynb")
@@ -275,7 +341,9 @@ def test_a_chapter_holds_the_explorer_in_place_of_its_widget(tmp_path):
     page = (book / "results" / "01-steel.md").read_text()
     assert "## Move the threshold" in page and "01-steel/pictures/0000.jpg" in page
     pages.copy_pictures(book, tmp_path / "site")
-    assert (tmp_path / "site" / "results" / "01-steel" / "pictures" / "0000.jpg").read_bytes() == b"picture"
+    assert (
+        tmp_path / "site" / "results" / "01-steel" / "pictures" / "0000.jpg"
+    ).read_bytes() == b"picture"
 
 
 def test_without_pictures_there_is_no_explorer(tmp_path):
@@ -285,4 +353,7 @@ def test_without_pictures_there_is_no_explorer(tmp_path):
 
 def test_raw_html_cannot_close_its_fence():
     fragment = "<pre>\n````\n</pre>"
-    assert markdown.raw(fragment).splitlines()[0] == "`````{raw} html" and markdown.raw(fragment).splitlines()[-1] == "`````"
+    assert (
+        markdown.raw(fragment).splitlines()[0] == "`````{raw} html"
+        and markdown.raw(fragment).splitlines()[-1] == "`````"
+    )

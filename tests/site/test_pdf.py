@@ -75,10 +75,20 @@ def printed(tmp_path_factory):
     (source / "intro.md").write_text(INTRO)
     columns = " | ".join(f"column{i:02d}" for i in range(20))
     (source / "two.md").write_text(
-        TWO.replace("TABLE", columns).replace("| --- |", "|" + " --- |" * 20).replace("LINES", "A line.\n\n" * 80)
+        TWO.replace("TABLE", columns)
+        .replace("| --- |", "|" + " --- |" * 20)
+        .replace("LINES", "A line.\n\n" * 80)
     )
-    write_json(source / "runs" / "summary.json", {"dataset": "drawn", "seed": 3, "weights": {"name": "random"}})
-    cells = [new_markdown_cell("# 1 Code"), *code_cells(), new_markdown_cell("## Recap"), new_code_cell(LONG)]
+    write_json(
+        source / "runs" / "summary.json",
+        {"dataset": "drawn", "seed": 3, "weights": {"name": "random"}},
+    )
+    cells = [
+        new_markdown_cell("# 1 Code"),
+        *code_cells(),
+        new_markdown_cell("## Recap"),
+        new_code_cell(LONG),
+    ]
     cells.append(new_code_cell(FOLDED, metadata={"tags": ["hide-input"]}))
     language = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     nbformat.write(new_notebook(cells=cells, metadata=language), source / "one.ipynb")
@@ -141,7 +151,11 @@ def test_the_title_page_says_what_the_book_is_and_of_which_run(printed):
 def test_the_numbers_in_the_contents_are_those_of_the_pages(printed):
     _, reader = printed
     pages = texts(reader)
-    entries = [(title, number) for level, title, number in outline(reader) if level <= 2 and title != "Contents"]
+    entries = [
+        (title, number)
+        for level, title, number in outline(reader)
+        if level <= 2 and title != "Contents"
+    ]
     lines = ["Contents", *(f"{title} {number}" for title, number in entries), f"2 / {len(pages)}"]
     lines.insert(3, "The only part")
     assert squashed(pages[1]) == squashed("".join(lines))
@@ -194,11 +208,17 @@ def test_links_lead_to_the_right_page_and_none_to_a_file(printed):
     on_page = links(reader.pages[number - 1])
     assert [link["/URI"] for link in on_page if "/URI" in link] == ["https://example.org/a"]
     assert not [
-        link["/URI"] for page in reader.pages for link in links(page) if link.get("/URI", "").startswith("file")
+        link["/URI"]
+        for page in reader.pages
+        for link in links(page)
+        if link.get("/URI", "").startswith("file")
     ]
     targets = [str(link["/Dest"]) for link in on_page if "/Dest" in link]
     (target,) = targets  # three sections are called Recap
-    assert reader.get_destination_page_number(reader.named_destinations[target]) + 1 == outline(reader)[-1][2]
+    assert (
+        reader.get_destination_page_number(reader.named_destinations[target]) + 1
+        == outline(reader)[-1][2]
+    )
 
 
 def test_the_file_is_fit_to_be_printed_and_read_aloud(printed):
@@ -238,6 +258,8 @@ def test_without_a_book_or_a_browser_one_line_says_what_to_do(tmp_path, monkeypa
 
 def test_a_build_that_fails_is_passed_on(tmp_path, monkeypatch):
     monkeypatch.setattr(pdf, "chromium", lambda: "")
-    monkeypatch.setattr(pdf, "notebooks_folder", lambda: Path(tmp_path) / "notebooks")  # there is nothing to build
+    monkeypatch.setattr(
+        pdf, "notebooks_folder", lambda: Path(tmp_path) / "notebooks"
+    )  # there is nothing to build
     assert pdf.main(["--out", str(tmp_path / "book.pdf")]) not in (0, 2)
     assert not (tmp_path / "book.pdf").exists()

@@ -26,17 +26,43 @@ tile,"nearest | neighbours",0.94,0.91,0.97,0.9,,,,,0.5,16.0,6.1
 
 
 def decisions(false_alarms, misses):
-    rates = {"false_alarm_rate": false_alarms, "false_alarm_interval": [0.0, 0.3], "miss_rate": misses, "miss_interval": [0.1, 0.6]}
+    rates = {
+        "false_alarm_rate": false_alarms,
+        "false_alarm_interval": [0.0, 0.3],
+        "miss_rate": misses,
+        "miss_interval": [0.1, 0.6],
+    }
     return rates | {"confusion": {"tn": 19, "fp": 1, "fn": 6, "tp": 14}}
 
 
-def write_run(runs: Path, category="tile", detector="published", seed=0, *, dataset="photographs", auroc=0.8, by_defect=None, studies=False, **given) -> Path:
+def write_run(
+    runs: Path,
+    category="tile",
+    detector="published",
+    seed=0,
+    *,
+    dataset="photographs",
+    auroc=0.8,
+    by_defect=None,
+    studies=False,
+    **given,
+) -> Path:
     """A run folder as the five notebooks leave it, without the large files; `given` are parameters of the notebooks."""
     folder = runs / dataset / category
     folder.mkdir(parents=True)
     asked = given | {"detector": detector, "seed": seed}
-    parameters = {stage: {name: asked.get(name, value) for name, value in defaults(stage).items() if name in asked or name not in COMMON} for stage in STAGES}
-    stages = {stage: {"parameters": parameters[stage], "seconds": 10.0 * i} for i, stage in enumerate(STAGES, start=1)}
+    parameters = {
+        stage: {
+            name: asked.get(name, value)
+            for name, value in defaults(stage).items()
+            if name in asked or name not in COMMON
+        }
+        for stage in STAGES
+    }
+    stages = {
+        stage: {"parameters": parameters[stage], "seconds": 10.0 * i}
+        for i, stage in enumerate(STAGES, start=1)
+    }
     stages[STAGES[1]]["parameters"]["weights"] = "/home/somebody/resnet50.pth"
     if studies:
         stages["06_comparison"] = {"parameters": {}, "seconds": 1.0}
@@ -44,18 +70,51 @@ def write_run(runs: Path, category="tile", detector="published", seed=0, *, data
     write_json(
         folder / "run.json",
         {
-            "versions": {"texad": "0.1.0", "torch": "2.14.1", "torchvision": "0.29.1", "python": "3.11.7"},
+            "versions": {
+                "texad": "0.1.0",
+                "torch": "2.14.1",
+                "torchvision": "0.29.1",
+                "python": "3.11.7",
+            },
             "stages": stages,
-            "data": {"folder": "/home/somebody/photographs/tile", "fingerprint": "a" * 64, "n_train": 80, "n_calibration": 20, "n_test": 40},
+            "data": {
+                "folder": "/home/somebody/photographs/tile",
+                "fingerprint": "a" * 64,
+                "n_train": 80,
+                "n_calibration": 20,
+                "n_test": 40,
+            },
             "weights": {"name": "resnet50.pth", "sha256": "b" * 64},
             "rule": "sigma" if detector == "published" else "conformal",
             "alpha": 0.05,
         },
     )
-    numbers = {"image_auroc": auroc, "image_auroc_interval": [auroc - 0.06, auroc + 0.03], "average_precision": 0.9, "pixel_auroc": None, "aupro": 0.123456789}
-    rules = {"sigma": {"threshold": 2.5, "accuracy": 0.7, **decisions(0.1, 0.3)}, "held_out": {"threshold": 3.0, **decisions(0.0, 0.5)}, "conformal": None}
-    metrics = numbers | {"f1": 0.8, "f1_max": 0.85, "threshold": 2.5, "accuracy": 0.7, "n_train": 80, **decisions(0.1, 0.3), "decisions_by_rule": rules}
-    write_json(folder / "metrics.json", metrics | {"auroc_by_defect": by_defect or {"crack": 0.9, "fray": 0.6}, "auroc_by_severity": {}})
+    numbers = {
+        "image_auroc": auroc,
+        "image_auroc_interval": [auroc - 0.06, auroc + 0.03],
+        "average_precision": 0.9,
+        "pixel_auroc": None,
+        "aupro": 0.123456789,
+    }
+    rules = {
+        "sigma": {"threshold": 2.5, "accuracy": 0.7, **decisions(0.1, 0.3)},
+        "held_out": {"threshold": 3.0, **decisions(0.0, 0.5)},
+        "conformal": None,
+    }
+    metrics = numbers | {
+        "f1": 0.8,
+        "f1_max": 0.85,
+        "threshold": 2.5,
+        "accuracy": 0.7,
+        "n_train": 80,
+        **decisions(0.1, 0.3),
+        "decisions_by_rule": rules,
+    }
+    write_json(
+        folder / "metrics.json",
+        metrics
+        | {"auroc_by_defect": by_defect or {"crack": 0.9, "fray": 0.6}, "auroc_by_severity": {}},
+    )
     return runs
 
 
@@ -64,7 +123,12 @@ def several(tmp_path) -> list[Path]:
     return [
         write_run(tmp_path / "p1", seed=1, auroc=0.9, by_defect={"crack": 0.95, "fray": 0.4}),
         write_run(tmp_path / "p0", seed=0, auroc=0.8, studies=True),
-        write_run(tmp_path / "e0", detector="extended", auroc=0.96, by_defect={"crack": 0.915, "fray": 0.97}),
+        write_run(
+            tmp_path / "e0",
+            detector="extended",
+            auroc=0.96,
+            by_defect={"crack": 0.915, "fray": 0.97},
+        ),
     ]
 
 
@@ -82,7 +146,11 @@ def recorded_page(tmp_path, content) -> str:
 
 def cells(page: str, label: str) -> list[list[str]]:
     """The cells beside a label, in every table that has it."""
-    return [re.split(r" \| ", line.strip("| "))[1:] for line in page.splitlines() if line.startswith(f"| {label} |")]
+    return [
+        re.split(r" \| ", line.strip("| "))[1:]
+        for line in page.splitlines()
+        if line.startswith(f"| {label} |")
+    ]
 
 
 # -- the record ------------------------------------------------------------------------------------
@@ -104,22 +172,45 @@ def test_the_committed_record_fits_its_schema():
     for run in committed["runs"]:  # what the numbers say of each other
         metrics, counts = run["metrics"], run["metrics"]["confusion"]
         assert sum(counts.values()) == run["n_test"]
-        assert metrics["false_alarm_rate"] == pytest.approx(counts["fp"] / (counts["fp"] + counts["tn"]), rel=1e-5)
-        assert metrics["image_auroc_interval"][0] <= metrics["image_auroc"] <= metrics["image_auroc_interval"][1]
+        assert metrics["false_alarm_rate"] == pytest.approx(
+            counts["fp"] / (counts["fp"] + counts["tn"]), rel=1e-5
+        )
+        assert (
+            metrics["image_auroc_interval"][0]
+            <= metrics["image_auroc"]
+            <= metrics["image_auroc_interval"][1]
+        )
         assert metrics["decisions_by_rule"][run["rule"]]["confusion"] == counts
 
 
 def test_a_record_says_what_was_found_and_where_it_comes_from(content):
     assert date.fromisoformat(content["date"]) and content["texad"]
-    assert [(run["detector"], run["seed"]) for run in content["runs"]] == [("published", 0), ("published", 1), ("extended", 0)]
+    assert [(run["detector"], run["seed"]) for run in content["runs"]] == [
+        ("published", 0),
+        ("published", 1),
+        ("extended", 0),
+    ]
     run = content["runs"][0]
-    assert (run["dataset"], run["category"], run["n_train"], run["n_calibration"], run["n_test"]) == ("photographs", "tile", 80, 20, 40)
-    assert (run["data_sha256"], run["weights"]) == ("a" * 64, {"name": "resnet50.pth", "sha256": "b" * 64})
+    assert (
+        run["dataset"],
+        run["category"],
+        run["n_train"],
+        run["n_calibration"],
+        run["n_test"],
+    ) == ("photographs", "tile", 80, 20, 40)
+    assert (run["data_sha256"], run["weights"]) == (
+        "a" * 64,
+        {"name": "resnet50.pth", "sha256": "b" * 64},
+    )
     assert run["metrics"]["image_auroc_interval"] == [0.74, 0.83]
     assert run["metrics"]["aupro"] == 0.123457  # six digits
     assert run["metrics"]["decisions_by_rule"]["sigma"] == {"threshold": 2.5, **decisions(0.1, 0.3)}
     assert run["metrics"]["decisions_by_rule"]["conformal"] is None
-    assert [row["method"] for row in run["comparison"]] == ["published", "published", "nearest | neighbours"]
+    assert [row["method"] for row in run["comparison"]] == [
+        "published",
+        "published",
+        "nearest | neighbours",
+    ]
     assert run["comparison"][2]["aupro"] is None and run["comparison"][2]["auroc"] == 0.94
     assert content["runs"][1]["comparison"] == []
 
@@ -133,24 +224,39 @@ def test_the_recorded_command_makes_the_run_again(tmp_path):
     runs = write_run(tmp_path / "runs", HOSTILE, "extended", 3, epochs=30, normalize=True)
     (run,) = record.collect([runs])["runs"]
     assert run["parameters"] == {"normalize": True, "detector": "extended", "epochs": 30}
-    python, _, program, *typed = shlex.split(run["command"].replace("<folder>", "FOLDER").replace("<weights>", "WEIGHTS"))
+    python, _, program, *typed = shlex.split(
+        run["command"].replace("<folder>", "FOLDER").replace("<weights>", "WEIGHTS")
+    )
     options = parser().parse_args(typed)
     assert (python, program) == ("python", "texad")
-    assert (options.dataset, options.category, options.weights, options.seed, options.studies) == ("FOLDER", HOSTILE, "WEIGHTS", [3], False)
+    assert (options.dataset, options.category, options.weights, options.seed, options.studies) == (
+        "FOLDER",
+        HOSTILE,
+        "WEIGHTS",
+        [3],
+        False,
+    )
     assert parse_parameters(dict(options.p)) == run["parameters"]
 
 
 def test_the_command_names_mvtec_and_known_weights_and_the_studies(tmp_path):
     runs = write_run(tmp_path / "runs", dataset="mvtec", studies=True)
     file = runs / "mvtec" / "tile" / "run.json"
-    write_json(file, json.loads(file.read_text()) | {"weights": {"name": "imagenet", "sha256": "b" * 64}})
+    write_json(
+        file, json.loads(file.read_text()) | {"weights": {"name": "imagenet", "sha256": "b" * 64}}
+    )
     (run,) = record.collect([runs])["runs"]
-    assert run["command"] == "python -m texad run --dataset mvtec --category tile --weights imagenet --seed 0 --studies"
+    assert (
+        run["command"]
+        == "python -m texad run --dataset mvtec --category tile --weights imagenet --seed 0 --studies"
+    )
 
 
 def test_a_comparison_of_an_earlier_run_is_not_recorded(tmp_path):
     runs = write_run(tmp_path / "runs")
-    (runs / "photographs" / "tile" / "comparison.csv").write_text(COMPARISON)  # but run.json knows of no such study
+    (runs / "photographs" / "tile" / "comparison.csv").write_text(
+        COMPARISON
+    )  # but run.json knows of no such study
     assert record.collect([runs])["runs"][0]["comparison"] == []
 
 
@@ -173,8 +279,14 @@ def test_synthetic_and_unfinished_runs_are_no_results_on_real_surfaces(tmp_path)
     [
         (lambda run: run["data"].update(fingerprint="c" * 64), "different data"),
         (lambda run: run["weights"].update(sha256="c" * 64), "different weights"),
-        (lambda run: run["stages"][STAGES[2]]["parameters"].update(epochs=3), "different parameters"),
-        (lambda run: run["stages"][STAGES[2]]["parameters"].update(seed=0), r"same seed \(0\) and detector \(published\)"),
+        (
+            lambda run: run["stages"][STAGES[2]]["parameters"].update(epochs=3),
+            "different parameters",
+        ),
+        (
+            lambda run: run["stages"][STAGES[2]]["parameters"].update(seed=0),
+            r"same seed \(0\) and detector \(published\)",
+        ),
     ],
 )
 def test_runs_that_cannot_be_averaged_are_refused(tmp_path, change, words):
@@ -196,7 +308,9 @@ def test_a_run_whose_numbers_are_not_all_there_is_refused(tmp_path):
     write_json(file, metrics)
     with pytest.raises(RunError, match="another version: run it again.*decisions_by_rule"):
         record.record([runs], tmp_path / "record.json")
-    assert "| Image AUROC | 0.800 |" in real.page(runs, tmp_path / "book" / "run")  # the page shows what there is
+    assert "| Image AUROC | 0.800 |" in real.page(
+        runs, tmp_path / "book" / "run"
+    )  # the page shows what there is
 
 
 @pytest.mark.parametrize(
@@ -204,15 +318,37 @@ def test_a_run_whose_numbers_are_not_all_there_is_refused(tmp_path):
     [
         ("run.json", lambda record: record.pop("data"), "KeyError: 'data'"),
         ("run.json", lambda record: record.pop("weights"), "KeyError: 'weights'"),
-        ("run.json", lambda record: record["stages"].pop(STAGES[0]), "KeyError: '01_preprocessing'"),
-        ("run.json", lambda record: record["stages"][STAGES[2]]["parameters"].pop("seed"), "KeyError: 'seed'"),
-        ("run.json", lambda record: record["stages"][STAGES[2]]["parameters"].update(seed="0"), "the detector is 'published' and the seed '0'"),
-        ("run.json", lambda record: record["stages"][STAGES[2]]["parameters"].update(detector=["new"]), "the detector is ['new'] and the seed 0"),
+        (
+            "run.json",
+            lambda record: record["stages"].pop(STAGES[0]),
+            "KeyError: '01_preprocessing'",
+        ),
+        (
+            "run.json",
+            lambda record: record["stages"][STAGES[2]]["parameters"].pop("seed"),
+            "KeyError: 'seed'",
+        ),
+        (
+            "run.json",
+            lambda record: record["stages"][STAGES[2]]["parameters"].update(seed="0"),
+            "the detector is 'published' and the seed '0'",
+        ),
+        (
+            "run.json",
+            lambda record: record["stages"][STAGES[2]]["parameters"].update(detector=["new"]),
+            "the detector is ['new'] and the seed 0",
+        ),
         ("metrics.json", lambda metrics: metrics.update(decisions_by_rule="all"), "AttributeError"),
-        ("metrics.json", lambda metrics: metrics.update(decisions_by_rule={"sigma": "2.5"}), "TypeError"),
+        (
+            "metrics.json",
+            lambda metrics: metrics.update(decisions_by_rule={"sigma": "2.5"}),
+            "TypeError",
+        ),
     ],
 )
-def test_a_run_in_which_something_is_missing_or_of_another_kind_is_one_line_that_names_it(tmp_path, name, change, said):
+def test_a_run_in_which_something_is_missing_or_of_another_kind_is_one_line_that_names_it(
+    tmp_path, name, change, said
+):
     file = write_run(tmp_path / "runs") / "photographs" / "tile" / name
     content = json.loads(file.read_text())
     change(content)
@@ -220,7 +356,11 @@ def test_a_run_in_which_something_is_missing_or_of_another_kind_is_one_line_that
     with pytest.raises(RunError) as caught:
         record.collect([tmp_path / "runs"])
     message = str(caught.value)
-    assert message.startswith(f"{file.parent} is damaged, or of another version: run it again (") and said in message and message.isprintable()
+    assert (
+        message.startswith(f"{file.parent} is damaged, or of another version: run it again (")
+        and said in message
+        and message.isprintable()
+    )
 
 
 def broken(place, value=...):
@@ -260,7 +400,9 @@ def test_a_record_that_does_not_fit_its_schema_is_refused(content, change):
     record.check(content)
     damaged = copy.deepcopy(content)
     change(damaged)
-    with pytest.raises(RunError, match=r"real_surfaces.json does not fit its schema at \$.*texad record"):
+    with pytest.raises(
+        RunError, match=r"real_surfaces.json does not fit its schema at \$.*texad record"
+    ):
         record.check(damaged)
 
 
@@ -279,7 +421,9 @@ def test_the_command_line_records_or_says_in_one_line_why_not(tmp_path, capsys):
 
 def test_without_real_surfaces_the_page_shows_the_record_and_its_provenance(tmp_path, content):
     page = recorded_page(tmp_path, content)
-    assert page.startswith("# Real surfaces\n") and f"recorded on {content['date']} with texad" in page
+    assert (
+        page.startswith("# Real surfaces\n") and f"recorded on {content['date']} with texad" in page
+    )
     assert cells(page, "Seeds") == [["0, 1", "0"]]
     assert cells(page, "Image AUROC") == [["0.850 (0.800 to 0.900)", "0.960"]]
     assert cells(page, "Its 95% interval, first seed") == [["0.740 to 0.830", "0.900 to 0.990"]]
@@ -290,7 +434,13 @@ def test_without_real_surfaces_the_page_shows_the_record_and_its_provenance(tmp_
     assert cells(page, r"Misses, `conformal` ($\alpha$ = 0.05)") == [["–", "–"]]
     assert cells(page, "crack") == [["0.925 (0.900 to 0.950)", "0.915"]]
     assert cells(page, "fray") == [["0.500 (0.400 to 0.600)", "0.970"]]
-    for fact in ("sha256 `aaaaaaaaaaaa…`", r"resnet50\.pth, sha256 `bbbbbbbbbbbb…`", r"torch 2\.14\.1", "`book/real_surfaces.json`", "80 good images"):
+    for fact in (
+        "sha256 `aaaaaaaaaaaa…`",
+        r"resnet50\.pth, sha256 `bbbbbbbbbbbb…`",
+        r"torch 2\.14\.1",
+        "`book/real_surfaces.json`",
+        "80 good images",
+    ):
         assert fact in page, fact
     for run in content["runs"]:
         assert run["command"] in page.splitlines()
@@ -298,18 +448,25 @@ def test_without_real_surfaces_the_page_shows_the_record_and_its_provenance(tmp_
 
 def test_the_page_says_where_each_detector_loses(tmp_path, content):
     page = recorded_page(tmp_path, content)
-    assert "The published detector is weakest on *fray*, with an AUROC, on average over 2 seeds, of **0.500**" in page
+    assert (
+        "The published detector is weakest on *fray*, with an AUROC, on average over 2 seeds, of **0.500**"
+        in page
+    )
     assert "The extended detector is weakest on *crack*, with an AUROC of **0.915**" in page
     assert "The extended detector is behind the published one on *crack* (by 0.010)." in page
     assert "it rejects 10.0% of the good images and misses 30.0% of the defective ones." in page
     content["runs"][2]["metrics"]["auroc_by_defect"]["crack"] = 0.93
-    assert "On no kind of defect is the extended detector behind" in recorded_page(tmp_path / "again", content)
+    assert "On no kind of defect is the extended detector behind" in recorded_page(
+        tmp_path / "again", content
+    )
 
 
 def test_the_comparison_shows_this_category_alone(tmp_path, content):
     page = recorded_page(tmp_path, content)
     assert cells(page, "published") == [["0.810", "0.750 to 0.870", "0.700", "5.0%", "10.0", "5.2"]]
-    assert cells(page, r"nearest \| neighbours") == [["0.940", "0.910 to 0.970", "–", "–", "0.5", "6.1"]]
+    assert cells(page, r"nearest \| neighbours") == [
+        ["0.940", "0.910 to 0.970", "–", "–", "0.5", "6.1"]
+    ]
     assert "0.111" not in page
 
 
@@ -317,32 +474,61 @@ def test_real_runs_of_this_book_stand_before_the_record(tmp_path, content):
     write_json(tmp_path / "book" / record.FILE, content)
     runs = write_run(tmp_path / "runs", HOSTILE, auroc=0.7, by_defect={"s|cratch": 0.7})
     page = real.page(runs, tmp_path / "book" / "run")
-    assert "recorded" not in page and "0.850" not in page and "beside those that this copy of the book was made of" in page
+    assert (
+        "recorded" not in page
+        and "0.850" not in page
+        and "beside those that this copy of the book was made of" in page
+    )
     assert cells(page, "Image AUROC") == [["0.700"]] and cells(page, r"s\|cratch") == [["0.700"]]
     assert r"## brushed \<b\>\& \{ü\}nusual \| \`x\`" in page
     assert f"```\n{record.collect([runs])['runs'][0]['command']}\n```" in page
     assert str(tmp_path) not in page and "somebody" not in page
 
 
-def test_the_picture_has_a_row_for_each_detector_and_a_dot_for_each_seed(tmp_path, content, monkeypatch):
+def test_the_picture_has_a_row_for_each_detector_and_a_dot_for_each_seed(
+    tmp_path, content, monkeypatch
+):
     drawn = []
     draw = real.studies.points_with_intervals
-    monkeypatch.setattr(real.studies, "points_with_intervals", lambda *given: drawn.append(given) or draw(*given))
+    monkeypatch.setattr(
+        real.studies, "points_with_intervals", lambda *given: drawn.append(given) or draw(*given)
+    )
     page = recorded_page(tmp_path, content)
-    (table, rows, groups), = drawn
+    ((table, rows, groups),) = drawn
     assert (rows, groups) == ("method", "seed")
-    assert table.values.tolist() == [["published", 0, 0.8, 0.74, 0.83], ["published", 1, 0.9, 0.84, 0.93], ["extended", 0, 0.96, 0.9, 0.99]]
-    assert "```{figure} real_surfaces.svg\n:alt: \"A row for each detector" in page
+    assert table.values.tolist() == [
+        ["published", 0, 0.8, 0.74, 0.83],
+        ["published", 1, 0.9, 0.84, 0.93],
+        ["extended", 0, 0.96, 0.9, 0.99],
+    ]
+    assert '```{figure} real_surfaces.svg\n:alt: "A row for each detector' in page
     assert "<svg" in (tmp_path / "book" / "run" / "real_surfaces.svg").read_text()
 
 
 def test_what_is_not_known_is_shown_by_a_dash(tmp_path, content):
     for run in content["runs"]:
-        nothing = {name: None for name, value in run["metrics"].items() if name not in ("confusion", "decisions_by_rule", "auroc_by_defect")}
-        run["metrics"] |= nothing | {"decisions_by_rule": dict.fromkeys(record.RULES), "auroc_by_defect": {}}
+        nothing = {
+            name: None
+            for name, value in run["metrics"].items()
+            if name not in ("confusion", "decisions_by_rule", "auroc_by_defect")
+        }
+        run["metrics"] |= nothing | {
+            "decisions_by_rule": dict.fromkeys(record.RULES),
+            "auroc_by_defect": {},
+        }
     page = recorded_page(tmp_path, content)
-    assert cells(page, "Image AUROC") == cells(page, "Its 95% interval, first seed") == cells(page, "Misses, `sigma`") == [["–", "–"]]
-    assert "Where they lose" not in page and "Kind of defect" not in page and "real_surfaces.svg" not in page and "None" not in page
+    assert (
+        cells(page, "Image AUROC")
+        == cells(page, "Its 95% interval, first seed")
+        == cells(page, "Misses, `sigma`")
+        == [["–", "–"]]
+    )
+    assert (
+        "Where they lose" not in page
+        and "Kind of defect" not in page
+        and "real_surfaces.svg" not in page
+        and "None" not in page
+    )
 
 
 def test_known_data_are_described_and_random_weights_are_named(tmp_path):
@@ -350,22 +536,31 @@ def test_known_data_are_described_and_random_weights_are_named(tmp_path):
     page = real.page(runs, tmp_path / "book" / "run")
     assert "{cite:p}`huang2020magnetic`" in page and "RANDOM WEIGHTS" not in page
     file = runs / "photographs" / "magnetic_tile" / "run.json"
-    write_json(file, json.loads(file.read_text()) | {"weights": {"name": "random", "sha256": "b" * 64}})
+    write_json(
+        file, json.loads(file.read_text()) | {"weights": {"name": "random", "sha256": "b" * 64}}
+    )
     page = real.page(runs, tmp_path / "book" / "run")
     assert "RANDOM WEIGHTS" in page and "--weights random" in page and "<weights>" not in page
     keys = re.findall(r"`(\w+)`", " ".join(real.ABOUT.values()))
-    assert len(keys) == 2 and all(f"{{{key}," in (ROOT / "book" / "references.bib").read_text() for key in keys)
+    assert len(keys) == 2 and all(
+        f"{{{key}," in (ROOT / "book" / "references.bib").read_text() for key in keys
+    )
 
 
 def test_with_neither_runs_nor_a_record_the_page_says_so(tmp_path):
     runs = write_run(tmp_path / "runs", dataset="synthetic", category="leather")
     page = real.page(runs, tmp_path / "book" / "run")
-    assert page.startswith("# Real surfaces\n\nThis copy of the book was made without real surfaces") and "|" not in page
+    assert (
+        page.startswith("# Real surfaces\n\nThis copy of the book was made without real surfaces")
+        and "|" not in page
+    )
 
 
 def test_a_damaged_record_stops_the_book_with_one_line(tmp_path, content):
     write_json(tmp_path / "book" / record.FILE, {"runs": content["runs"]})
-    with pytest.raises(pages.NoRunError, match="does not fit its schema at .*'date' is a required property"):
+    with pytest.raises(
+        pages.NoRunError, match="does not fit its schema at .*'date' is a required property"
+    ):
         pages._real_page(tmp_path / "no runs", tmp_path / "book" / "run")
 
 
@@ -391,9 +586,19 @@ def test_random_weights_stand_beside_trained_ones_and_are_compared_with_them(tmp
     for seed, auroc in ((0, 0.6), (1, 0.7)):
         folders.append(write_run(tmp_path / f"random{seed}", seed=seed, auroc=auroc))
         file = folders[-1] / "photographs" / "tile" / "run.json"
-        write_json(file, json.loads(file.read_text()) | {"weights": {"name": "random", "sha256": str(seed) * 64}})  # drawn from the seed
+        write_json(
+            file,
+            json.loads(file.read_text())
+            | {"weights": {"name": "random", "sha256": str(seed) * 64}},
+        )  # drawn from the seed
     page = recorded_page(tmp_path, record.collect(folders[::-1]))
     assert cells(page, "Measure") == [["published", "published with random weights"]]
     assert cells(page, "Image AUROC") == [["0.800", "0.650 (0.600 to 0.700)"]]
-    assert "What pre-training is worth: the AUROC of the published detector is 0.650 with random weights and 0.800 with trained ones." in page
-    assert "The published detector with random weights is weakest on" in page and "RANDOM WEIGHTS" not in page
+    assert (
+        "What pre-training is worth: the AUROC of the published detector is 0.650 with random weights and 0.800 with trained ones."
+        in page
+    )
+    assert (
+        "The published detector with random weights is weakest on" in page
+        and "RANDOM WEIGHTS" not in page
+    )

@@ -22,8 +22,24 @@ def table(normal, anomalous, names=()) -> pd.DataFrame:
     labels = np.repeat([0, 1], [len(normal), len(anomalous)])
     paths = [f"test/{'crack' if label else 'good'}/{i:03d}.png" for i, label in enumerate(labels)]
     paths[: len(names)] = [f"test/{name}" for name in names]
-    test = pd.DataFrame({"path": paths, "split": "test", "defect": np.where(labels, "crack", "good"), "label": labels, "score": values})
-    train = pd.DataFrame({"path": ["train/good/000.png"], "split": "train", "defect": "good", "label": 0, "score": 9.0})
+    test = pd.DataFrame(
+        {
+            "path": paths,
+            "split": "test",
+            "defect": np.where(labels, "crack", "good"),
+            "label": labels,
+            "score": values,
+        }
+    )
+    train = pd.DataFrame(
+        {
+            "path": ["train/good/000.png"],
+            "split": "train",
+            "defect": "good",
+            "label": 0,
+            "score": 9.0,
+        }
+    )
     return pd.concat([train, test], ignore_index=True).assign(prediction=0)
 
 
@@ -38,12 +54,16 @@ def made_up(n=40, seed=3) -> pd.DataFrame:
 def test_a_small_picture_is_written_for_each_image(tmp_path):
     root = write_category(tmp_path / "steel", n_good=2, n_defective=2, size=240)
     paths = sorted((root / "test").rglob("*.png"))
-    masks = [None, None] + [np.asarray(Image.open(path)) > 0 for path in sorted(root.rglob("*_mask.png"))]
+    masks = [None, None] + [
+        np.asarray(Image.open(path)) > 0 for path in sorted(root.rglob("*_mask.png"))
+    ]
     maps = np.random.default_rng(0).lognormal(0, 1, (4, 14, 14)).astype(np.float32)
     maps[3, 4, 5] = 300
     names = explorer.write_pictures(tmp_path / "pictures", paths, maps, masks, 240)
     assert names == ["0000.jpg", "0001.jpg", "0002.jpg", "0003.jpg"]
-    assert sorted(file.name for file in (tmp_path / "pictures").iterdir()) == names  # and nothing half-written
+    assert (
+        sorted(file.name for file in (tmp_path / "pictures").iterdir()) == names
+    )  # and nothing half-written
     for name in names:
         file = tmp_path / "pictures" / name
         with Image.open(file) as picture:
@@ -55,8 +75,12 @@ def test_the_surface_shows_through_where_the_map_is_low_and_the_peak_is_bright(t
     Image.fromarray(np.full((160, 160, 3), 100, dtype=np.uint8)).save(tmp_path / "grey.png")
     maps = np.ones((2, 10, 10), dtype=np.float32)
     maps[1, 2, 7] = 50
-    explorer.write_pictures(tmp_path, [tmp_path / "grey.png"] * 2, maps, [None, np.ones((160, 160), dtype=bool)], 160)
-    plain, peaked = (np.asarray(Image.open(tmp_path / f"{i:04d}.jpg")).astype(int) for i in range(2))
+    explorer.write_pictures(
+        tmp_path, [tmp_path / "grey.png"] * 2, maps, [None, np.ones((160, 160), dtype=bool)], 160
+    )
+    plain, peaked = (
+        np.asarray(Image.open(tmp_path / f"{i:04d}.jpg")).astype(int) for i in range(2)
+    )
     assert np.abs(plain - 100).max() < 6
     assert np.abs(peaked[:, :160] - 100).max() < 12 and np.abs(peaked[100:, 160:] - 100).max() < 12
     assert peaked[40, 160 + 120, 0] > 200
@@ -66,7 +90,9 @@ def test_the_border_of_the_defect_is_drawn_on_both_halves(tmp_path):
     Image.fromarray(np.full((160, 160, 3), 100, dtype=np.uint8)).save(tmp_path / "grey.png")
     mask = np.zeros((160, 160), dtype=bool)
     mask[40:80, 40:80] = True
-    explorer.write_pictures(tmp_path, [tmp_path / "grey.png"], np.ones((1, 10, 10), dtype=np.float32), [mask], 160)
+    explorer.write_pictures(
+        tmp_path, [tmp_path / "grey.png"], np.ones((1, 10, 10), dtype=np.float32), [mask], 160
+    )
     pixels = np.asarray(Image.open(tmp_path / "0000.jpg")).astype(int)
     for column in (60, 220):
         assert pixels[36:42, column].max() > 150 and abs(pixels[60, column, 0] - 100) < 6
@@ -95,7 +121,9 @@ def state(fragment, name="explorer"):
 def test_the_fragment_holds_the_data_and_every_id_once():
     scores = made_up()
     test = scores[scores["split"] == "test"]
-    fragment = explorer.html(scores, 80, ["a.jpg"] * 80, "figure.svg", name="ä b") + explorer.html(scores, 80, name="other")
+    fragment = explorer.html(scores, 80, ["a.jpg"] * 80, "figure.svg", name="ä b") + explorer.html(
+        scores, 80, name="other"
+    )
     first, other = state(fragment, "-b"), state(fragment, "other")
     assert first["data"]["auroc"] == image_auroc(test["label"], test["score"])
     assert first["threshold"] == 80 and first["selected"] == test["score"].to_numpy().argmax()
@@ -106,14 +134,17 @@ def test_the_fragment_holds_the_data_and_every_id_once():
 
 def test_no_name_can_leave_its_place():
     fragment = explorer.html(made_up(), 80, ['"><b>.jpg'], "a\"&'<.svg")
-    assert fragment.count("</script>") == 2 and "<!--" not in fragment and "<img src=x" not in fragment
+    assert (
+        fragment.count("</script>") == 2 and "<!--" not in fragment and "<img src=x" not in fragment
+    )
     assert [image["name"] for image in state(fragment)["data"]["images"][:3]] == HOSTILE
     assert 'src="a&quot;&amp;&#x27;&lt;.svg"' in fragment
 
 
 def test_a_reader_without_scripts_is_told_the_decisions_in_words():
-    assert "At the threshold of 4, 1 of 3 normal images raise a false alarm, and 2 of 4 anomalous images are missed." in explorer.html(
-        table([1, 2, 5], [3, 4, 5, 6]), 4
+    assert (
+        "At the threshold of 4, 1 of 3 normal images raise a false alarm, and 2 of 4 anomalous images are missed."
+        in explorer.html(table([1, 2, 5], [3, 4, 5, 6]), 4)
     )
 
 
@@ -133,7 +164,9 @@ def test_the_widget_sends_the_picture_of_the_selected_image_alone(pictures):
     widget.selected = 1
     assert widget.picture["index"] == 1
     content = base64.b64decode(widget.picture["url"].removeprefix("data:image/jpeg;base64,"))
-    assert content == (pictures / "0001.jpg").read_bytes() and Image.open(io.BytesIO(content)).size == (320, 160)
+    assert content == (pictures / "0001.jpg").read_bytes() and Image.open(
+        io.BytesIO(content)
+    ).size == (320, 160)
     (pictures / "0000.jpg").unlink()
     widget.selected = 0
     assert widget.picture == {"index": 0, "url": ""}
@@ -173,11 +206,25 @@ def visit(browser, tmp_path):
         file.write_text(PAGE.format(theme=theme, fragment=fragment), encoding="utf-8")
         contexts.append(browser.new_context(offline=True, **options))
         page = contexts[-1].new_page()
-        page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or problems.append(f"request: {request.url}"))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith(("file:", "data:", "blob:"))
+                or problems.append(f"request: {request.url}")
+            ),
+        )
         page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
         page.on("pageerror", lambda error: problems.append(f"script: {error}"))
-        page.on("console", lambda message: message.type in ("error", "warning") and problems.append(f"console: {message.text}"))
-        page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}") or dialog.dismiss())
+        page.on(
+            "console",
+            lambda message: (
+                message.type in ("error", "warning") and problems.append(f"console: {message.text}")
+            ),
+        )
+        page.on(
+            "dialog",
+            lambda dialog: problems.append(f"dialog: {dialog.message}") or dialog.dismiss(),
+        )
         page.goto(file.as_uri())
         return page
 
@@ -199,9 +246,15 @@ def jpegs(tmp_path):
 def read(page, root="#explorer"):
     """The threshold that an explorer reports, its confusion matrix and its measures."""
     threshold = float(page.get_attribute(root, "data-threshold"))
-    counts = {name: int(page.inner_text(f"{root} [data-count={name}]")) for name in ("tn", "fp", "fn", "tp")}
+    counts = {
+        name: int(page.inner_text(f"{root} [data-count={name}]"))
+        for name in ("tn", "fp", "fn", "tp")
+    }
     cells = page.query_selector_all(f"{root} [data-measure]")
-    measures = {cell.get_attribute("data-measure"): (cell.get_attribute("data-value"), cell.inner_text()) for cell in cells}
+    measures = {
+        cell.get_attribute("data-measure"): (cell.get_attribute("data-value"), cell.inner_text())
+        for cell in cells
+    }
     return threshold, counts, measures
 
 
@@ -216,7 +269,9 @@ def agrees(page, scores, root="#explorer"):
         assert float(measures["precision"][0]) == pytest.approx(expected["precision"])
     else:
         assert measures["precision"] == ("", "–")
-    assert float(measures["false-alarm rate"][0]) == pytest.approx(counts["fp"] / (counts["fp"] + counts["tn"]))
+    assert float(measures["false-alarm rate"][0]) == pytest.approx(
+        counts["fp"] / (counts["fp"] + counts["tn"])
+    )
     return threshold, counts
 
 
@@ -227,7 +282,9 @@ def middle(page, selector):
 
 def test_the_line_is_dragged_with_the_mouse(visit, jpegs):
     scores = made_up()
-    page = visit(explorer.html(scores, 80, jpegs, name="one") + explorer.html(scores, 90, jpegs, name="two"))
+    page = visit(
+        explorer.html(scores, 80, jpegs, name="one") + explorer.html(scores, 90, jpegs, name="two")
+    )
     at_first = agrees(page, scores, "#one")
     assert at_first[0] == 80
     points = {page.get_attribute("#one .point", "transform")}
@@ -251,12 +308,20 @@ def test_the_line_is_dragged_with_the_mouse(visit, jpegs):
 
 def test_the_line_is_dragged_with_a_finger(visit):
     scores = made_up()
-    page = visit(explorer.html(scores, 80), viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    page = visit(
+        explorer.html(scores, 80),
+        viewport={"width": 390, "height": 800},
+        has_touch=True,
+        is_mobile=True,
+    )
     x, y = middle(page, ".handle")
     fingers = page.context.new_cdp_session(page)
 
     def touch(kind, *points):
-        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": left, "y": y} for left in points]})
+        fingers.send(
+            "Input.dispatchTouchEvent",
+            {"type": kind, "touchPoints": [{"x": left, "y": y} for left in points]},
+        )
 
     touch("touchStart", x)
     for shift in range(10, 110, 10):
@@ -279,8 +344,16 @@ def test_arrow_keys_go_from_decision_to_decision(visit):
         seen.append(agrees(page, scores))
     called = [counts["fp"] + counts["tp"] for _, counts in seen]
     assert np.diff(called).tolist() == [-1, -1, -1, 1, 1]
-    assert page.get_attribute("input", "aria-valuetext").endswith(f"{seen[-1][1]['fp']} false alarms, {seen[-1][1]['fn']} missed defects")
-    for key, alarms in (("Home", 80), ("ArrowLeft", 80), ("ArrowRight", 79), ("End", 0), ("ArrowRight", 0)):
+    assert page.get_attribute("input", "aria-valuetext").endswith(
+        f"{seen[-1][1]['fp']} false alarms, {seen[-1][1]['fn']} missed defects"
+    )
+    for key, alarms in (
+        ("Home", 80),
+        ("ArrowLeft", 80),
+        ("ArrowRight", 79),
+        ("End", 0),
+        ("ArrowRight", 0),
+    ):
         page.keyboard.press(key)
         assert sum(agrees(page, scores)[1][name] for name in ("tp", "fp")) == alarms, key
 
@@ -295,7 +368,10 @@ def test_a_click_on_a_mark_shows_its_image(visit, jpegs):
         score, label = test["score"][index], ["normal", "anomalous"][test["label"][index]]
         called = "anomalous" if score > 80 else "normal"
         name = test["path"][index].removeprefix("test/")
-        assert image.get_attribute("alt") == f"{name}: {label}, score {float(f'{score:.4g}'):g}, called {called}"
+        assert (
+            image.get_attribute("alt")
+            == f"{name}: {label}, score {float(f'{score:.4g}'):g}, called {called}"
+        )
         assert image.get_attribute("src") == jpegs[index]
         page.wait_for_function("document.querySelector('[aria-live] img').naturalWidth === 320")
         assert page.inner_text("[aria-live] p").startswith(image.get_attribute("alt"))
@@ -305,7 +381,9 @@ def test_a_click_on_a_mark_shows_its_image(visit, jpegs):
         page.mouse.click(*middle(page, f".mark >> nth={index}"))
         chosen = int(page.eval_on_selector(".picker select", "choice => choice.value"))
         left, _ = middle(page, f".mark >> nth={index}")
-        assert chosen == index or abs(middle(page, f".mark >> nth={chosen}")[0] - left) < 6  # marks may cover each other
+        assert (
+            chosen == index or abs(middle(page, f".mark >> nth={chosen}")[0] - left) < 6
+        )  # marks may cover each other
         shows(chosen)
     ranks = test["score"].sort_values(kind="stable").index
     page.get_by_label("image, by score").select_option(str(ranks[10]))
@@ -319,16 +397,24 @@ def test_a_click_on_a_mark_shows_its_image(visit, jpegs):
 def test_a_press_on_the_line_that_does_not_move_is_meant_for_the_mark_below(visit):
     page = visit(explorer.html(table([10, 20, 30], [20, 40, 50]), 20.5))
     page.mouse.click(*middle(page, ".mark >> nth=3"))
-    assert page.eval_on_selector(".picker select", "choice => choice.value") == "3" and read(page)[0] == 20.5
+    assert (
+        page.eval_on_selector(".picker select", "choice => choice.value") == "3"
+        and read(page)[0] == 20.5
+    )
 
 
 def test_without_scripts_the_static_picture_stands(visit, tmp_path):
-    (tmp_path / "figure.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><circle r="4" cx="4" cy="4"/></svg>')
+    (tmp_path / "figure.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><circle r="4" cx="4" cy="4"/></svg>'
+    )
     fragment = explorer.html(made_up(), 80, static="figure.svg")
     page = visit(fragment, java_script_enabled=False)
     assert page.locator("#explorer img").is_visible() and page.locator("#explorer p").is_visible()
     page = visit(fragment)
-    assert page.locator("#explorer img:visible").count() == 0 and page.locator("#explorer .scores").is_visible()
+    assert (
+        page.locator("#explorer img:visible").count() == 0
+        and page.locator("#explorer .scores").is_visible()
+    )
 
 
 @pytest.mark.parametrize(
@@ -338,7 +424,10 @@ def test_without_scripts_the_static_picture_stands(visit, tmp_path):
         (table([-3, -1, 0], [-0.5, 2]), 0.3),
         (table([7, 7], [7]), 7),
         (table([1e-6, 1e-5], [1e5, 3e6]), 1),
-        (table([1, np.nextafter(1, 2)], [np.nextafter(1, 0), 2]), 1),  # no float lies between neighbours
+        (
+            table([1, np.nextafter(1, 2)], [np.nextafter(1, 0), 2]),
+            1,
+        ),  # no float lies between neighbours
     ],
 )
 def test_unusual_scores(visit, scores, threshold):
@@ -347,7 +436,9 @@ def test_unusual_scores(visit, scores, threshold):
     assert agrees(page, scores)[0] == threshold
     assert ("logarithmic" in page.text_content(".scores")) == (values.min() > 0)
     assert f"AUROC {image_auroc(labels, values):.3f}" in page.text_content(".roc")
-    assert page.locator(".scores text").count() > 3  # the threshold, the axis, and at least two ticks
+    assert (
+        page.locator(".scores text").count() > 3
+    )  # the threshold, the axis, and at least two ticks
     page.get_by_role("slider", name="threshold").press("Home")
     seen = {tuple(agrees(page, scores)[1].values())}
     for _ in range(len(values) + 1):
@@ -371,7 +462,9 @@ def test_one_kind_of_image_has_no_roc_but_everything_else(visit, scores):
 def test_it_fits_and_is_accessible(visit, jpegs, theme, width):
     from axe_playwright_python.sync_playwright import Axe
 
-    page = visit(explorer.html(made_up(), 80, jpegs), theme=theme, viewport={"width": width, "height": 900})
+    page = visit(
+        explorer.html(made_up(), 80, jpegs), theme=theme, viewport={"width": width, "height": 900}
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     violations = Axe().run(page).response["violations"]
     assert not [(found["id"], found["nodes"][0]["html"]) for found in violations]
@@ -415,9 +508,14 @@ def test_the_notebook_loads_the_same_file_as_a_module(visit):
     assert read(page)[1] == {"tn": 2, "fp": 0, "fn": 0, "tp": 2}
     assert page.locator("img").is_hidden()  # the picture comes from the kernel, later
     page.evaluate("url => model.set('picture', { index: 3, url })", url)
-    assert page.get_attribute("img", "alt") == "crack/003.png: anomalous, score 4, called anomalous" and page.locator("img").is_visible()
+    assert (
+        page.get_attribute("img", "alt") == "crack/003.png: anomalous, score 4, called anomalous"
+        and page.locator("img").is_visible()
+    )
     page.get_by_role("button", name="next lower").click()
-    assert page.evaluate("saved.at(-1).selected") == 2 and page.locator("img").is_hidden()  # not yet the picture of this one
+    assert (
+        page.evaluate("saved.at(-1).selected") == 2 and page.locator("img").is_hidden()
+    )  # not yet the picture of this one
     page.get_by_role("slider", name="threshold").press("ArrowRight")
     assert page.evaluate("saved.at(-1).threshold") == read(page)[0] > 3
     page.evaluate("model.set('threshold', 1.5)")  # the next cell of the notebook

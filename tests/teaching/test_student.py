@@ -31,7 +31,8 @@ def notebook(folder, *cells, name="01_preprocessing.ipynb"):
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(
         new_notebook(
-            cells=list(cells), metadata={"jupytext": {"x": 1}, "kernelspec": {"name": "python3", "display_name": "P"}}
+            cells=list(cells),
+            metadata={"jupytext": {"x": 1}, "kernelspec": {"name": "python3", "display_name": "P"}},
         ),
         folder / name,
     )
@@ -41,13 +42,17 @@ def notebook(folder, *cells, name="01_preprocessing.ipynb"):
 def made(source, out=None):
     out = out or source.parent / "student"
     return {
-        file.name: nbformat.reads(text, as_version=4) for file, text in student.student_notebooks(source, out).items()
+        file.name: nbformat.reads(text, as_version=4)
+        for file, text in student.student_notebooks(source, out).items()
     }
 
 
 def test_a_solution_gives_way_to_a_cell_for_the_answer_and_all_else_stays(tmp_path):
     code = new_code_cell(
-        "1 + 1", outputs=[new_output("stream", text="2")], execution_count=3, metadata={"tags": ["parameters"]}
+        "1 + 1",
+        outputs=[new_output("stream", text="2")],
+        execution_count=3,
+        metadata={"tags": ["parameters"]},
     )
     (result,) = made(
         notebook(
@@ -80,9 +85,15 @@ def test_colon_fences_several_exercises_and_exercises_without_a_title(tmp_path):
     one = ":::{exercise}\n:class: x\n:label: plain\n\nOne.\n:::\n\n````{exercise} Two `k`\n:label: two\nTwo.\n````"
     cells = [new_markdown_cell(one)]
     for label in ("two", "plain"):
-        cells += solution(start=f":::{{solution-start}} {label}\n:class: dropdown\n:::", end=":::{solution-end}\n:::")
+        cells += solution(
+            start=f":::{{solution-start}} {label}\n:class: dropdown\n:::",
+            end=":::{solution-end}\n:::",
+        )
     (result,) = made(notebook(tmp_path / "notebooks", *cells)).values()
-    assert [cell.source for cell in result.cells[1:]] == ['# Your answer to "Two `k`"\n', '# Your answer to "plain"\n']
+    assert [cell.source for cell in result.cells[1:]] == [
+        '# Your answer to "Two `k`"\n',
+        '# Your answer to "plain"\n',
+    ]
 
 
 def test_the_files_are_the_same_again_though_the_sources_ids_change(tmp_path):
@@ -108,7 +119,9 @@ def test_links_lead_where_they_led(tmp_path):
     beside = made(source, tmp_path / "student")["01_preprocessing.ipynb"].cells[0].source
     assert beside == text.replace("near.csv", "../notebooks/near.csv")
     deeper = made(source, tmp_path / "a" / "b")["01_preprocessing.ipynb"].cells[0].source
-    assert deeper == text.replace("../book", "../../book").replace("near.csv", "../../notebooks/near.csv")
+    assert deeper == text.replace("../book", "../../book").replace(
+        "near.csv", "../../notebooks/near.csv"
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,8 +129,14 @@ def test_links_lead_where_they_led(tmp_path):
     [
         ([new_markdown_cell(EXERCISE)], "cell 1: the exercise widths has no solution"),
         (solution(), "cell 1: a solution of 'widths', but no exercise"),
-        ([new_markdown_cell(EXERCISE), *solution(), *solution()], "cell 6: a solution of 'widths', but no exercise"),
-        ([new_markdown_cell(EXERCISE), *solution()[:-1]], "the solution of widths has no solution-end"),
+        (
+            [new_markdown_cell(EXERCISE), *solution(), *solution()],
+            "cell 6: a solution of 'widths', but no exercise",
+        ),
+        (
+            [new_markdown_cell(EXERCISE), *solution()[:-1]],
+            "the solution of widths has no solution-end",
+        ),
         (
             [new_markdown_cell(EXERCISE), *solution(START)],
             "cell 5: solution-start, but the solution of widths has no solution-end",
@@ -137,7 +156,9 @@ def test_what_does_not_fit_together_is_one_line(tmp_path, cells, message):
     with pytest.raises(student.StudentError) as raised:
         made(notebook(tmp_path / "notebooks", *cells))
     assert (
-        message in str(raised.value) and "\n" not in str(raised.value) and "01_preprocessing.ipynb" in str(raised.value)
+        message in str(raised.value)
+        and "\n" not in str(raised.value)
+        and "01_preprocessing.ipynb" in str(raised.value)
     )
 
 
@@ -164,12 +185,15 @@ def test_the_command_makes_a_notebook_of_each_chapter(tmp_path, capsys):
     digests = [hashlib.sha256(file.read_bytes()).digest() for file in sources]
     assert student.main(["--out", str(tmp_path / "student")]) == 0
     assert str(tmp_path / "student") in capsys.readouterr().out
-    assert [file.stem for file in sorted((tmp_path / "student").iterdir())] == list(STAGES + STUDIES)
+    assert [file.stem for file in sorted((tmp_path / "student").iterdir())] == list(
+        STAGES + STUDIES
+    )
     for file in (tmp_path / "student").iterdir():
         written = nbformat.read(file, as_version=4)
         nbformat.validate(written)
         assert not any(
-            "solution" in cell.metadata.get("tags", []) or "{solution" in cell.source for cell in written.cells
+            "solution" in cell.metadata.get("tags", []) or "{solution" in cell.source
+            for cell in written.cells
         )
     (tmp_path / "student" / "01_preprocessing.ipynb").write_text("{}")
     assert student.main(["--out", str(tmp_path / "student")]) == 2

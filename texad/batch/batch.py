@@ -95,7 +95,9 @@ def run(
         If there is no scheduler, no worker, or a worker lacks something. Nothing was run then.
     """
     setting = Setting(seed, parse_parameters(parameters or {}))
-    ((rows, failed_studies),) = run_settings([setting], dataset, category, weights_name, out, jobs, studies, progress, scheduler)
+    ((rows, failed_studies),) = run_settings(
+        [setting], dataset, category, weights_name, out, jobs, studies, progress, scheduler
+    )
     return rows + failed_studies
 
 
@@ -130,33 +132,68 @@ def run_settings(
         As `run`.
     """
     names = datasets.select(dataset, category)
-    dataset = dataset if datasets.is_embedded(dataset) else str(Path(dataset).expanduser().resolve())
+    dataset = (
+        dataset if datasets.is_embedded(dataset) else str(Path(dataset).expanduser().resolve())
+    )
     if scheduler is not None and jobs is not None:
-        raise ValueError("jobs is for one machine; on a cluster each worker runs a category for each of its threads: leave jobs out")
+        raise ValueError(
+            "jobs is for one machine; on a cluster each worker runs a category for each of its threads: leave jobs out"
+        )
     jobs = min(cores() if jobs is None else jobs, len(settings) * len(names))
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, not {jobs}")
-    with warnings.catch_warnings(record=True):  # the banner at the end says it, and says it to users of "random" too
+    with warnings.catch_warnings(
+        record=True
+    ):  # the banner at the end says it, and says it to users of "random" too
         warnings.simplefilter("always")
         resolved = weights.resolve(weights_name)
     out = Path(out).expanduser().resolve()
 
     def job(setting: Setting, name: str, at_a_time: int, stages: tuple[str, ...] = STAGES) -> Job:
         threads = max(1, cores() // at_a_time) if scheduler is None else None
-        label = (f"{setting.folder}/{name}" if setting.folder else name) + ("" if stages == STAGES else ", studies")
+        label = (f"{setting.folder}/{name}" if setting.folder else name) + (
+            "" if stages == STAGES else ", studies"
+        )
         in_full = studies and name == lead(names) or stages != STAGES
-        return Job(dataset, name, resolved, str(out / setting.folder), setting.seed, setting.parameters, threads, label, stages, in_full)
+        return Job(
+            dataset,
+            name,
+            resolved,
+            str(out / setting.folder),
+            setting.seed,
+            setting.parameters,
+            threads,
+            label,
+            stages,
+            in_full,
+        )
 
     with _pool(scheduler, jobs) as pool:
         _say_if_random(resolved)
-        datasets.prepare(dataset, names)  # here, so that a download is made once and its progress is seen
+        datasets.prepare(
+            dataset, names
+        )  # here, so that a download is made once and its progress is seen
         pool.check(dataset, names, resolved, out)
-        rows = pools.run_all([job(setting, name, jobs) for setting in settings for name in names], pool, progress)
-        results: list[tuple[Setting, list[dict], list[dict]]] = [(setting, rows[i * len(names) : (i + 1) * len(names)], []) for i, setting in enumerate(settings)]
+        rows = pools.run_all(
+            [job(setting, name, jobs) for setting in settings for name in names], pool, progress
+        )
+        results: list[tuple[Setting, list[dict], list[dict]]] = [
+            (setting, rows[i * len(names) : (i + 1) * len(names)], [])
+            for i, setting in enumerate(settings)
+        ]
         if studies:
-            done = [(result, lead(good)) for result in results if (good := [row["category"] for row in result[1] if not row["error"]])]
-            in_full = STAGES + STUDIES  # nothing is left to do for the stages, unless the lead failed and the chapters show another category
-            todo = [job(setting, name, max(1, min(jobs, len(done))), in_full) for (setting, *_), name in done]
+            done = [
+                (result, lead(good))
+                for result in results
+                if (good := [row["category"] for row in result[1] if not row["error"]])
+            ]
+            in_full = (
+                STAGES + STUDIES
+            )  # nothing is left to do for the stages, unless the lead failed and the chapters show another category
+            todo = [
+                job(setting, name, max(1, min(jobs, len(done))), in_full)
+                for (setting, *_), name in done
+            ]
             for (result, _), row in zip(done, pools.run_all(todo, pool, progress), strict=True):
                 result[2].extend([row] if row["error"] else [])
     for setting, own, _ in results:
@@ -168,7 +205,10 @@ def run_settings(
 def table(rows: list[dict]) -> str:
     """The rows of `run` as a table for the terminal."""
     frame = pd.DataFrame(rows, columns=list(COLUMNS[:-1]))
-    formats: dict[Any, Callable] = {**dict.fromkeys(MEASURES, "{:.3f}".format), "seconds": "{:.1f}".format}
+    formats: dict[Any, Callable] = {
+        **dict.fromkeys(MEASURES, "{:.3f}".format),
+        "seconds": "{:.1f}".format,
+    }
     return frame.to_string(index=False, na_rep="-", formatters=formats)
 
 
@@ -182,9 +222,21 @@ def _pool(scheduler: str | None, jobs: int) -> AbstractContextManager[pools.Pool
 
 def _sum_up(dataset: str, setting: Setting, rows: list[dict], folder: Path) -> None:
     """Write the summary of a setting."""
-    used = next((used for row in rows if (used := _weights_used(dataset, row["category"], folder))), None)
-    remove_leftovers(folder, older_than=60)  # of a batch that was killed here; another one may be here right now
-    write_json(folder / "summary.json", {"dataset": datasets.name(dataset), "weights": used, "seed": setting.seed, "categories": rows})
+    used = next(
+        (used for row in rows if (used := _weights_used(dataset, row["category"], folder))), None
+    )
+    remove_leftovers(
+        folder, older_than=60
+    )  # of a batch that was killed here; another one may be here right now
+    write_json(
+        folder / "summary.json",
+        {
+            "dataset": datasets.name(dataset),
+            "weights": used,
+            "seed": setting.seed,
+            "categories": rows,
+        },
+    )
     with replacing(folder / "summary.csv") as temporary:
         for_spreadsheet(pd.DataFrame(rows, columns=list(COLUMNS))).to_csv(temporary, index=False)
 

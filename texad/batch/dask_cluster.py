@@ -49,7 +49,9 @@ except ModuleNotFoundError:
     distributed = None  # type: ignore[assignment]  # mypy has no word for a module that may be missing
 
 CONNECT_SECONDS = 10  # for the scheduler to answer, and for a first worker to be there
-CHECK_SECONDS = 120  # for a worker to look at what it needs: it reads the weights, perhaps from a slow disk
+CHECK_SECONDS = (
+    120  # for a worker to look at what it needs: it reads the weights, perhaps from a slow disk
+)
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 3.0  # more than the second in which a kernel notices that its worker is gone
 CLAIM = ".claimed"  # in a run folder that a worker is filling
@@ -76,18 +78,28 @@ def connect(address: str) -> Iterator[Pool]:
     from texad.batch.executor import Pool
 
     if distributed is None:
-        raise ClusterError("a cluster needs Dask: pip install 'texad[cluster]', or in a checkout pip install -e '.[cluster]'")
-    for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is said here in one line, not in Dask's tracebacks
+        raise ClusterError(
+            "a cluster needs Dask: pip install 'texad[cluster]', or in a checkout pip install -e '.[cluster]'"
+        )
+    for name in [
+        name for name in logging.root.manager.loggerDict if name.startswith("distributed")
+    ]:
+        logging.getLogger(name).setLevel(
+            logging.CRITICAL
+        )  # what goes wrong is said here in one line, not in Dask's tracebacks
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise ClusterError(f"no Dask scheduler at {address} ({error}); start one with: dask scheduler") from None
+        raise ClusterError(
+            f"no Dask scheduler at {address} ({error}); start one with: dask scheduler"
+        ) from None
     with client:
         try:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
         except TIMEOUTS:
-            raise ClusterError(f"the scheduler at {address} has no worker; start some with: dask worker {address} --nthreads 1") from None
+            raise ClusterError(
+                f"the scheduler at {address} has no worker; start some with: dask worker {address} --nthreads 1"
+            ) from None
         topic = f"texad-{uuid.uuid4().hex}"
         events: queue.SimpleQueue[tuple] = queue.SimpleQueue()
         client.subscribe_topic(topic, lambda event: events.put(tuple(event[1])))
@@ -96,7 +108,13 @@ def connect(address: str) -> Iterator[Pool]:
         def submit(number: int, job: Job) -> Future:
             return executor.submit(work, topic, number, asdict(job))
 
-        yield Pool(submit, events, partial(executor.shutdown, wait=False), partial(check, client), _watch(client))
+        yield Pool(
+            submit,
+            events,
+            partial(executor.shutdown, wait=False),
+            partial(check, client),
+            _watch(client),
+        )
 
 
 def _watch(client: distributed.Client) -> Callable[[], None]:
@@ -108,7 +126,10 @@ def _watch(client: distributed.Client) -> Callable[[], None]:
         if time.monotonic() > seen + CONNECT_SECONDS:
             seen, alone = time.monotonic(), not client.nthreads()
             if alone and not said:
-                print("\nno worker is left; waiting for one (Ctrl-C ends this, and nothing that is done is lost)", file=sys.stderr)
+                print(
+                    "\nno worker is left; waiting for one (Ctrl-C ends this, and nothing that is done is lost)",
+                    file=sys.stderr,
+                )
             said = alone
 
     return watch
@@ -117,7 +138,9 @@ def _watch(client: distributed.Client) -> Callable[[], None]:
 # -- before anything runs --------------------------------------------------------------------------
 
 
-def check(client: distributed.Client, dataset: str, names: list[str], resolved: str, out: Path) -> None:
+def check(
+    client: distributed.Client, dataset: str, names: list[str], resolved: str, out: Path
+) -> None:
     """Make sure that every worker has what it needs.
 
     Parameters
@@ -140,24 +163,46 @@ def check(client: distributed.Client, dataset: str, names: list[str], resolved: 
     out.mkdir(parents=True, exist_ok=True)
     token = out / f".texad-{uuid.uuid4().hex}"
     token.write_text(token.name, encoding="utf-8")
-    needs = (fingerprint(), VERSIONS, str(token), dataset, str(_root(dataset)), names, resolved, _sha256(resolved))
+    needs = (
+        fingerprint(),
+        VERSIONS,
+        str(token),
+        dataset,
+        str(_root(dataset)),
+        names,
+        resolved,
+        _sha256(resolved),
+    )
     try:
         executor = client.get_executor(pure=False)
-        futures = {executor.submit(lacks, *needs, workers=[worker]): worker for worker in client.nthreads()}
+        futures = {
+            executor.submit(lacks, *needs, workers=[worker]): worker for worker in client.nthreads()
+        }
         wait(futures, timeout=CHECK_SECONDS)
     finally:
         token.unlink()
     for future, worker in futures.items():
         if not future.done():
-            raise ClusterError(f"worker {worker} did not answer within {CHECK_SECONDS} s: it is busy with other work, or cannot reach its disk")
+            raise ClusterError(
+                f"worker {worker} did not answer within {CHECK_SECONDS} s: it is busy with other work, or cannot reach its disk"
+            )
         if future.exception():
-            raise ClusterError(f"worker {worker} cannot run texad ({_line(future.exception())}): install the same version there, and start it again")
+            raise ClusterError(
+                f"worker {worker} cannot run texad ({_line(future.exception())}): install the same version there, and start it again"
+            )
         if lacking := future.result():
             raise ClusterError(f"worker {worker} {lacking}")
 
 
 def lacks(
-    code: str, versions: dict[str, str], token: str, dataset: str, root: str, names: list[str], resolved: str, digest: str | None
+    code: str,
+    versions: dict[str, str],
+    token: str,
+    dataset: str,
+    root: str,
+    names: list[str],
+    resolved: str,
+    digest: str | None,
 ) -> str:
     """What keeps this process from working for the one that calls; empty if nothing does. Runs in a worker.
 
@@ -258,16 +303,31 @@ def work(topic: str, number: int, job: dict) -> dict:
     todo = jobs.Job(**job)
     kernels: list[ForkedKernelManager] = []
     worker, ended = distributed.get_worker(), threading.Event()
-    watch = threading.Thread(target=_end_when_cancelled, args=(worker, worker.get_current_task(), kernels, ended), daemon=True)
+    watch = threading.Thread(
+        target=_end_when_cancelled,
+        args=(worker, worker.get_current_task(), kernels, ended),
+        daemon=True,
+    )
     watch.start()
     try:
-        with _claimed(Path(todo.runs) / datasets.name(todo.dataset) / todo.category, str(worker.name)):
-            return jobs.run_category(todo, lambda stage, cells: worker.log_event(topic, (number, stage, cells)), kernels.append)
+        with _claimed(
+            Path(todo.runs) / datasets.name(todo.dataset) / todo.category, str(worker.name)
+        ):
+            return jobs.run_category(
+                todo,
+                lambda stage, cells: worker.log_event(topic, (number, stage, cells)),
+                kernels.append,
+            )
     finally:
         ended.set()
 
 
-def _end_when_cancelled(worker: distributed.Worker, task: str, kernels: list[ForkedKernelManager], ended: threading.Event) -> None:
+def _end_when_cancelled(
+    worker: distributed.Worker,
+    task: str,
+    kernels: list[ForkedKernelManager],
+    ended: threading.Event,
+) -> None:
     """A task that was cancelled, or whose client or scheduler is gone, must not write into a folder that the next batch is filling."""
     while not ended.wait(POLL_SECONDS):
         state = getattr(worker.state.tasks.get(task), "state", "forgotten")

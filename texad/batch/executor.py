@@ -111,13 +111,18 @@ def local(n_jobs: int) -> Iterator[Pool]:
     _start_quiet_tracker()
     events: queue.SimpleQueue[tuple] = queue.SimpleQueue()
     executor, abandoned = ThreadPoolExecutor(n_jobs), threading.Event()
-    at_work: dict[int, ForkedKernelManager | None] = {}  # the latest kernel of each job, by its number
+    at_work: dict[
+        int, ForkedKernelManager | None
+    ] = {}  # the latest kernel of each job, by its number
 
     def work(number: int, job: Job) -> dict:
         at_work[number] = None
         try:
             return jobs.run_category(
-                job, lambda stage, cells: events.put((number, stage, cells)), partial(at_work.__setitem__, number), abandoned.is_set
+                job,
+                lambda stage, cells: events.put((number, stage, cells)),
+                partial(at_work.__setitem__, number),
+                abandoned.is_set,
             )
         finally:
             del at_work[number]
@@ -146,7 +151,9 @@ def local(n_jobs: int) -> Iterator[Pool]:
 def _start_quiet_tracker() -> None:
     """Start the process that removes the semaphores which killed kernels have left. It warns of each, but here they are killed on purpose."""
     before = os.environ.get("PYTHONWARNINGS")
-    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning" + (f",{before}" if before else "")
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning" + (
+        f",{before}" if before else ""
+    )
     try:
         resource_tracker.ensure_running()
     finally:
@@ -161,9 +168,16 @@ def _start_quiet_tracker() -> None:
 
 def _bars(todo: list[Job], live: bool, progress: bool) -> list[tqdm]:
     """A bar for each job, or one for all if they are many."""
-    options: dict[str, Any] = {"unit": "cell", "mininterval": 0.1 if live else 20, "disable": not progress}  # in a log, a line now and then
+    options: dict[str, Any] = {
+        "unit": "cell",
+        "mininterval": 0.1 if live else 20,
+        "disable": not progress,
+    }  # in a log, a line now and then
     kinds = {(job.stages, job.in_full) for job in todo}  # few, and notebooks must be read for each
-    cells = {(stages, in_full): sum(jobs.n_cells(stage, in_full) for stage in stages) for stages, in_full in kinds}
+    cells = {
+        (stages, in_full): sum(jobs.n_cells(stage, in_full) for stage in stages)
+        for stages, in_full in kinds
+    }
     totals = [cells[job.stages, job.in_full] for job in todo]
     if len(todo) > MOST_BARS:
         return [tqdm(total=sum(totals), desc=f"{len(todo)} categories", **options)]
@@ -175,7 +189,13 @@ def _bars(todo: list[Job], live: bool, progress: bool) -> list[tqdm]:
     ]
 
 
-def _drain(events: queue.SimpleQueue, positions: dict[int, int], bars: list[tqdm], done: list[int], live: bool) -> None:
+def _drain(
+    events: queue.SimpleQueue,
+    positions: dict[int, int],
+    bars: list[tqdm],
+    done: list[int],
+    live: bool,
+) -> None:
     """Show all that has been told since, of these jobs. A job that another worker had to take over begins its bar anew."""
     while True:
         try:
@@ -198,6 +218,9 @@ def _result(job: Job, future: Future) -> dict:
     try:
         return future.result()
     except CancelledError:
-        return jobs.empty_row(job, "given up, since the scheduler is gone or the task was cancelled; the same command goes on where it stopped")
+        return jobs.empty_row(
+            job,
+            "given up, since the scheduler is gone or the task was cancelled; the same command goes on where it stopped",
+        )
     except Exception as error:  # what no job should raise
         return jobs.empty_row(job, f"worker: {type(error).__name__}: {error}")

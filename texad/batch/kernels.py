@@ -27,7 +27,15 @@ from jupyter_client.provisioning import LocalProvisioner
 from texad.io.atomic import HELD, descriptor
 
 # What the notebooks import and what takes long. Not pyplot and seaborn, which look for IPython when they are imported.
-PRELOADED = ["torch", "torchvision.models", "pandas", "scipy.stats", "sklearn.metrics", "matplotlib.figure", "ipykernel.kernelapp"]
+PRELOADED = [
+    "torch",
+    "torchvision.models",
+    "pandas",
+    "scipy.stats",
+    "sklearn.metrics",
+    "matplotlib.figure",
+    "ipykernel.kernelapp",
+]
 BACKEND = "module://matplotlib_inline.backend_inline"  # what a kernel chooses, but here matplotlib comes before the kernel
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -39,13 +47,21 @@ class ForkedKernelManager(AsyncKernelManager):
     threads: int | None = None  # that the kernel may use; None leaves it to the environment
 
     async def _async_pre_start_kernel(self, **options: Any) -> tuple[list[str], dict[str, Any]]:
-        options["env"] = dict(options.get("env") or os.environ) | (dict.fromkeys(THREADS, str(self.threads)) if self.threads else {})
+        options["env"] = dict(options.get("env") or os.environ) | (
+            dict.fromkeys(THREADS, str(self.threads)) if self.threads else {}
+        )
         if self.held is not None:
             options["env"][HELD] = str(self.held)
             if (lock := descriptor(self.held)) is not None and os.name == "posix":
                 options["pass_fds"] = (lock,)
-        if self.provisioner is None and sys.platform == "linux" and not multiprocessing.current_process().daemon:
-            self.provisioner = ForkProvisioner(parent=self, kernel_id=self.kernel_id, kernel_spec=self.kernel_spec)
+        if (
+            self.provisioner is None
+            and sys.platform == "linux"
+            and not multiprocessing.current_process().daemon
+        ):
+            self.provisioner = ForkProvisioner(
+                parent=self, kernel_id=self.kernel_id, kernel_spec=self.kernel_spec
+            )
         return await super()._async_pre_start_kernel(**options)
 
     def end(self) -> None:
@@ -58,13 +74,20 @@ class ForkProvisioner(LocalProvisioner):
     """Jupyter's own way to look after a kernel's process, but for the way it starts."""
 
     async def launch_kernel(self, cmd: list[str], **options: Any) -> KernelConnectionInfo:
-        if cmd[0] != sys.executable or "ipykernel_launcher" not in cmd:  # another Python, or another language
+        if (
+            cmd[0] != sys.executable or "ipykernel_launcher" not in cmd
+        ):  # another Python, or another language
             return await super().launch_kernel(cmd, **options)
         _start_server()
         context = multiprocessing.get_context("forkserver")
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
         shared = [_Shared(lock) for lock in options.get("pass_fds", ())]
-        process = _Process(context.Process(target=_be_kernel, args=(arguments, options.get("cwd"), dict(options["env"]), shared)))
+        process = _Process(
+            context.Process(
+                target=_be_kernel,
+                args=(arguments, options.get("cwd"), dict(options["env"]), shared),
+            )
+        )
         self.process = process  # type: ignore[assignment]  # Jupyter says Popen, and uses no more of it than this has
         self.pid = self.pgid = process.pid
         return self.connection_info
@@ -75,7 +98,9 @@ def _start_server() -> None:
     from multiprocessing import forkserver
 
     forkserver.set_forkserver_preload(PRELOADED)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C reaches all processes of a terminal, and only the first may act on it
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT}
+    )  # Ctrl-C reaches all processes of a terminal, and only the first may act on it
     try:
         forkserver.ensure_running()
     finally:
@@ -125,7 +150,9 @@ def _received(duplicate: Any) -> int:
     return duplicate.detach()
 
 
-def _be_kernel(arguments: list[str], folder: str | None, environment: dict[str, str], shared: list[int]) -> None:
+def _be_kernel(
+    arguments: list[str], folder: str | None, environment: dict[str, str], shared: list[int]
+) -> None:
     import matplotlib
     import torch
     from ipykernel.kernelapp import IPKernelApp
@@ -138,7 +165,9 @@ def _be_kernel(arguments: list[str], folder: str | None, environment: dict[str, 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
-    if threads := int(environment.get("OMP_NUM_THREADS") or 0):  # the libraries have read the server's
+    if threads := int(
+        environment.get("OMP_NUM_THREADS") or 0
+    ):  # the libraries have read the server's
         torch.set_num_threads(threads)
         threadpool_limits(threads)
     matplotlib.rcParams["backend"] = environment.get("MPLBACKEND") or BACKEND

@@ -39,7 +39,9 @@ LEFT_OUT = "*This copy was made for its results: solutions and asides are left o
 STARTERS = {"__main__.py", "batch", "commands", "site"}  # no notebook imports them
 
 
-logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what goes wrong is said in one line, by `_explain`
+logging.getLogger("papermill").setLevel(
+    logging.CRITICAL
+)  # what goes wrong is said in one line, by `_explain`
 
 
 class KernelDiedError(RuntimeError):
@@ -114,14 +116,20 @@ def run_category(
         def waits(waited: int) -> None:
             go_on()
             if not waited:
-                _say(f"{run.folder} is in use by another batch or an open notebook; waiting until it is done")
+                _say(
+                    f"{run.folder} is in use by another batch or an open notebook; waiting until it is done"
+                )
                 report("waiting", 0)  # to the bar: the worker may be on another machine
 
         with alone(run.folder, waits):
             _set_aside_if_damaged(run)
             for stage in job.stages:
                 go_on()
-                given = {name: value for name, value in (asdict(job) | job.parameters).items() if name in defaults(stage)}
+                given = {
+                    name: value
+                    for name, value in (asdict(job) | job.parameters).items()
+                    if name in defaults(stage)
+                }
                 if not is_current(run, stage, given, data, fingerprint, job.in_full):
                     _execute(run, stage, given, job, partial(_tell, report, stage, done), on_kernel)
                 done += n_cells(stage, job.in_full)
@@ -144,7 +152,9 @@ def _set_aside_if_damaged(run: Run) -> None:
     try:
         run.read()
     except DamagedError as error:
-        _say(f"{str(error).split(';')[0]}; it is now {run.set_aside().name}, and the run is made again")
+        _say(
+            f"{str(error).split(';')[0]}; it is now {run.set_aside().name}, and the run is made again"
+        )
 
 
 def _say(line: str) -> None:
@@ -161,7 +171,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def is_current(run: Run, stage: str, given: dict[str, object], data: datasets.Category, fingerprint: str, in_full: bool = False) -> bool:
+def is_current(
+    run: Run,
+    stage: str,
+    given: dict[str, object],
+    data: datasets.Category,
+    fingerprint: str,
+    in_full: bool = False,
+) -> bool:
     """Would running this stage again give what is there already, and is that whole? Every file is read for it: about a second for each gigabyte.
 
     Parameters
@@ -178,7 +195,11 @@ def is_current(run: Run, stage: str, given: dict[str, object], data: datasets.Ca
     """
     record = run.read()
     entry = record.get("stages", {}).get(stage)
-    if entry is None or entry.get("code") != code_fingerprint(stage) or in_full > entry.get("in_full", True):
+    if (
+        entry is None
+        or entry.get("code") != code_fingerprint(stage)
+        or in_full > entry.get("in_full", True)
+    ):
         return False
     if stage in STUDIES and entry.get("runs") != _runs_fingerprint(run):
         return False
@@ -234,7 +255,14 @@ def _notebook(stage: str) -> nbformat.NotebookNode:
     return nbformat.read(notebooks_folder() / f"{stage}.ipynb", as_version=4)
 
 
-def _execute(run: Run, stage: str, given: dict[str, object], job: Job, on_cells: Callable[[int], None], on_kernel: Callable) -> None:
+def _execute(
+    run: Run,
+    stage: str,
+    given: dict[str, object],
+    job: Job,
+    on_cells: Callable[[int], None],
+    on_kernel: Callable,
+) -> None:
     target = run.folder / _executed(stage)
     failed = target.with_name(f"{stage}.failed.ipynb")
     code, started = code_fingerprint(stage), time.perf_counter()
@@ -259,8 +287,17 @@ def _execute(run: Run, stage: str, given: dict[str, object], job: Job, on_cells:
     failed.unlink(missing_ok=True)
     stages = run.read()["stages"]
     threads = job.threads or int(os.environ.get(THREADS[0]) or cores())
-    cost = {"notebook_seconds": round(time.perf_counter() - started, 2), "threads": threads, "cores": cores()}  # with the kernel's start
-    entry = stages[stage] | {"code": code, "in_full": job.in_full} | cost | ({"runs": _runs_fingerprint(run)} if stage in STUDIES else {})
+    cost = {
+        "notebook_seconds": round(time.perf_counter() - started, 2),
+        "threads": threads,
+        "cores": cores(),
+    }  # with the kernel's start
+    entry = (
+        stages[stage]
+        | {"code": code, "in_full": job.in_full}
+        | cost
+        | ({"runs": _runs_fingerprint(run)} if stage in STUDIES else {})
+    )
     entry["files"] |= digests(run.folder, [_executed(stage)])
     run.write(stages=stages | {stage: entry})
 
@@ -299,13 +336,21 @@ class _Engine(NBClientEngine):
         if not in_full:
             title.source += f"\n\n{LEFT_OUT}"
         nb_man.nb.cells = [title, *others]
-        start, complete, finished, where = nb_man.cell_start, nb_man.cell_complete, 0, "before its first cell"
+        start, complete, finished, where = (
+            nb_man.cell_start,
+            nb_man.cell_complete,
+            0,
+            "before its first cell",
+        )
 
         def cell_start(cell: Any, cell_index: Any = None, **options: Any) -> None:
             nonlocal where
             start(cell, cell_index, **options)
             if cell.cell_type == "code":
-                number = sum(each.cell_type == "code" and bool(each.source.strip()) for each in nb_man.nb.cells[: cell_index + 1])
+                number = sum(
+                    each.cell_type == "code" and bool(each.source.strip())
+                    for each in nb_man.nb.cells[: cell_index + 1]
+                )
                 where = f"cell [{number}], which begins with {_first_line(cell.source)!r}"
 
         def cell_complete(*args: Any, **options: Any) -> None:
@@ -323,13 +368,21 @@ class _Engine(NBClientEngine):
         nb_man.cell_start, nb_man.cell_complete = cell_start, cell_complete
         kwargs["kernel_manager_class"] = Kernel
         with tempfile.TemporaryDirectory(prefix="texad-") as sockets:
-            if os.name == "posix":  # no other user can reach them, and kernels that start together do not race for ports
-                kwargs["config"] = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+            if (
+                os.name == "posix"
+            ):  # no other user can reach them, and kernels that start together do not race for ports
+                kwargs["config"] = Config(
+                    {"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}
+                )
             try:
                 return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
             except RuntimeError as error:
-                if isinstance(error, DeadKernelError) or "kernel died" in str(error).lower():  # jupyter_client's word for it, while it starts
-                    raise KernelDiedError(f"{where}: the kernel died, perhaps for lack of memory") from error
+                if (
+                    isinstance(error, DeadKernelError) or "kernel died" in str(error).lower()
+                ):  # jupyter_client's word for it, while it starts
+                    raise KernelDiedError(
+                        f"{where}: the kernel died, perhaps for lack of memory"
+                    ) from error
                 raise
 
 

@@ -36,9 +36,17 @@ def settings(seeds: Sequence[int], values: dict[str, list[Any]]) -> list[Setting
         The last parameter changes fastest. The folder of each is named by what has several values.
     """
     swept = [name for name, several in {"seed": seeds, **values}.items() if len(several) > 1]
-    combinations = [dict(zip(("seed", *values), combination, strict=True)) for combination in product(seeds, *values.values())]
+    combinations = [
+        dict(zip(("seed", *values), combination, strict=True))
+        for combination in product(seeds, *values.values())
+    ]
     return [
-        Setting(each["seed"], {name: each[name] for name in values}, ",".join(f"{name}={each[name]}" for name in swept)) for each in combinations
+        Setting(
+            each["seed"],
+            {name: each[name] for name in values},
+            ",".join(f"{name}={each[name]}" for name in swept),
+        )
+        for each in combinations
     ]
 
 
@@ -76,7 +84,9 @@ def run(
         As `texad.batch.batch.run`.
     """
     combinations = settings(seeds, values)
-    results = batch.run_settings(combinations, dataset, category, weights_name, out, jobs, studies, progress, scheduler)
+    results = batch.run_settings(
+        combinations, dataset, category, weights_name, out, jobs, studies, progress, scheduler
+    )
     swept = [name for name, several in {"seed": seeds, **values}.items() if len(several) > 1]
     rows, failed_studies = [], []
     for setting, (own, failed) in zip(combinations, results, strict=True):
@@ -85,7 +95,9 @@ def run(
         rows += [head | row for row in own]
         failed_studies += [head | row for row in failed]
     with replacing(Path(out).expanduser().resolve() / "sweep.csv") as temporary:
-        for_spreadsheet(pd.DataFrame(rows, columns=[*swept, *COLUMNS])).to_csv(temporary, index=False)
+        for_spreadsheet(pd.DataFrame(rows, columns=[*swept, *COLUMNS])).to_csv(
+            temporary, index=False
+        )
     return rows + failed_studies
 
 
@@ -94,11 +106,17 @@ def table(rows: list[dict]) -> str:
     highest value.
     """
     frame = pd.DataFrame(rows)
-    by = [name for name in frame.columns if name not in ("setting", "seed", *COLUMNS)] + ["category"]
+    by = [name for name in frame.columns if name not in ("setting", "seed", *COLUMNS)] + [
+        "category"
+    ]
     lines = []
     for values, group in frame.groupby(by, sort=False):
         done = group[group["error"].isna()]
-        lines.append(dict(zip(by, values, strict=True)) | {"runs": len(done)} | {name: _spread(done[name].dropna()) for name in MEASURES})
+        lines.append(
+            dict(zip(by, values, strict=True))
+            | {"runs": len(done)}
+            | {name: _spread(done[name].dropna()) for name in MEASURES}
+        )
     return pd.DataFrame(lines).to_string(index=False)
 
 

@@ -33,7 +33,12 @@ from texad.model import codebook as extended
 from texad.model import scoring
 from texad.model import weights as backbones
 
-NOTHING_JUDGED, SOME_NOT_JUDGED, INTERRUPTED, NO_READER = 2, 3, 130, 141  # exit statuses; the last two are the shell's for what a signal ended
+NOTHING_JUDGED, SOME_NOT_JUDGED, INTERRUPTED, NO_READER = (
+    2,
+    3,
+    130,
+    141,
+)  # exit statuses; the last two are the shell's for what a signal ended
 
 
 def fit(
@@ -67,17 +72,31 @@ def fit(
     """
     _check_rate(false_alarms)
     if not 0 <= calibration_fraction < 1:
-        raise ValueError(f"--calibration-fraction must be at least 0 and below 1 (0.2 is one image in five), not {calibration_fraction}")
+        raise ValueError(
+            f"--calibration-fraction must be at least 0 and below 1 (0.2 is one image in five), not {calibration_fraction}"
+        )
     if image_size < 16 or image_size % 16:
-        raise ValueError(f"--image-size must be a positive multiple of 16 (224 in the published method), not {image_size}")
+        raise ValueError(
+            f"--image-size must be a positive multiple of 16 (224 in the published method), not {image_size}"
+        )
     if detector == "extended" and image_size < extended.SMALLEST_IMAGE:
-        raise ValueError(f"--image-size must be at least {extended.SMALLEST_IMAGE} for the extended detector, not {image_size}")
+        raise ValueError(
+            f"--image-size must be at least {extended.SMALLEST_IMAGE} for the extended detector, not {image_size}"
+        )
     if seed < 0:
         raise ValueError(f"--seed must be at least 0, not {seed}")
     file = Path(out).expanduser()
-    page = Path(report).expanduser() if report else file.with_suffix(".html") if file.suffix == ".safetensors" else Path(f"{file}.html")
+    page = (
+        Path(report).expanduser()
+        if report
+        else file.with_suffix(".html")
+        if file.suffix == ".safetensors"
+        else Path(f"{file}.html")
+    )
     if page == file:
-        raise ValueError(f"the detector and its report cannot both be {file}: choose another --out, for instance steel.safetensors")
+        raise ValueError(
+            f"the detector and its report cannot both be {file}: choose another --out, for instance steel.safetensors"
+        )
     _check_target(file)
     _check_writable(page)
     backbones.check(weights)
@@ -85,7 +104,9 @@ def fit(
     found = _found(good)
     _say(*found, to=sys.stderr)
     if len(good.paths) < 2:
-        raise ValueError(f"{good.root} has one image that can be used, and a detector needs at least 2: one to learn from and one to calibrate with")
+        raise ValueError(
+            f"{good.root} has one image that can be used, and a detector needs at least 2: one to learn from and one to calibrate with"
+        )
     made = AnomalyDetector(
         detector,
         weights=weights,
@@ -96,19 +117,33 @@ def fit(
         progress=progress,
     )
     with python_warnings.catch_warnings():
-        python_warnings.simplefilter("ignore", backbones.RandomWeightsWarning)  # it is said below, in full
+        python_warnings.simplefilter(
+            "ignore", backbones.RandomWeightsWarning
+        )  # it is said below, in full
         made.fit(good.paths)
     hashes = dict(zip(map(str, good.paths), good.hashes, strict=True))
-    made.origin_["images"] = {part: [hashes[path] for path in paths] for part, paths in made.paths_.items()}
+    made.origin_["images"] = {
+        part: [hashes[path] for path in paths] for part, paths in made.paths_.items()
+    }
     strangest = pages.strangest(made, good.root)
     made.save(file)
     _write(page, pages.of_fit(made, file.name, found, strangest))
     _warn_of_random_weights(made)
     n = made.origin_["n_train"]
-    _say(f"Fit to {n} image{'s' * (n > 1)}, and {len(made.calibration_scores_)} kept out to calibrate with.", *_about_threshold(made))
+    _say(
+        f"Fit to {n} image{'s' * (n > 1)}, and {len(made.calibration_scores_)} kept out to calibrate with.",
+        *_about_threshold(made),
+    )
     lines = pages.stand_apart(made)
-    if apart := [name for part, images in strangest.items() for name, score, *_ in images if score > lines[part]]:
-        _say(f"LOOK at {', '.join(apart)}: very strange beside the other good images, so that something may be wrong there. The report shows where.")
+    if apart := [
+        name
+        for part, images in strangest.items()
+        for name, score, *_ in images
+        if score > lines[part]
+    ]:
+        _say(
+            f"LOOK at {', '.join(apart)}: very strange beside the other good images, so that something may be wrong there. The report shows where."
+        )
     _say(f"Detector: {file}", f"Report: {page}", f"Next: texad predict {file} IMAGES…")
     return 0
 
@@ -144,7 +179,9 @@ def predict(
     if heatmaps and not out:
         raise ValueError("--heatmaps needs a folder to write to: give --out FOLDER")
     if format and out:
-        raise ValueError("--format is of what is printed, and with --out nothing is: predictions.csv and predictions.jsonl are written both")
+        raise ValueError(
+            "--format is of what is printed, and with --out nothing is: predictions.csv and predictions.jsonl are written both"
+        )
     loaded = AnomalyDetector.load(detector, progress=False)
     _warn_of_random_weights(loaded)
     counts: Counter[str] = Counter()
@@ -157,14 +194,21 @@ def predict(
         with ExitStack() as stack:
             folder = Path(out).expanduser() if out else None
             write = rows.writer(stack, folder, format or "csv", heatmaps)
-            bar = stack.enter_context(tqdm(unit="image", disable=None if progress and (out or not sys.stdout.isatty()) else True))
+            bar = stack.enter_context(
+                tqdm(
+                    unit="image",
+                    disable=None if progress and (out or not sys.stdout.isatty()) else True,
+                )
+            )
             results = stack.enter_context(closing(loaded.stream(sources.stream(paths, complain))))
             for number, result in enumerate(results, 1):
                 row = rows.row(result)
                 if result.error:
                     tqdm.write(f"texad: {printable(result.error)}", file=sys.stderr)
                 if heatmaps and folder:
-                    row["heatmap"] = rows.heatmap(folder / "heatmaps", number, result, loaded.origin_.get("heat"))
+                    row["heatmap"] = rows.heatmap(
+                        folder / "heatmaps", number, result, loaded.origin_.get("heat")
+                    )
                 write(row)
                 counts[str(row["decision"])] += 1
                 bar.update()
@@ -182,11 +226,23 @@ def predict(
         return NOTHING_JUDGED
     if not fail_on_anomaly:
         return 0
-    return 1 if counts["anomalous"] else SOME_NOT_JUDGED if counts["unreadable"] or counts["nothing found"] else 0
+    return (
+        1
+        if counts["anomalous"]
+        else SOME_NOT_JUDGED
+        if counts["unreadable"] or counts["nothing found"]
+        else 0
+    )
 
 
 def check(
-    detector: str, folder: str, *, out: str | None = None, level: float = drift.LEVEL, unreadable_limit: float = 0.05, progress: bool = True
+    detector: str,
+    folder: str,
+    *,
+    out: str | None = None,
+    level: float = drift.LEVEL,
+    unreadable_limit: float = 0.05,
+    progress: bool = True,
 ) -> int:
     """Compare new good images with those that the threshold was set with; say what was found, and what to do.
 
@@ -202,7 +258,9 @@ def check(
         See `sources.good_images`.
     """
     if not 0 < level < 1:
-        raise ValueError(f"--level must lie between 0 and 1 (0.01 is one wrong alarm in a hundred checks), not {level}")
+        raise ValueError(
+            f"--level must lie between 0 and 1 (0.01 is one wrong alarm in a hundred checks), not {level}"
+        )
     if out:
         _check_writable(Path(out).expanduser())
     loaded = AnomalyDetector.load(detector)
@@ -217,8 +275,16 @@ def check(
     print(drawings.text_histograms(groups, loaded.threshold_, bar=bar), end="\n\n")
     _say(*drift.words(result))
     if out:
-        names = {f"calibration ({result.n_calibration} images)": loaded.calibration_scores_, f"new ({result.n_new} images)": new}
-        _write(Path(out).expanduser(), pages.of_check(result, Path(detector).name, str(good.root), names, loaded.threshold_, notes))
+        names = {
+            f"calibration ({result.n_calibration} images)": loaded.calibration_scores_,
+            f"new ({result.n_new} images)": new,
+        }
+        _write(
+            Path(out).expanduser(),
+            pages.of_check(
+                result, Path(detector).name, str(good.root), names, loaded.threshold_, notes
+            ),
+        )
         _say(f"Page: {out}")
     return int(result.has_drifted)
 
@@ -285,16 +351,21 @@ def _say(*paragraphs: str, to: TextIO | None = None) -> None:
     """Print paragraphs on lines of a readable length; a name with a line break in it stays on its line."""
     stream, width = to or sys.stdout, min(100, shutil.get_terminal_size((100, 24)).columns)
     for paragraph in paragraphs:
-        text = textwrap.fill(printable(paragraph), width, break_long_words=False, break_on_hyphens=False)
+        text = textwrap.fill(
+            printable(paragraph), width, break_long_words=False, break_on_hyphens=False
+        )
         encoding = stream.encoding or "utf-8"
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)  # a terminal may know few letters
+        print(
+            text.encode(encoding, "backslashreplace").decode(encoding), file=stream
+        )  # a terminal may know few letters
 
 
 def _about_threshold(detector: AnomalyDetector) -> list[str]:
     return [
         f"Threshold: {detector.threshold_:.4g}, by the rule {detector.rule_}.",
         *pages.promise(detector),
-        f"{pages.breaks(detector)} " + " ".join(f"({i}) {each}" for i, each in enumerate(pages.BREAKS, 1)),
+        f"{pages.breaks(detector)} "
+        + " ".join(f"({i}) {each}" for i, each in enumerate(pages.BREAKS, 1)),
     ]
 
 
@@ -306,15 +377,25 @@ def _warn_of_random_weights(detector: AnomalyDetector) -> None:
 def _found(good: sources.GoodImages) -> list[str]:
     """What is to be said of a folder of good images."""
     n = len(good.paths)
-    said = [f"{good.root}: {n} good image{'s' * (n != 1)}{f' (the folder is laid out as MVTec AD; only its {good.layout} is taken)' if good.layout else ''}."]
+    said = [
+        f"{good.root}: {n} good image{'s' * (n != 1)}{f' (the folder is laid out as MVTec AD; only its {good.layout} is taken)' if good.layout else ''}."
+    ]
     if good.unreadable:
-        names = "; ".join(f"{path.name} ({reason})" for path, reason in list(good.unreadable.items())[:5])
-        said.append(f"Left out, since they cannot be read: {len(good.unreadable)}: {names}{'; …' * (len(good.unreadable) > 5)}.")
+        names = "; ".join(
+            f"{path.name} ({reason})" for path, reason in list(good.unreadable.items())[:5]
+        )
+        said.append(
+            f"Left out, since they cannot be read: {len(good.unreadable)}: {names}{'; …' * (len(good.unreadable) > 5)}."
+        )
     if good.copies:
         names = ", ".join(path.name for path in good.copies[:5])
-        said.append(f"Left out, since they are copies of others, byte for byte: {len(good.copies)}: {names}{', …' * (len(good.copies) > 5)}.")
+        said.append(
+            f"Left out, since they are copies of others, byte for byte: {len(good.copies)}: {names}{', …' * (len(good.copies) > 5)}."
+        )
     if len(good.sizes) > 1:
-        sizes = ", ".join(f"{width} × {height} ({count})" for (height, width), count in good.sizes.most_common(3))
+        sizes = ", ".join(
+            f"{width} × {height} ({count})" for (height, width), count in good.sizes.most_common(3)
+        )
         said.append(
             f"The images have {len(good.sizes)} different sizes, and all are made equally large: {sizes}{', …' * (len(good.sizes) > 3)}. If they show "
             "pieces of different sizes, that is a difference between good images which the detector has to put up with."
@@ -323,23 +404,38 @@ def _found(good: sources.GoodImages) -> list[str]:
 
 
 def _new_images(
-    detector: AnomalyDetector, folder: str, known: Iterable[str], unreadable_limit: float, progress: bool
+    detector: AnomalyDetector,
+    folder: str,
+    known: Iterable[str],
+    unreadable_limit: float,
+    progress: bool,
 ) -> tuple[sources.GoodImages, list[str]]:
     """New good images, without those that the detector knows, and what is to be said of them."""
     good = sources.good_images(folder, "test", unreadable_limit, progress)
     notes, images = _found(good), detector.origin_.get("images")
     if not isinstance(images, dict):  # it was made in Python
-        return good, [*notes, "The file does not say which images the detector knows: make sure that none of these is among them."]
+        return good, [
+            *notes,
+            "The file does not say which images the detector knows: make sure that none of these is among them.",
+        ]
     new = good.without(digest for part in known for digest in images.get(part, ()))
     if n_known := len(good.paths) - len(new.paths):
         if not new.paths:
-            raise ValueError(f"{good.root} holds only images that the detector knows: take new ones, which it has not seen")
-        notes.append(f"Left out, since the detector knows them from fit or calibration: {n_known}; {len(new.paths)} are left.")
+            raise ValueError(
+                f"{good.root} holds only images that the detector knows: take new ones, which it has not seen"
+            )
+        notes.append(
+            f"Left out, since the detector knows them from fit or calibration: {n_known}; {len(new.paths)} are left."
+        )
     return new, notes
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    parts = [f"{counts[name]} {name}" for name in ("normal", "anomalous", "unreadable") if counts.get(name)]
+    parts = [
+        f"{counts[name]} {name}"
+        for name in ("normal", "anomalous", "unreadable")
+        if counts.get(name)
+    ]
     return ", ".join(parts) or "nothing judged"
 
 
@@ -360,7 +456,9 @@ def _write(page: Path, text: str) -> None:
 
 def _check_rate(false_alarms: float) -> None:
     if not 0 < false_alarms < 1:
-        raise ValueError(f"--false-alarms must lie between 0 and 1 (0.01 is one good image in a hundred), not {false_alarms}")
+        raise ValueError(
+            f"--false-alarms must lie between 0 and 1 (0.01 is one good image in a hundred), not {false_alarms}"
+        )
 
 
 def _check_target(file: Path) -> None:
@@ -374,16 +472,22 @@ def _check_target(file: Path) -> None:
     except (SafetensorError, OSError):
         is_detector = False
     if not is_detector:
-        raise ValueError(f"{file} is there already, and is no detector: choose another --out, or move it away")
+        raise ValueError(
+            f"{file} is there already, and is no detector: choose another --out, or move it away"
+        )
 
 
 def _check_writable(file: Path) -> None:
     """Before anything is computed for it."""
     if file.is_dir():
-        raise ValueError(f"{file} is a folder: name a file in it, such as {file / 'steel'}{file.suffix or '.safetensors'}")
+        raise ValueError(
+            f"{file} is a folder: name a file in it, such as {file / 'steel'}{file.suffix or '.safetensors'}"
+        )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=file.parent):
             pass
     except OSError as error:
-        raise OSError(f"{file} cannot be written ({error.strerror or type(error).__name__}): choose another place") from error
+        raise OSError(
+            f"{file} cannot be written ({error.strerror or type(error).__name__}): choose another place"
+        ) from error

@@ -62,16 +62,24 @@ def writer(stack: ExitStack, folder: Path | None, form: str, heatmaps: bool) -> 
     columns = [*COLUMNS, "heatmap"] if heatmaps else list(COLUMNS)
     kinds: dict[str, Callable[[TextIO, Sequence[str]], Write]] = {"csv": _csv, "jsonl": _jsonl}
     if folder is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8; what a program reads always is, as in a file
-            sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="surrogateescape")
+        if isinstance(
+            sys.stdout, io.TextIOWrapper
+        ):  # names of files need not be UTF-8; what a program reads always is, as in a file
+            sys.stdout.reconfigure(
+                encoding=None if sys.stdout.isatty() else "utf-8", errors="surrogateescape"
+            )
         return kinds[form](sys.stdout, columns)
     files = {kind: folder / f"predictions.{kind}" for kind in kinds}
     if there := [file for file in files.values() if file.exists()]:
-        raise ValueError(f"{there[0]} is there already, and would be lost: choose another --out, or move it away")
+        raise ValueError(
+            f"{there[0]} is there already, and would be lost: choose another --out, or move it away"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     writes = []
     for kind, file in files.items():
-        opened = stack.enter_context(file.open("x", encoding="utf-8", errors="surrogateescape", newline=""))
+        opened = stack.enter_context(
+            file.open("x", encoding="utf-8", errors="surrogateescape", newline="")
+        )
         writes.append(kinds[kind](opened, columns))
 
     def write(row: Mapping[str, object]) -> None:

@@ -24,7 +24,9 @@ from texad.io.images import read_image
 from texad.model import scoring
 from texad.model.weights import RANDOM_WARNING
 
-Strange = tuple[str, float, Image.Image, Image.Image]  # name, score, picture, and picture covered by its heatmap
+Strange = tuple[
+    str, float, Image.Image, Image.Image
+]  # name, score, picture, and picture covered by its heatmap
 STRANGEST = {"calibration": 8, "train": 4}  # images on the page
 PICTURE_SIZE = 320  # pixels of a picture's longer side, on a page
 FEW = 20  # images to learn from: with fewer a detector is for trying
@@ -82,15 +84,25 @@ def promise(detector: AnomalyDetector) -> list[str]:
                 "and fit again if need be; about twice as many images would make the threshold hang on more than one."
             )
     else:
-        source = "the images it was fit to, which it knows too well" if detector.rule_ == "sigma" else f"the {n} images kept out"
+        source = (
+            "the images it was fit to, which it knows too well"
+            if detector.rule_ == "sigma"
+            else f"the {n} images kept out"
+        )
         share = max(detector.calibration_fraction, 0.5)
-        rate = np.ceil(1000 * reachable) / 1000 if reachable < 0.1 else np.ceil(100 * reachable) / 100
+        rate = (
+            np.ceil(1000 * reachable) / 1000 if reachable < 0.1 else np.ceil(100 * reachable) / 100
+        )
         said = [
             f"NO false-alarm rate is promised. For {percent(wanted)} at least {needed} images must be kept out of the fit, and there were {n}. The "
             f"threshold is a rule of thumb instead: the mean of the scores of {source}, and three standard deviations. There may be many false "
             "alarms, or few; and nothing is promised about defects, since none was seen.",
             f"To have the promise, fit with {int(np.ceil(needed / share))} good images or more"
-            + (f", or ask for less: --false-alarms {rate:.3g} is what {n} images can promise." if n > 1 else "."),
+            + (
+                f", or ask for less: --false-alarms {rate:.3g} is what {n} images can promise."
+                if n > 1
+                else "."
+            ),
         ]
     if detector.origin_["n_train"] < FEW:
         said.append(
@@ -115,7 +127,11 @@ def percent(rate: float) -> str:
 
 def breaks(detector: AnomalyDetector) -> str:
     """What comes before `BREAKS`."""
-    return "The promise would be broken by" if detector.rule_ == "conformal" else "Expect false alarms, and missed defects, from"
+    return (
+        "The promise would be broken by"
+        if detector.rule_ == "conformal"
+        else "Expect false alarms, and missed defects, from"
+    )
 
 
 def stand_apart(detector: AnomalyDetector) -> dict[str, float]:
@@ -124,7 +140,10 @@ def stand_apart(detector: AnomalyDetector) -> dict[str, float]:
     It is Q3 + 3 (Q3 − Q1), "far out" in Tukey, "Exploratory data analysis", 1977. Of fewer than 8 scores none stands apart.
     """
     lines = {}
-    for part, scores in (("train", detector.train_scores_), ("calibration", detector.calibration_scores_)):
+    for part, scores in (
+        ("train", detector.train_scores_),
+        ("calibration", detector.calibration_scores_),
+    ):
         low, high = np.quantile(scores, [0.25, 0.75]) if len(scores) >= 8 else (0, np.inf)
         lines[part] = float(high + 3 * (high - low))
     return lines
@@ -156,17 +175,34 @@ def strangest(detector: AnomalyDetector, root: Path) -> dict[str, list[Strange]]
         For "calibration" and "train", the strangest first.
     """
     chosen = {
-        part: sorted(zip(scores.tolist(), detector.paths_[part], strict=True), reverse=True)[: STRANGEST[part]]
-        for part, scores in (("calibration", detector.calibration_scores_), ("train", detector.train_scores_))
+        part: sorted(zip(scores.tolist(), detector.paths_[part], strict=True), reverse=True)[
+            : STRANGEST[part]
+        ]
+        for part, scores in (
+            ("calibration", detector.calibration_scores_),
+            ("train", detector.train_scores_),
+        )
     }
-    judged = {each.path: each for each in detector.stream(path for part in chosen.values() for _, path in part)}
+    judged = {
+        each.path: each
+        for each in detector.stream(path for part in chosen.values() for _, path in part)
+    }
     pictures: dict[str, list[Strange]] = {}
     for part, images in chosen.items():
         pictures[part] = []
         for score, path in images:
-            if (anomaly_map := judged[path].anomaly_map) is not None:  # else somebody has just removed it
+            if (
+                anomaly_map := judged[path].anomaly_map
+            ) is not None:  # else somebody has just removed it
                 image = small(path, PICTURE_SIZE)
-                pictures[part].append((str(Path(path).relative_to(root)), score, image, overlay(image, anomaly_map, detector.origin_["heat"])))
+                pictures[part].append(
+                    (
+                        str(Path(path).relative_to(root)),
+                        score,
+                        image,
+                        overlay(image, anomaly_map, detector.origin_["heat"]),
+                    )
+                )
     return pictures
 
 
@@ -180,7 +216,10 @@ def _data_uri(image: Image.Image) -> str:
 
 
 def of_fit(
-    detector: AnomalyDetector, name: str, found: Sequence[str], strangest: Mapping[str, Sequence[Strange]]
+    detector: AnomalyDetector,
+    name: str,
+    found: Sequence[str],
+    strangest: Mapping[str, Sequence[Strange]],
 ) -> str:
     """The page that `texad fit` writes.
 
@@ -204,7 +243,9 @@ def of_fit(
     groups = {f"fit to ({len(detector.train_scores_)} images)": detector.train_scores_}
     if n:
         groups[f"kept out ({n} images)"] = detector.calibration_scores_
-    versions = ", ".join(f"{name} {version}" for name, version in detector.origin_["versions"].items())
+    versions = ", ".join(
+        f"{name} {version}" for name, version in detector.origin_["versions"].items()
+    )
     facts = {
         "images": f"{detector.origin_['n_train']} fit to, {n} kept out to calibrate with",
         "detector": detector.detector,
@@ -219,17 +260,26 @@ def of_fit(
     lines = stand_apart(detector)
     pictures = [
         f"<h3>{heading}</h3>\n" + _pictures(strangest[which], threshold, lines[which])
-        for which, heading in (("calibration", "Of those kept out"), ("train", "Of those that it was fit to"))
+        for which, heading in (
+            ("calibration", "Of those kept out"),
+            ("train", "Of those that it was fit to"),
+        )
         if strangest.get(which)
     ]
     parts = [
         _random_note(detector),
         "<h2>What it promises</h2>",
         *(f"<p>{html.escape(sentence)}</p>" for sentence in promise(detector)),
-        f"<p>{breaks(detector)}</p>\n<ul>" + "".join(f"<li>{html.escape(each)}</li>" for each in BREAKS) + "</ul>",
+        f"<p>{breaks(detector)}</p>\n<ul>"
+        + "".join(f"<li>{html.escape(each)}</li>" for each in BREAKS)
+        + "</ul>",
         "<h2>The scores of the good images</h2>",
         _figure(
-            histograms(groups, threshold, f"Histograms of the scores of the good images; threshold {threshold:.4g}."),
+            histograms(
+                groups,
+                threshold,
+                f"Histograms of the scores of the good images; threshold {threshold:.4g}.",
+            ),
             "How strange each good image is. Those kept out show what to expect of new good images. If they lie far to the right of those it was fit "
             "to, it has learnt these images rather than the surface: more images help.",
         ),
@@ -251,14 +301,25 @@ def of_fit(
     return page(f"The detector {name}", parts)
 
 
-def of_check(found: drift.Drift, name: str, folder: str, groups: Mapping[str, np.ndarray], threshold: float, notes: Sequence[str]) -> str:
+def of_check(
+    found: drift.Drift,
+    name: str,
+    folder: str,
+    groups: Mapping[str, np.ndarray],
+    threshold: float,
+    notes: Sequence[str],
+) -> str:
     """The page that `texad check` writes: the verdict, the scores, and how it was found; HTML."""
     verdict, *how = drift.words(found)
     kind = ' class="note"' if found.has_drifted else ""
     parts = [
         f"<p{kind}><b>{html.escape(verdict)}</b></p>",
         _figure(
-            histograms(groups, threshold, f"Histograms of the scores of the calibration images and of the new good images; threshold {threshold:.4g}."),
+            histograms(
+                groups,
+                threshold,
+                f"Histograms of the scores of the calibration images and of the new good images; threshold {threshold:.4g}.",
+            ),
             "If nothing has changed, both have the same shape.",
         ),
         "<h2>How it was found</h2>",
@@ -277,12 +338,18 @@ def page(title: str, parts: Sequence[str]) -> str:
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
-    return re.sub(r"[\ud800-\udfff]", "\ufffd", text)  # halves of letters, in names of files, cannot be written
+    return re.sub(
+        r"[\ud800-\udfff]", "\ufffd", text
+    )  # halves of letters, in names of files, cannot be written
 
 
 def _random_note(detector: AnomalyDetector) -> str:
     is_random = detector.origin_["weights"]["name"] == "random"
-    return f'<p class="note" role="note"><b>⚠</b> {html.escape(RANDOM_WARNING)}</p>' if is_random else ""
+    return (
+        f'<p class="note" role="note"><b>⚠</b> {html.escape(RANDOM_WARNING)}</p>'
+        if is_random
+        else ""
+    )
 
 
 def _figure(drawing: str, caption: str) -> str:
@@ -290,7 +357,10 @@ def _figure(drawing: str, caption: str) -> str:
 
 
 def _table(facts: Mapping[str, str]) -> str:
-    rows = "".join(f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(printable(value))}</td></tr>' for name, value in facts.items())
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(printable(value))}</td></tr>'
+        for name, value in facts.items()
+    )
     return f"<table>{rows}</table>"
 
 
@@ -298,7 +368,9 @@ def _pictures(images: Sequence[Strange], threshold: float, line: float) -> str:
     figures = []
     for name, score, plain, covered in images:
         name = html.escape(printable(name))
-        remarks = ["above the threshold"] * (score > threshold) + ["stands apart from the others: look at it"] * (score > line)
+        remarks = ["above the threshold"] * (score > threshold) + [
+            "stands apart from the others: look at it"
+        ] * (score > line)
         alarm = "".join(f'<br><span class="alarm">{remark}</span>' for remark in remarks)
         figures.append(
             f'<figure><span><img src="{_data_uri(plain)}" alt="{name}"><img src="{_data_uri(covered)}" alt="{name}, covered by its heatmap"></span>'

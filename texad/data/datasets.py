@@ -132,7 +132,9 @@ def categories(dataset: str | Path) -> list[str]:
     if dataset == "mvtec":
         return sorted(mvtec.TEXTURES)
     folder = _folder(dataset)
-    folders = [sub for sub in folder.iterdir() if _train(sub).is_dir() and not sub.name.startswith(".")]
+    folders = [
+        sub for sub in folder.iterdir() if _train(sub).is_dir() and not sub.name.startswith(".")
+    ]
     names = sorted(sub.name for sub in folders)
     if not names and _train(folder).is_dir():
         raise DataError(
@@ -140,7 +142,9 @@ def categories(dataset: str | Path) -> list[str]:
             f"{folder.name!r} as the category"
         )
     if not names:
-        raise DataError(f"{folder} holds no category: put defect-free images into {_train(folder / 'NAME')}")
+        raise DataError(
+            f"{folder} holds no category: put defect-free images into {_train(folder / 'NAME')}"
+        )
     return names
 
 
@@ -179,7 +183,9 @@ def select(dataset: str | Path, category: str) -> list[str]:
         hint = f" (did you mean {as_written[near[0]]!r}?)" if near else ""
         if not is_embedded(dataset) and unknown in os.listdir(_folder(dataset)):
             hint = f" (there is no folder {_train(_folder(dataset) / unknown)})"
-        raise DataError(f"{name(dataset)} has no category {unknown!r}{hint}: choose from {', '.join(known)}")
+        raise DataError(
+            f"{name(dataset)} has no category {unknown!r}{hint}: choose from {', '.join(known)}"
+        )
     return list(dict.fromkeys(names))
 
 
@@ -250,20 +256,38 @@ def load_category(dataset: str | Path, category: str) -> Category:
     """
     names = select(dataset, category)
     if len(names) > 1:
-        raise DataError(f"only one category can be loaded, not {category!r}: choose from {', '.join(names)}")
+        raise DataError(
+            f"only one category can be loaded, not {category!r}: choose from {', '.join(names)}"
+        )
     prepare(dataset, names)
     root = _folder(dataset) / names[0]
     try:
         train = _samples(root, "train", "good")
         folder = root / "test"
-        defects = [sub.name for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith(".")] if folder.is_dir() else []
-        test = [sample for defect in sorted(defects, key=natural) for sample in _samples(root, "test", defect)]
+        defects = (
+            [sub.name for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith(".")]
+            if folder.is_dir()
+            else []
+        )
+        test = [
+            sample
+            for defect in sorted(defects, key=natural)
+            for sample in _samples(root, "test", defect)
+        ]
     except PermissionError as error:
-        raise DataError(f"{error.filename} may not be read ({error.strerror}): ask its owner, or copy the data") from None
+        raise DataError(
+            f"{error.filename} may not be read ({error.strerror}): ask its owner, or copy the data"
+        ) from None
     if not train:
-        raise DataError(f"{_train(root)} has no images: put defect-free ones there ({', '.join(SUFFIXES)})")
-    if wrong := [defect for defect in defects if defect != "good" and defect.strip().lower() == "good"]:
-        raise DataError(f"{folder / wrong[0]} would count as a kind of defect: rename it to good, or give the defect another name")
+        raise DataError(
+            f"{_train(root)} has no images: put defect-free ones there ({', '.join(SUFFIXES)})"
+        )
+    if wrong := [
+        defect for defect in defects if defect != "good" and defect.strip().lower() == "good"
+    ]:
+        raise DataError(
+            f"{folder / wrong[0]} would count as a kind of defect: rename it to good, or give the defect another name"
+        )
     if not test:
         raise DataError(
             f"{folder} has no images in sub-folders: put defect-free ones into {folder / 'good'}, defective "
@@ -299,9 +323,13 @@ def fingerprint(category: Category) -> str:
     Names are relative to the category's folder, so a copy elsewhere has the same fingerprint. What was left out as unreadable counts, too: if
     it is mended, the data are others.
     """
-    samples = category.train + category.test + tuple(left_out.sample for left_out in category.unreadable)
+    samples = (
+        category.train + category.test + tuple(left_out.sample for left_out in category.unreadable)
+    )
     files = {sample.path for sample in samples} | {sample.mask for sample in samples if sample.mask}
-    lines = sorted(f"{file.relative_to(category.root).as_posix()}\0{_content(file)}\n" for file in files)
+    lines = sorted(
+        f"{file.relative_to(category.root).as_posix()}\0{_content(file)}\n" for file in files
+    )
     return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
@@ -315,9 +343,19 @@ def _content(file: Path) -> str:
 
 def _samples(root: Path, split: str, defect: str) -> list[Sample]:
     is_good = defect == "good"
-    masks = {} if is_good else {mask.stem: mask for mask in reversed(_images(root / "ground_truth" / defect))}
+    masks = (
+        {}
+        if is_good
+        else {mask.stem: mask for mask in reversed(_images(root / "ground_truth" / defect))}
+    )
     return [
-        Sample(path, split, defect, int(not is_good), masks.get(f"{path.stem}_mask") or masks.get(path.stem))
+        Sample(
+            path,
+            split,
+            defect,
+            int(not is_good),
+            masks.get(f"{path.stem}_mask") or masks.get(path.stem),
+        )
         for path in _images(root / split / defect)
     ]
 

@@ -57,13 +57,25 @@ class GoodImages:
     def without(self, known: Iterable[str]) -> "GoodImages":
         """Only the images whose hashes are not among these."""
         known = set(known)
-        kept = [(path, digest) for path, digest in zip(self.paths, self.hashes, strict=True) if digest not in known]
+        kept = [
+            (path, digest)
+            for path, digest in zip(self.paths, self.hashes, strict=True)
+            if digest not in known
+        ]
         return GoodImages(
-            self.root, [path for path, _ in kept], [digest for _, digest in kept], self.sizes, self.unreadable, self.copies, self.layout
+            self.root,
+            [path for path, _ in kept],
+            [digest for _, digest in kept],
+            self.sizes,
+            self.unreadable,
+            self.copies,
+            self.layout,
         )
 
 
-def good_images(folder: str | Path, split: str = "train", unreadable_limit: float = 0.05, progress: bool = True) -> GoodImages:
+def good_images(
+    folder: str | Path, split: str = "train", unreadable_limit: float = 0.05, progress: bool = True
+) -> GoodImages:
     """Find the good images of a folder and of those below it.
 
     Hidden files and folders are passed over, and links to folders are not followed. Copies are left out: a copy of an image to learn from, among
@@ -86,22 +98,34 @@ def good_images(folder: str | Path, split: str = "train", unreadable_limit: floa
         A ValueError: there is no such folder, it holds no image or seems to hold bad ones, or too many cannot be read.
     """
     if not 0 <= unreadable_limit <= 1:
-        raise DataError(f"unreadable_limit must be between 0 and 1 (0.05 is one image in twenty), not {unreadable_limit}")
+        raise DataError(
+            f"unreadable_limit must be between 0 and 1 (0.05 is one image in twenty), not {unreadable_limit}"
+        )
     root = Path(folder).expanduser()
     if not str(folder) or not root.is_dir():
         reason = "is a file, and no folder" if root.is_file() else "does not exist"
         raise DataError(f"folder {str(folder)!r} {reason}: name a folder of good images")
     layout = f"{split}/good" if (root / "train" / "good").is_dir() else ""
     if layout and not (root / layout).is_dir():
-        raise DataError(f"{root} is laid out as MVTec AD, but has no {layout}: name the folder of new good images itself")
+        raise DataError(
+            f"{root} is laid out as MVTec AD, but has no {layout}: name the folder of new good images itself"
+        )
     root = root / layout
     paths, others = _listed(root)
     if not paths:
-        seen = f"; there are {len(others)} other files in it, such as {others[0].name}" if others else ""
-        raise DataError(f"{root} holds no image, and neither do its sub-folders ({', '.join(SUFFIXES)}){seen}: name a folder of good images")
+        seen = (
+            f"; there are {len(others)} other files in it, such as {others[0].name}"
+            if others
+            else ""
+        )
+        raise DataError(
+            f"{root} holds no image, and neither do its sub-folders ({', '.join(SUFFIXES)}){seen}: name a folder of good images"
+        )
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        looked = list(tqdm(pool.map(_look, paths), "reading", len(paths), unit="image", disable=not progress))
+        looked = list(
+            tqdm(pool.map(_look, paths), "reading", len(paths), unit="image", disable=not progress)
+        )
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits for no other image
     found, known = GoodImages(root, [], [], Counter(), layout=layout), set()
@@ -117,9 +141,18 @@ def good_images(folder: str | Path, split: str = "train", unreadable_limit: floa
             found.sizes[size] += 1
     n_lost = len(found.unreadable)
     if n_lost == len(paths) or n_lost / len(paths) > unreadable_limit:
-        names = "; ".join(f"{path.relative_to(root)} ({reason})" for path, reason in list(found.unreadable.items())[:3])
-        allowed = "" if n_lost == len(paths) else f", and --unreadable-limit allows {unreadable_limit:.4g} of them"
-        raise DataError(f"{root}: {n_lost} of {len(paths)} images cannot be read{allowed}: {names}{'; …' if n_lost > 3 else ''}: replace or remove them")
+        names = "; ".join(
+            f"{path.relative_to(root)} ({reason})"
+            for path, reason in list(found.unreadable.items())[:3]
+        )
+        allowed = (
+            ""
+            if n_lost == len(paths)
+            else f", and --unreadable-limit allows {unreadable_limit:.4g} of them"
+        )
+        raise DataError(
+            f"{root}: {n_lost} of {len(paths)} images cannot be read{allowed}: {names}{'; …' if n_lost > 3 else ''}: replace or remove them"
+        )
     return found
 
 
@@ -128,9 +161,13 @@ def _listed(root: Path) -> tuple[list[Path], list[Path]]:
     images: list[Path] = []
     others: list[Path] = []
     for folder, below, names in os.walk(root, onerror=_refuse):
-        below[:] = sorted((name for name in below if not name.startswith(".")), key=datasets.natural)
+        below[:] = sorted(
+            (name for name in below if not name.startswith(".")), key=datasets.natural
+        )
         _check_names(Path(folder), below)
-        for name in sorted((name for name in names if not name.startswith(".")), key=datasets.natural):
+        for name in sorted(
+            (name for name in names if not name.startswith(".")), key=datasets.natural
+        ):
             (images if is_image(name) else others).append(Path(folder, name))
     return images, others
 
@@ -139,7 +176,9 @@ def _check_names(folder: Path, below: Sequence[str]) -> None:
     good = [name for name in below if plain(name) in GOOD]
     bad = [name for name in below if plain(name) in BAD]
     if categories := [name for name in below if (folder / name / "train" / "good").is_dir()]:
-        raise DataError(f"{folder} is a data set of {len(categories)} categories: name one of them, such as {folder / categories[0]}")
+        raise DataError(
+            f"{folder} is a data set of {len(categories)} categories: name one of them, such as {folder / categories[0]}"
+        )
     if bad or (good and len(below) > 1):
         instead = f"name {folder / good[0]}" if good else f"move {folder / bad[0]} elsewhere"
         raise DataError(
@@ -149,7 +188,9 @@ def _check_names(folder: Path, below: Sequence[str]) -> None:
 
 
 def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename} may not be read ({error.strerror}): ask its owner, or copy the images")
+    raise DataError(
+        f"{error.filename} may not be read ({error.strerror}): ask its owner, or copy the images"
+    )
 
 
 def _look(path: Path) -> tuple[str, str, tuple[int, int]]:
@@ -186,9 +227,17 @@ def stream(arguments: Iterable[str], complain: Callable[[str], None]) -> Iterato
         if argument == "-":
             yield from _lines()
         elif os.path.isdir(path):
-            yield from _some(_below(path), complain, f"folder {argument} holds no image, and neither do its sub-folders ({', '.join(SUFFIXES)})")
+            yield from _some(
+                _below(path),
+                complain,
+                f"folder {argument} holds no image, and neither do its sub-folders ({', '.join(SUFFIXES)})",
+            )
         elif not os.path.lexists(path) and glob.has_magic(path):
-            yield from _some(_matching(path), complain, f"pattern {argument} matches no image ({', '.join(SUFFIXES)}); ** stands for folders at any depth")
+            yield from _some(
+                _matching(path),
+                complain,
+                f"pattern {argument} matches no image ({', '.join(SUFFIXES)}); ** stands for folders at any depth",
+            )
         else:
             yield path
 

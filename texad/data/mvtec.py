@@ -38,7 +38,14 @@ CATEGORIES = tuple(sorted(TEXTURES + OBJECTS))
 MOST_MEMBERS = 20_000
 MOST_BYTES = 10_000_000_000
 MOST_BYTES_OF_ONE = 20_000_000
-NAMES_REFUSED = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # by the file system
+NAMES_REFUSED = (
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.EILSEQ,
+)  # by the file system
 
 
 def prepare(folder: Path, categories: Sequence[str]) -> None:
@@ -58,9 +65,13 @@ def prepare(folder: Path, categories: Sequence[str]) -> None:
     ValueError
         If the archive is not the one that MVTec published, or a category's folder is there but incomplete.
     """
-    missing = [category for category in categories if not (folder / category / "train" / "good").is_dir()]
+    missing = [
+        category for category in categories if not (folder / category / "train" / "good").is_dir()
+    ]
     for incomplete in (folder / category for category in missing if (folder / category).exists()):
-        raise ValueError(f"{incomplete} has no train/good: complete it, or move it away to have it unpacked")
+        raise ValueError(
+            f"{incomplete} has no train/good: complete it, or move it away to have it unpacked"
+        )
     if not missing:
         return
     archive = folder.parent / ARCHIVE
@@ -88,7 +99,9 @@ def _download(archive: Path, example: Path) -> None:
             f"at {archive}, or the unpacked categories at {example} and so on"
         ) from error
     except ValueError as error:
-        raise ValueError(f"{error}: run this again, or put the archive that MVTec published at {archive}") from None
+        raise ValueError(
+            f"{error}: run this again, or put the archive that MVTec published at {archive}"
+        ) from None
 
 
 # -- unpack --------------------------------------------------------------------------------------------
@@ -99,7 +112,10 @@ def _unpack(archive: Path, folder: Path, categories: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder)).resolve()
     try:
-        with archive.open("rb") as stream, downloads.reading_with_bar(stream, "MVTec AD, unpacking") as reader:
+        with (
+            archive.open("rb") as stream,
+            downloads.reading_with_bar(stream, "MVTec AD, unpacking") as reader,
+        ):
             with tarfile.open(fileobj=reader, mode="r|xz", tarinfo=_Member) as tar:
                 n_members = n_bytes = 0
                 for member in tar:
@@ -112,11 +128,15 @@ def _unpack(archive: Path, folder: Path, categories: Sequence[str]) -> None:
         for category in categories:
             os.replace(temporary / category, folder / category)
     except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
-        raise ValueError(f"{archive} cannot be unpacked ({error}): delete it, and run this again") from error
+        raise ValueError(
+            f"{archive} cannot be unpacked ({error}): delete it, and run this again"
+        ) from error
     except OSError as error:
         if error.errno not in NAMES_REFUSED:
             raise  # a full disk is not the archive's fault
-        raise ValueError(f"{archive} cannot be unpacked ({error.strerror}: one of its names): delete it, and run this again") from error
+        raise ValueError(
+            f"{archive} cannot be unpacked ({error.strerror}: one of its names): delete it, and run this again"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -142,7 +162,9 @@ def _check_size(member: tarfile.TarInfo, n_members: int = 1, n_bytes: int = 0) -
             raise ValueError(f"unsafe: {what}, at most {most} are expected")
 
 
-def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, wanted: Sequence[str]) -> None:
+def _unpack_member(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, wanted: Sequence[str]
+) -> None:
     """Write a member of the archive if it belongs to one of the categories.
 
     Only plain files are written, and of them only the content, so no link can lead out of `folder`. This is
@@ -153,7 +175,9 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, 
         raise ValueError(f"unsafe: its member {member.name!r} leads out of the folder")
     if not (member.isfile() or member.isdir()):
         raise ValueError(f"unsafe: its member {member.name!r} is a link or a device")
-    if member.isfile() and target.relative_to(folder).parts[:1] in {(category,) for category in wanted}:
+    if member.isfile() and target.relative_to(folder).parts[:1] in {
+        (category,) for category in wanted
+    }:
         target.parent.mkdir(parents=True, exist_ok=True)
         content = tar.extractfile(member)
         assert content is not None  # it is a file

@@ -35,12 +35,19 @@ def damage(image: np.ndarray, kind: str, rng: np.random.Generator) -> tuple[np.n
         If there is no such kind.
     """
     height, width = image.shape[:2]
-    area = np.exp(rng.uniform(np.log(0.002), np.log(0.05)))  # small spots are as frequent as large ones
+    area = np.exp(
+        rng.uniform(np.log(0.002), np.log(0.05))
+    )  # small spots are as frequent as large ones
     sign = rng.choice([-1, 1])
     if kind == "paste":
         mask = _spot(height, width, area, rng)
-        shift = rng.integers(height // 5, 4 * height // 5 + 1), rng.integers(width // 5, 4 * width // 5 + 1)
-        source = np.roll(image, shift, axis=(0, 1))[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])] * rng.uniform(0.8, 1.2)
+        shift = (
+            rng.integers(height // 5, 4 * height // 5 + 1),
+            rng.integers(width // 5, 4 * width // 5 + 1),
+        )
+        source = np.roll(image, shift, axis=(0, 1))[
+            :: rng.choice([-1, 1]), :: rng.choice([-1, 1])
+        ] * rng.uniform(0.8, 1.2)
     elif kind == "scratch":
         mask = _line(height, width, rng)
         source = image + sign * rng.uniform(0.15, 0.5)
@@ -53,7 +60,9 @@ def damage(image: np.ndarray, kind: str, rng: np.random.Generator) -> tuple[np.n
         source = ndimage.gaussian_filter(image, (blur, blur, 0))
     else:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    soft = ndimage.gaussian_filter(mask.astype(np.float32), rng.uniform(0.5, 2))[:, :, None]  # no hard edge
+    soft = ndimage.gaussian_filter(mask.astype(np.float32), rng.uniform(0.5, 2))[
+        :, :, None
+    ]  # no hard edge
     return np.clip(image * (1 - soft) + source * soft, 0, 1).astype(np.float32), mask
 
 
@@ -64,7 +73,9 @@ def _spot(height: int, width: int, area: float, rng: np.random.Generator) -> np.
     turn, stretch = rng.uniform(0, np.pi), np.exp(rng.normal(0, 0.4))
     along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
     angle = np.arctan2(across, along)
-    border = 1 + sum(rng.normal(0, 0.12) * np.cos(n * angle + rng.uniform(0, 2 * np.pi)) for n in (2, 3, 5))
+    border = 1 + sum(
+        rng.normal(0, 0.12) * np.cos(n * angle + rng.uniform(0, 2 * np.pi)) for n in (2, 3, 5)
+    )
     radius = np.sqrt(area * height * width / np.pi)
     distance = np.hypot(along / stretch, across * stretch) / radius
     return (distance < border) | (distance <= distance.min())  # at least one pixel

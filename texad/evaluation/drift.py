@@ -78,7 +78,11 @@ class Drift:
 
 
 def compare(
-    calibration_scores: np.ndarray, new_scores: np.ndarray, threshold: float, promised: float | None, level: float = LEVEL
+    calibration_scores: np.ndarray,
+    new_scores: np.ndarray,
+    threshold: float,
+    promised: float | None,
+    level: float = LEVEL,
 ) -> Drift:
     """Compare the scores of new good images with those of the calibration images.
 
@@ -100,8 +104,13 @@ def compare(
         If there are no scores on a side, one is not finite, or `level` does not lie between 0 and 1.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1 (0.01 is one wrong alarm in a hundred checks), not {level}")
-    old, new = np.asarray(calibration_scores, dtype=np.float64), np.asarray(new_scores, dtype=np.float64)
+        raise ValueError(
+            f"level must lie between 0 and 1 (0.01 is one wrong alarm in a hundred checks), not {level}"
+        )
+    old, new = (
+        np.asarray(calibration_scores, dtype=np.float64),
+        np.asarray(new_scores, dtype=np.float64),
+    )
     for name, scores in (("calibration_scores", old), ("new_scores", new)):
         if not scores.size or not np.isfinite(scores).all():
             raise ValueError(f"{name} must hold at least one score, and finite ones")
@@ -165,7 +174,11 @@ def smallest_shift(n: int, m: int, level: float = LEVEL) -> float:
     larger than that of their distributions, hence four times in five, and not one in two (simulated).
     """
     distance = stats.kstwobign.isf(level / 2) * math.sqrt((n + m) / (n * m))
-    return float(2 * stats.norm.ppf((1 + distance) / 2)) if distance < 1 and m >= images_needed(n, level) else math.inf
+    return (
+        float(2 * stats.norm.ppf((1 + distance) / 2))
+        if distance < 1 and m >= images_needed(n, level)
+        else math.inf
+    )
 
 
 ADVICE = {
@@ -194,7 +207,11 @@ def words(drift: Drift) -> list[str]:
     """What was found, in sentences: the verdict with its advice first."""
     n, m = drift.n_calibration, drift.n_new
     low, high = drift.interval
-    promise = "no rate was promised" if drift.promised is None else f"promised is at most {100 * drift.promised:.3g}%"
+    promise = (
+        "no rate was promised"
+        if drift.promised is None
+        else f"promised is at most {100 * drift.promised:.3g}%"
+    )
     above = (
         f"{drift.n_above} of {m} new good images ({drift.rate:.1%}) are above the threshold; the true part lies between {low:.1%} and {high:.1%} "
         f"(95% confidence), and {promise}."
@@ -205,9 +222,15 @@ def words(drift: Drift) -> list[str]:
             f"above it in {_often(drift.p_above)}."
         )
     shift = drift.smallest_shift
-    seen = "could not see any change" if math.isinf(shift) else f"would see a shift of all scores by {shift:.2g} standard deviations four times in five"
+    seen = (
+        "could not see any change"
+        if math.isinf(shift)
+        else f"would see a shift of all scores by {shift:.2g} standard deviations four times in five"
+    )
     return [
-        ADVICE[drift.verdict].format(needed=images_needed(n, drift.level), wanted=max(20, images_needed(n, drift.level))),
+        ADVICE[drift.verdict].format(
+            needed=images_needed(n, drift.level), wanted=max(20, images_needed(n, drift.level))
+        ),
         f"The scores of {m} new good images and of {n} calibration images are {drift.statistic:.2g} apart (0 the same, 1 fully apart). "
         f"Without any change, chance makes them so different in {_often(drift.p_value)} (p = {drift.p_value:.2g}, Kolmogorov-Smirnov).",
         above,

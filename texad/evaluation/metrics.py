@@ -22,16 +22,22 @@ from torch.nn import functional
 def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     labels, scores = np.asarray(labels, dtype=bool), np.asarray(scores)
     if labels.ndim != 1 or labels.shape != scores.shape:
-        raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be two lists of the same length")
+        raise ValueError(
+            f"labels {labels.shape} and scores {scores.shape} must be two lists of the same length"
+        )
     if not np.isfinite(scores).all():
-        raise ValueError(f"scores must be finite; number {np.flatnonzero(~np.isfinite(scores))[0]} is not")
+        raise ValueError(
+            f"scores must be finite; number {np.flatnonzero(~np.isfinite(scores))[0]} is not"
+        )
     return labels, scores
 
 
 def _z(confidence: float) -> float:
     """So many standard deviations around its mean hold the share `confidence` of a normal distribution."""
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, for instance 0.95, not {confidence}")
+        raise ValueError(
+            f"confidence must lie between 0 and 1, for instance 0.95, not {confidence}"
+        )
     return float(special.ndtri((1 + confidence) / 2))
 
 
@@ -55,7 +61,9 @@ def image_auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     return float(metrics.roc_auc_score(labels, scores))
 
 
-def auroc_interval(labels: np.ndarray, scores: np.ndarray, confidence: float = 0.95) -> tuple[float, float] | None:
+def auroc_interval(
+    labels: np.ndarray, scores: np.ndarray, confidence: float = 0.95
+) -> tuple[float, float] | None:
     """Confidence interval of the AUROC: how far might it lie from that of endlessly many such images?
 
     Estimate ± z · standard error, cut off at 0 and 1. The error is DeLong's (DeLong, DeLong and Clarke-Pearson, "Comparing the
@@ -83,8 +91,12 @@ def auroc_interval(labels: np.ndarray, scores: np.ndarray, confidence: float = 0
     if not m or not n:
         return None
     ranks = stats.rankdata(scores)  # ties share their mean rank
-    below = ranks[labels] - stats.rankdata(scores[labels])  # normal images below each anomalous one, a tie counts 1/2
-    above = m - (ranks[~labels] - stats.rankdata(scores[~labels]))  # anomalous images above each normal one
+    below = ranks[labels] - stats.rankdata(
+        scores[labels]
+    )  # normal images below each anomalous one, a tie counts 1/2
+    above = m - (
+        ranks[~labels] - stats.rankdata(scores[~labels])
+    )  # anomalous images above each normal one
     estimate = below.mean() / n
     if m > 1 and n > 1 and (np.ptp(below) > 0 or np.ptp(above) > 0):
         margin = z * np.sqrt(below.var(ddof=1) / n**2 / m + above.var(ddof=1) / m**2 / n)
@@ -105,7 +117,11 @@ def _newcombe_low(estimate: float, m: int, n: int, z: float) -> float:
 
 
 def bootstrap_auroc_interval(
-    labels: np.ndarray, scores: np.ndarray, confidence: float = 0.95, n_resamples: int = 2000, seed: int = 0
+    labels: np.ndarray,
+    scores: np.ndarray,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float] | None:
     """Confidence interval of the AUROC by resampling: a check of `auroc_interval` that needs no formula.
 
@@ -134,15 +150,25 @@ def bootstrap_auroc_interval(
     values, levels = np.unique(scores, return_inverse=True)
     rng = np.random.default_rng(seed)
 
-    def counts(own: np.ndarray, rows: int) -> np.ndarray:  # of each level in each resample, (rows, levels)
-        drawn = own[rng.integers(len(own), size=(rows, len(own)))] + len(values) * np.arange(rows)[:, None]
+    def counts(
+        own: np.ndarray, rows: int
+    ) -> np.ndarray:  # of each level in each resample, (rows, levels)
+        drawn = (
+            own[rng.integers(len(own), size=(rows, len(own)))]
+            + len(values) * np.arange(rows)[:, None]
+        )
         return np.bincount(drawn.ravel(), minlength=rows * len(values)).reshape(rows, -1)
 
-    aurocs, rows = [], max(1, 2**20 // len(scores))  # so many resamples at a time, to bound the memory
+    aurocs, rows = (
+        [],
+        max(1, 2**20 // len(scores)),
+    )  # so many resamples at a time, to bound the memory
     for start in range(0, n_resamples, rows):
         size = min(rows, n_resamples - start)
         anomalous, normal = counts(levels[labels], size), counts(levels[~labels], size)
-        pairs = anomalous * (normal.cumsum(axis=1) - normal / 2)  # in the right order; a tie counts 1/2
+        pairs = anomalous * (
+            normal.cumsum(axis=1) - normal / 2
+        )  # in the right order; a tie counts 1/2
         aurocs.append(pairs.sum(axis=1) / (labels.sum() * (~labels).sum()))
     low, high = np.quantile(np.concatenate(aurocs), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
@@ -184,7 +210,9 @@ def f1_max(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float] | None
         return None
     scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(float)
     values = np.unique(scores)[::-1]  # from high to low
-    hits = np.searchsorted(np.sort(-scores[labels]), -values, side="right")  # anomalous images with at least this score
+    hits = np.searchsorted(
+        np.sort(-scores[labels]), -values, side="right"
+    )  # anomalous images with at least this score
     alarms = np.searchsorted(np.sort(-scores), -values, side="right")
     f1 = 2 * hits / (alarms + labels.sum())
     best = int(np.argmax(f1))
@@ -193,7 +221,9 @@ def f1_max(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float] | None
     return float(f1[best]), float(thresholds[best])
 
 
-def auroc_by_defect(labels: np.ndarray, scores: np.ndarray, defects: np.ndarray) -> dict[str, float | None]:
+def auroc_by_defect(
+    labels: np.ndarray, scores: np.ndarray, defects: np.ndarray
+) -> dict[str, float | None]:
     """AUROC of each defect type alone against all normal images.
 
     Parameters
@@ -206,7 +236,11 @@ def auroc_by_defect(labels: np.ndarray, scores: np.ndarray, defects: np.ndarray)
     -------
     dict of str to float or None
     """
-    labels, scores, defects = np.asarray(labels, dtype=bool), np.asarray(scores), np.asarray(defects)
+    labels, scores, defects = (
+        np.asarray(labels, dtype=bool),
+        np.asarray(scores),
+        np.asarray(defects),
+    )
     result = {}
     for defect in sorted(set(defects[labels])):
         chosen = ~labels | (defects == defect)
@@ -214,7 +248,9 @@ def auroc_by_defect(labels: np.ndarray, scores: np.ndarray, defects: np.ndarray)
     return result
 
 
-def auroc_by_severity(labels: np.ndarray, scores: np.ndarray, severity: np.ndarray, n_groups: int = 3) -> dict[str, float | None]:
+def auroc_by_severity(
+    labels: np.ndarray, scores: np.ndarray, severity: np.ndarray, n_groups: int = 3
+) -> dict[str, float | None]:
     """AUROC of the mild, the medium and the severe defects, each group against all normal images.
 
     Parameters
@@ -234,20 +270,30 @@ def auroc_by_severity(labels: np.ndarray, scores: np.ndarray, severity: np.ndarr
     labels, scores = _checked(labels, scores)
     severity = np.asarray(severity, dtype=float)
     if severity.shape != labels.shape:
-        raise ValueError(f"severity {severity.shape} must have one number for each of the {len(labels)} images")
+        raise ValueError(
+            f"severity {severity.shape} must have one number for each of the {len(labels)} images"
+        )
     if n_groups < 1:
         raise ValueError(f"n_groups must be at least 1, not {n_groups}")
-    names = ["mild", "medium", "severe"] if n_groups == 3 else [f"{i} of {n_groups}" for i in range(1, n_groups + 1)]
+    names = (
+        ["mild", "medium", "severe"]
+        if n_groups == 3
+        else [f"{i} of {n_groups}" for i in range(1, n_groups + 1)]
+    )
     known = labels & ~np.isnan(severity)
     if not known.any():
         return dict.fromkeys(names)
     edges = np.quantile(severity[known], np.arange(1, n_groups) / n_groups)
-    groups = np.array(names)[np.searchsorted(edges, severity)]  # a value on an edge belongs to the group below it
+    groups = np.array(names)[
+        np.searchsorted(edges, severity)
+    ]  # a value on an edge belongs to the group below it
     kept = known | ~labels
     return dict.fromkeys(names) | auroc_by_defect(labels[kept], scores[kept], groups[kept])
 
 
-def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float] | None:
+def wilson_interval(
+    successes: int, total: int, confidence: float = 0.95
+) -> tuple[float, float] | None:
     """Confidence interval of a share, such as 3 false alarms among 40 good images.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the American Statistical
@@ -273,7 +319,9 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
     middle = (share + weight / 2) / (1 + weight)
     margin = np.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
     # At the ends the formula gives exactly 0 or 1, and rounding does not
-    return (0.0 if successes == 0 else float(middle - margin)), (1.0 if successes == total else float(middle + margin))
+    return (0.0 if successes == 0 else float(middle - margin)), (
+        1.0 if successes == total else float(middle + margin)
+    )
 
 
 def decision_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict:
@@ -293,7 +341,9 @@ def decision_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict:
         (None where there is no image of the kind).
     """
     labels, predictions = np.asarray(labels, dtype=bool), np.asarray(predictions, dtype=bool)
-    tn, fp, fn, tp = metrics.confusion_matrix(labels, predictions, labels=[False, True]).ravel().tolist()
+    tn, fp, fn, tp = (
+        metrics.confusion_matrix(labels, predictions, labels=[False, True]).ravel().tolist()
+    )
     return {
         "accuracy": float(metrics.accuracy_score(labels, predictions)),
         "precision": float(metrics.precision_score(labels, predictions, zero_division=0)),
@@ -321,26 +371,38 @@ def upsample(maps: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     ndarray, float32, shape (N, height, width)
     """
     size = (size, size) if isinstance(size, int) else size
-    return functional.interpolate(torch.from_numpy(np.array(maps))[:, None], size, mode="bilinear")[:, 0].numpy()
+    return functional.interpolate(torch.from_numpy(np.array(maps))[:, None], size, mode="bilinear")[
+        :, 0
+    ].numpy()
 
 
-def upsample_each(maps: np.ndarray, size: int | tuple[int, int], batch_size: int = 32) -> Iterator[np.ndarray]:
+def upsample_each(
+    maps: np.ndarray, size: int | tuple[int, int], batch_size: int = 32
+) -> Iterator[np.ndarray]:
     """Yield each of the `maps` (which may be memory-mapped) as `upsample` gives it, with one batch in memory at a time."""
     for start in range(0, len(maps), batch_size):
         yield from upsample(maps[start : start + batch_size], size)
 
 
-N_BINS = 2**22  # bins of the histograms of `pixel_metrics`: 13 of the 23 binary digits of a float32's fraction
+N_BINS = (
+    2**22
+)  # bins of the histograms of `pixel_metrics`: 13 of the 23 binary digits of a float32's fraction
 
 
 def _bins(values: np.ndarray) -> np.ndarray:
     """The bin of each float32: its bits, read as a number that grows with the value, without the lowest ten."""
-    bits = (values + np.float32(0)).view(np.uint32)  # + 0, since -0.0 and 0.0 are equal and their bits are not
-    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(2**31))  # without the sign, negative values run backwards
+    bits = (values + np.float32(0)).view(
+        np.uint32
+    )  # + 0, since -0.0 and 0.0 are equal and their bits are not
+    ordered = np.where(
+        bits >> 31, ~bits, bits | np.uint32(2**31)
+    )  # without the sign, negative values run backwards
     return (ordered // (2**32 // N_BINS)).astype(np.intp)
 
 
-def pixel_metrics(masks: Iterable[np.ndarray], maps: Iterable[np.ndarray], max_fpr: float = 0.3) -> dict[str, float | None]:
+def pixel_metrics(
+    masks: Iterable[np.ndarray], maps: Iterable[np.ndarray], max_fpr: float = 0.3
+) -> dict[str, float | None]:
     """Do the maps point at the defects? Pixel AUROC and AUPRO, from one image at a time.
 
     Both are areas under a curve over the false-positive rate, the share of all normal pixels above a threshold. For the AUROC
@@ -377,23 +439,33 @@ def pixel_metrics(masks: Iterable[np.ndarray], maps: Iterable[np.ndarray], max_f
     normal, defective, overlap = counts
     for i, (mask, values) in enumerate(zip_longest(masks, maps)):
         if mask is None or values is None:
-            raise ValueError(f"masks and maps must be equally many; one of them ended after {i} images")
+            raise ValueError(
+                f"masks and maps must be equally many; one of them ended after {i} images"
+            )
         mask, values = np.asarray(mask, dtype=bool), np.asarray(values, dtype=np.float32)
         if mask.ndim != 2 or mask.shape != values.shape:
-            raise ValueError(f"mask {mask.shape} and map {values.shape} of image {i} must both be (H, W); see upsample")
+            raise ValueError(
+                f"mask {mask.shape} and map {values.shape} of image {i} must both be (H, W); see upsample"
+            )
         if not np.isfinite(values).all():
             raise ValueError(f"the map of image {i} is not finite everywhere")
         bins = _bins(values)
         np.add.at(normal, bins[~mask], 1)
         if mask.any():
-            region = ndimage.label(mask, structure=np.ones((3, 3)))[0][mask]  # the number of each defective pixel's region
+            region = ndimage.label(mask, structure=np.ones((3, 3)))[0][
+                mask
+            ]  # the number of each defective pixel's region
             np.add.at(defective, bins[mask], 1)
             np.add.at(overlap, bins[mask], 1 / np.bincount(region)[region])
     used = np.flatnonzero(normal + defective)[::-1]  # from the highest score downwards
     normal, defective, overlap = (np.append(0, each[used].cumsum()) for each in counts)
     if not normal[-1] or not defective[-1]:
         return {"pixel_auroc": None, "aupro": None}
-    fpr, tpr, pro = normal / normal[-1], defective / defective[-1], overlap / overlap[-1]  # its sum: the number of regions
+    fpr, tpr, pro = (
+        normal / normal[-1],
+        defective / defective[-1],
+        overlap / overlap[-1],
+    )  # its sum: the number of regions
     stop = np.searchsorted(fpr, max_fpr, side="right")
     below, limit = (fpr[:stop], pro[:stop]), (max_fpr, np.interp(max_fpr, fpr, pro))
     area = metrics.auc(*(np.append(values, end) for values, end in zip(below, limit, strict=True)))

@@ -27,8 +27,12 @@ def overlay(image: Image.Image, anomaly_map: np.ndarray, heat: Sequence[float]) 
         As large as `image`.
     """
     low, high = np.log(np.maximum(heat, np.finfo(np.float32).tiny))
-    level = (np.log(np.maximum(anomaly_map, np.finfo(np.float32).tiny)) - low) / max(high - low, 1e-6)
-    stretched = Image.fromarray(np.clip(level, 0, 1).astype(np.float32)).resize(image.size, Image.Resampling.BICUBIC)
+    level = (np.log(np.maximum(anomaly_map, np.finfo(np.float32).tiny)) - low) / max(
+        high - low, 1e-6
+    )
+    stretched = Image.fromarray(np.clip(level, 0, 1).astype(np.float32)).resize(
+        image.size, Image.Resampling.BICUBIC
+    )
     level = np.clip(np.asarray(stretched), 0, 1)
     alpha = np.minimum(1.6 * level, 0.8)[..., None]
     pixels = (1 - alpha) * np.asarray(image) + alpha * 255 * colormaps[HEAT](level)[..., :3]

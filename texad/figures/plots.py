@@ -36,7 +36,11 @@ def _panels(n: int, columns: int, size: float) -> tuple[Figure, list[Axes]]:
     columns = max(1, min(n, columns))
     rows = max(1, -(-n // columns))  # without images, one empty panel
     figure, axes = plt.subplots(
-        rows, columns, figsize=(size * columns, (size + 0.3) * rows), squeeze=False, layout="constrained"
+        rows,
+        columns,
+        figsize=(size * columns, (size + 0.3) * rows),
+        squeeze=False,
+        layout="constrained",
     )
     for axis in axes.flat:
         axis.set_axis_off()
@@ -82,7 +86,9 @@ def image_grid(
     return _finished(figure)
 
 
-def map_grid(maps: Sequence[np.ndarray], titles: Sequence[str], columns: int = 6, shared_scale: bool = False) -> Figure:
+def map_grid(
+    maps: Sequence[np.ndarray], titles: Sequence[str], columns: int = 6, shared_scale: bool = False
+) -> Figure:
     """Feature or error maps side by side: dark is low, bright is high.
 
     Parameters
@@ -94,7 +100,9 @@ def map_grid(maps: Sequence[np.ndarray], titles: Sequence[str], columns: int = 6
         Use one scale for all, so that their brightness can be compared.
     """
     figure, axes = _panels(len(maps), columns, 1.7)
-    low, high = (min(m.min() for m in maps), max(m.max() for m in maps)) if shared_scale else (None, None)
+    low, high = (
+        (min(m.min() for m in maps), max(m.max() for m in maps)) if shared_scale else (None, None)
+    )
     for axis, values, title in zip(axes, maps, titles, strict=True):
         drawn = axis.imshow(values, cmap=HEAT, vmin=low, vmax=high)
         axis.set_title(for_picture(title), fontsize=9)
@@ -113,7 +121,13 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
     axis.plot(history["epoch"], history["train_loss"], "o-", color=NORMAL, label="training")
-    axis.plot(history["epoch"], history["validation_loss"], "s--", color=ANOMALOUS, label="validation (held out)")
+    axis.plot(
+        history["epoch"],
+        history["validation_loss"],
+        "s--",
+        color=ANOMALOUS,
+        label="validation (held out)",
+    )
     axis.set(xlabel="epoch", ylabel="loss L(θ), logarithmic", yscale="log")
     axis.locator_params("x", integer=True)
     axis.legend(frameon=False)
@@ -153,7 +167,9 @@ def sorted_errors(values: np.ndarray, top_k: int) -> Figure:
 
 
 def score_rows(
-    groups: dict[str, np.ndarray], thresholds: dict[str, float | None], anomalous: Sequence[str] = ()
+    groups: dict[str, np.ndarray],
+    thresholds: dict[str, float | None],
+    anomalous: Sequence[str] = (),
 ) -> Figure:
     """Scores of groups of images, a row of dots for each group, with thresholds as lines across all rows.
 
@@ -172,14 +188,25 @@ def score_rows(
     for row, (name, scores) in enumerate(groups.items()):
         color, marker = (ANOMALOUS, "^") if name in anomalous else (NORMAL, "o")
         axis.scatter(
-            scores, row + spread.uniform(-0.25, 0.25, len(scores)), color=color, marker=marker, alpha=0.7, linewidths=0, s=30
+            scores,
+            row + spread.uniform(-0.25, 0.25, len(scores)),
+            color=color,
+            marker=marker,
+            alpha=0.7,
+            linewidths=0,
+            s=30,
         )
     for (name, value), style in zip(lines.items(), ("--", ":", "-"), strict=False):
         axis.axvline(value, color=THRESHOLD, linestyle=style, linewidth=1.5, label=name)
     values = np.concatenate([*groups.values(), list(lines.values())])
     if len(values) and values.min() > 0:
         _logarithmic(axis, values)
-    axis.set(xlabel="anomaly score", yticks=range(len(groups)), yticklabels=list(map(for_picture, groups)), ylim=(len(groups) - 0.5, -0.5))
+    axis.set(
+        xlabel="anomaly score",
+        yticks=range(len(groups)),
+        yticklabels=list(map(for_picture, groups)),
+        ylim=(len(groups) - 0.5, -0.5),
+    )
     if lines:
         axis.legend(title="threshold", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return _finished(figure)
@@ -197,9 +224,19 @@ def false_alarm_rates(gains: Sequence[float], rates: Sequence[float], alpha: flo
         The promised rate.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
-    axis.plot(gains, rates, "o-", color=NORMAL, label="good images called anomalous", clip_on=False, zorder=3)
+    axis.plot(
+        gains,
+        rates,
+        "o-",
+        color=NORMAL,
+        label="good images called anomalous",
+        clip_on=False,
+        zorder=3,
+    )
     axis.axhline(alpha, color=THRESHOLD, linestyle=":", label=f"α = {alpha:g}")
-    axis.set(xlabel="light, 1 as in training", ylabel="false-alarm rate", ylim=(0, 1), xticks=list(gains))
+    axis.set(
+        xlabel="light, 1 as in training", ylabel="false-alarm rate", ylim=(0, 1), xticks=list(gains)
+    )
     axis.legend(frameon=False, loc="upper left")
     return _finished(figure)
 
@@ -235,7 +272,11 @@ def score_distribution(scores: np.ndarray, labels: np.ndarray, threshold: float)
     legend = axis.get_legend()
     assert legend is not None  # seaborn has just made it
     handles = [handle for handle in legend.legend_handles if handle is not None]
-    axis.legend([*handles, line], [text.get_text() for text in legend.get_texts()] + ["threshold"], frameon=False)
+    axis.legend(
+        [*handles, line],
+        [text.get_text() for text in legend.get_texts()] + ["threshold"],
+        frameon=False,
+    )
     axis.set(xlabel="anomaly score", ylabel="test images")
     return _finished(figure)
 
@@ -263,7 +304,9 @@ def heatmaps(
         top, bottom = axes[:, column]
         top.imshow(images[column])
         bottom.imshow(images[column])
-        opacity = 0.25 + 0.6 * (maps[column] - low) / max(high - low, 1e-12)  # where little is wrong, the surface shows
+        opacity = 0.25 + 0.6 * (maps[column] - low) / max(
+            high - low, 1e-12
+        )  # where little is wrong, the surface shows
         drawn = bottom.imshow(maps[column], cmap=HEAT, alpha=opacity, vmin=low, vmax=high)
         for axis in (top, bottom):
             _outline(axis, masks[column])
@@ -273,7 +316,9 @@ def heatmaps(
     return _finished(figure)
 
 
-def roc_curve(false_positive_rate: np.ndarray, true_positive_rate: np.ndarray, auroc: float | None) -> Figure:
+def roc_curve(
+    false_positive_rate: np.ndarray, true_positive_rate: np.ndarray, auroc: float | None
+) -> Figure:
     """Figure 3: the ROC curve with its area.
 
     Parameters
@@ -283,7 +328,14 @@ def roc_curve(false_positive_rate: np.ndarray, true_positive_rate: np.ndarray, a
     """
     figure, axis = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
     label = "no ROC: one kind of image only" if auroc is None else f"AUROC {auroc:.3f}"
-    axis.plot(false_positive_rate, true_positive_rate, color=NORMAL, linewidth=2, label=label, clip_on=False)
+    axis.plot(
+        false_positive_rate,
+        true_positive_rate,
+        color=NORMAL,
+        linewidth=2,
+        label=label,
+        clip_on=False,
+    )
     axis.plot([0, 1], [0, 1], ":", color="#777777", label="guessing")
     axis.set(
         xlabel="false-positive rate (normal images rejected)",
@@ -344,15 +396,39 @@ def scores_by_defect(scores: np.ndarray, defects: np.ndarray, threshold: float) 
     if values.min() > 0:
         _logarithmic(axis, values)
     sns.stripplot(
-        x=values, y=kinds, order=order, hue=kinds, hue_order=order, palette=palette, size=3.5, jitter=0.2, legend=False, ax=axis
+        x=values,
+        y=kinds,
+        order=order,
+        hue=kinds,
+        hue_order=order,
+        palette=palette,
+        size=3.5,
+        jitter=0.2,
+        legend=False,
+        ax=axis,
     )
     axis.axvline(threshold, color=THRESHOLD, linestyle="--", linewidth=1.5)
-    axis.text(threshold, 1.01, "threshold", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=9)
-    axis.set(xlabel="anomaly score", ylabel="", yticks=range(len(order)), yticklabels=list(map(for_picture, order)))
+    axis.text(
+        threshold,
+        1.01,
+        "threshold",
+        transform=axis.get_xaxis_transform(),
+        ha="center",
+        va="bottom",
+        fontsize=9,
+    )
+    axis.set(
+        xlabel="anomaly score",
+        ylabel="",
+        yticks=range(len(order)),
+        yticklabels=list(map(for_picture, order)),
+    )
     return _finished(figure)
 
 
-def thresholds_compared(scores: np.ndarray, labels: np.ndarray, thresholds: dict[str, float]) -> Figure:
+def thresholds_compared(
+    scores: np.ndarray, labels: np.ndarray, thresholds: dict[str, float]
+) -> Figure:
     """Several thresholds over the same scores: how many images of each kind lie below each.
 
     Parameters
@@ -365,12 +441,24 @@ def thresholds_compared(scores: np.ndarray, labels: np.ndarray, thresholds: dict
     """
     values, labels = np.asarray(scores, dtype=float), np.asarray(labels)
     figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
-    for label, name, color, marker in ((0, "normal", NORMAL, "o"), (1, "anomalous", ANOMALOUS, "s")):
+    for label, name, color, marker in (
+        (0, "normal", NORMAL, "o"),
+        (1, "anomalous", ANOMALOUS, "s"),
+    ):
         if (labels == label).any():
-            axis.ecdf(values[labels == label], color=color, marker=marker, markersize=3, linewidth=1.2, label=name)
+            axis.ecdf(
+                values[labels == label],
+                color=color,
+                marker=marker,
+                markersize=3,
+                linewidth=1.2,
+                label=name,
+            )
     for i, (name, threshold) in enumerate(thresholds.items()):
         style = ("--", ":", "-.")[i % 3]
-        axis.axvline(threshold, color=THRESHOLD, linestyle=style, linewidth=1.5, label=f"threshold: {name}")
+        axis.axvline(
+            threshold, color=THRESHOLD, linestyle=style, linewidth=1.5, label=f"threshold: {name}"
+        )
     shown = [*values, *thresholds.values()]
     if min(shown) > 0:
         _logarithmic(axis, shown)
@@ -388,10 +476,23 @@ def category_comparison(table: pd.DataFrame) -> Figure:
         Columns `category` and `image_auroc`.
     """
     figure, axis = plt.subplots(figsize=(7, 0.45 * len(table) + 1.2), layout="constrained")
-    bars = axis.barh(range(len(table)), table["image_auroc"].fillna(0), color=NORMAL, tick_label=list(map(for_picture, table["category"])))
+    bars = axis.barh(
+        range(len(table)),
+        table["image_auroc"].fillna(0),
+        color=NORMAL,
+        tick_label=list(map(for_picture, table["category"])),
+    )
     axis.bar_label(bars, fmt="%.3f", padding=3)
     axis.axvline(0.5, color="#777777", linestyle=":")
-    axis.text(0.5, 1.01, "guessing", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=9)
+    axis.text(
+        0.5,
+        1.01,
+        "guessing",
+        transform=axis.get_xaxis_transform(),
+        ha="center",
+        va="bottom",
+        fontsize=9,
+    )
     axis.set(xlabel="image AUROC", xlim=(0, 1.08))
     axis.invert_yaxis()
     return _finished(figure)

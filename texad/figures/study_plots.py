@@ -15,7 +15,10 @@ MARKERS = "osD^vP"  # one fewer than colours, so that many groups still get pair
 
 
 def points_with_intervals(
-    table: pd.DataFrame, rows: str = "method", groups: str | None = None, xlabel: str = "image AUROC"
+    table: pd.DataFrame,
+    rows: str = "method",
+    groups: str | None = None,
+    xlabel: str = "image AUROC",
 ) -> Figure:
     """A dot plot: a row for each method (or setting), a point for each AUROC, its interval as a line through the point.
 
@@ -37,10 +40,14 @@ def points_with_intervals(
     missing = {rows, "auroc", "low", "high", *([groups] if groups else [])} - set(table.columns)
     if missing or table.empty:
         lacks = f"the columns {', '.join(sorted(missing))}" if missing else "rows"
-        raise ValueError(f"table lacks {lacks}; it has the columns {', '.join(map(str, table.columns))}")
+        raise ValueError(
+            f"table lacks {lacks}; it has the columns {', '.join(map(str, table.columns))}"
+        )
     names = list(dict.fromkeys(table[rows].astype(str)))
     kinds = list(dict.fromkeys(table[groups])) if groups else [None]
-    steps = np.linspace(-0.3, 0.3, len(kinds)) if len(kinds) > 1 else [0.0]  # one below the other within a row
+    steps = (
+        np.linspace(-0.3, 0.3, len(kinds)) if len(kinds) > 1 else [0.0]
+    )  # one below the other within a row
     height = max(0.5, 0.16 * len(kinds)) * len(names) + 1.2
     figure, axis = plt.subplots(figsize=(7, height), layout="constrained")
     for i, (kind, step) in enumerate(zip(kinds, steps, strict=True)):
@@ -48,10 +55,24 @@ def points_with_intervals(
         at = np.array([names.index(str(name)) for name in part[rows]], dtype=float) + step
         color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
         axis.hlines(at, part["low"], part["high"], color=color, linewidth=1.6, alpha=0.7)
-        axis.plot(part["auroc"], at, marker, color=color, markersize=6, label=_plain(kind), clip_on=False, zorder=3)
+        axis.plot(
+            part["auroc"],
+            at,
+            marker,
+            color=color,
+            markersize=6,
+            label=_plain(kind),
+            clip_on=False,
+            zorder=3,
+        )
     for border in np.arange(1, len(names)) - 0.5:
         axis.axhline(border, color="#DDDDDD", linewidth=0.8)
-    axis.set(xlabel=xlabel, yticks=range(len(names)), yticklabels=[_plain(name) for name in names], ylim=(len(names) - 0.5, -0.5))
+    axis.set(
+        xlabel=xlabel,
+        yticks=range(len(names)),
+        yticklabels=[_plain(name) for name in names],
+        ylim=(len(names) - 0.5, -0.5),
+    )
     axis.set_xlim(right=min(axis.get_xlim()[1], 1.005))
     axis.tick_params(axis="y", length=0)
     if groups:
@@ -69,7 +90,9 @@ def coloured_table(table: pd.DataFrame) -> Figure:
         Rows and columns are named by their labels. A missing value is an empty field.
     """
     names = [[_plain(name) for name in labels] for labels in (table.index, table.columns)]
-    figure, axis = plt.subplots(figsize=(2.2 + 1.25 * table.shape[1], 1.0 + 0.4 * table.shape[0]), layout="constrained")
+    figure, axis = plt.subplots(
+        figsize=(2.2 + 1.25 * table.shape[1], 1.0 + 0.4 * table.shape[0]), layout="constrained"
+    )
     sns.heatmap(
         table.astype(float), annot=True, fmt=".3f", cmap="Blues_r", vmin=0.5, vmax=1, cbar=False, linewidths=1,
         yticklabels=names[0], xticklabels=names[1], ax=axis,

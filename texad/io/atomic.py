@@ -29,12 +29,18 @@ try:
 except ModuleNotFoundError:  # Windows: there, nothing keeps two processes out of one folder
     fcntl = None  # type: ignore[assignment]  # mypy has no word for a module that may be missing
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's part of it, or the largest file allowed
+FULL = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+)  # the disk, the user's part of it, or the largest file allowed
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")  # as `replacing` names them
 FILLED = ".importing-"  # begins the name of a folder that `filling` fills
 DAY_S = 86_400.0
 LOCK = ".lock"
-HELD = "TEXAD_HELD"  # in the environment of a batch's kernel: the folder that its batch holds for it
+HELD = (
+    "TEXAD_HELD"  # in the environment of a batch's kernel: the folder that its batch holds for it
+)
 WAIT_SECONDS = 0.5
 
 _descriptors: dict[Path, int] = {}  # of the locks that this process holds
@@ -64,7 +70,9 @@ def replacing(file: Path) -> Iterator[Path]:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{uuid.uuid4().hex[:8]}.{file.name}")  # of no other process, on this machine or another
+        temporary = file.with_name(
+            f".{uuid.uuid4().hex[:8]}.{file.name}"
+        )  # of no other process, on this machine or another
         try:
             temporary.touch()
             permissions = _permissions(file if file.exists() else temporary)
@@ -101,7 +109,9 @@ def write_tensors(file: Path, tensors: dict[str, "torch.Tensor"], metadata: dict
     DiskFullError
         If there is no room for the file. The old one is as it was.
     """
-    from safetensors.torch import save  # only now: it imports torch, and who moves files about needs none
+    from safetensors.torch import (
+        save,
+    )  # only now: it imports torch, and who moves files about needs none
 
     with replacing(file) as temporary:
         temporary.write_bytes(save(tensors, metadata))
@@ -137,7 +147,9 @@ def filling(target: Path) -> Iterator[Path]:
         folder.mkdir()
         yield folder
         if os.path.lexists(target):
-            raise FileExistsError(f"{target} was made by somebody else meanwhile, and nothing is overwritten: name another category")
+            raise FileExistsError(
+                f"{target} was made by somebody else meanwhile, and nothing is overwritten: name another category"
+            )
         folder.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -149,7 +161,9 @@ def _permissions(file: Path) -> int:
 
 def _is_full(error: BaseException) -> bool:
     """Was there no room? NumPy says it in words of its own, without the error's number."""
-    return isinstance(error, OSError) and (error.errno in FULL or bool(re.search(r"\d+ requested and \d+ written", str(error))))
+    return isinstance(error, OSError) and (
+        error.errno in FULL or bool(re.search(r"\d+ requested and \d+ written", str(error)))
+    )
 
 
 def sha256(file: Path) -> str:
@@ -182,7 +196,11 @@ def digests(folder: Path, patterns: Iterable[str]) -> dict[str, str]:
             if (folder / pattern).is_file():
                 found[pattern] = sha256(folder / pattern)
         elif files := sorted(file for file in folder.glob(pattern) if file.is_file()):
-            found[pattern] = hashlib.sha256("".join(f"{sha256(file)}  {file.name}\n" for file in files).encode("utf-8", "surrogateescape")).hexdigest()
+            found[pattern] = hashlib.sha256(
+                "".join(f"{sha256(file)}  {file.name}\n" for file in files).encode(
+                    "utf-8", "surrogateescape"
+                )
+            ).hexdigest()
     return found
 
 
@@ -280,7 +298,9 @@ def remove_leftovers(folder: Path, pattern: str = ".*", older_than: float = 0) -
     """
     for file in folder.glob(pattern):
         try:
-            if TEMPORARY.fullmatch(file.name) and (not older_than or file.stat().st_mtime < time.time() - older_than):
+            if TEMPORARY.fullmatch(file.name) and (
+                not older_than or file.stat().st_mtime < time.time() - older_than
+            ):
                 file.unlink()
         except OSError:  # another one was faster, or it is no file
             pass
@@ -294,5 +314,7 @@ def release(array: np.ndarray) -> None:
     base: object = array
     while base is not None and not isinstance(base, mmap.mmap):
         base = getattr(base, "base", None)
-    if base is not None and not array.flags.writeable and hasattr(base, "madvise"):  # Windows has no such call
+    if (
+        base is not None and not array.flags.writeable and hasattr(base, "madvise")
+    ):  # Windows has no such call
         base.madvise(mmap.MADV_DONTNEED)

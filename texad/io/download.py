@@ -25,7 +25,11 @@ except ModuleNotFoundError:  # Windows: there, nothing keeps two processes from 
 SCHEMES = ("https",)  # of addresses that are opened, and followed
 TIMEOUT_S = 10.0  # for connecting, and for the silence of a server
 BLOCK = 1 << 20  # bytes read at a time
-UNITS: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1000}  # of the progress bars
+UNITS: dict[str, Any] = {
+    "unit": "B",
+    "unit_scale": True,
+    "unit_divisor": 1000,
+}  # of the progress bars
 
 
 def download(url: str, file: Path, sha256: str, what: str) -> None:
@@ -61,11 +65,18 @@ def download(url: str, file: Path, sha256: str, what: str) -> None:
             raise ConnectionError(f"{error}{kept}") from error
         if hash_with_bar(part, what) != sha256:
             part.unlink()
-            raise ValueError(f"what {url} sent is something else than expected (its SHA-256 is wrong) and was deleted")
+            raise ValueError(
+                f"what {url} sent is something else than expected (its SHA-256 is wrong) and was deleted"
+            )
         os.replace(part, file)
 
 
-def open_url(url: str, method: str = "GET", headers: dict[str, str] | None = None, timeout: float | None = None) -> http.client.HTTPResponse:
+def open_url(
+    url: str,
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    timeout: float | None = None,
+) -> http.client.HTTPResponse:
     """Open an address, over HTTPS alone: neither it nor what it redirects to may be another kind of address, or a file.
 
     Parameters
@@ -83,8 +94,12 @@ def open_url(url: str, method: str = "GET", headers: dict[str, str] | None = Non
     """
     with _network_errors():
         _check(url)
-        request = urllib.request.Request(url, headers={"User-Agent": "texad"} | (headers or {}), method=method)
-        return urllib.request.build_opener(_CheckedRedirects).open(request, timeout=TIMEOUT_S if timeout is None else timeout)
+        request = urllib.request.Request(
+            url, headers={"User-Agent": "texad"} | (headers or {}), method=method
+        )
+        return urllib.request.build_opener(_CheckedRedirects).open(
+            request, timeout=TIMEOUT_S if timeout is None else timeout
+        )
 
 
 def hash_with_bar(file: Path, what: str) -> str:
@@ -98,7 +113,9 @@ def hash_with_bar(file: Path, what: str) -> str:
 
 def reading_with_bar(stream: BinaryIO, description: str) -> AbstractContextManager[Any]:
     """The stream, with a bar that shows how much of the file has been read."""
-    return tqdm.wrapattr(stream, "read", desc=description, total=os.fstat(stream.fileno()).st_size, **UNITS)
+    return tqdm.wrapattr(
+        stream, "read", desc=description, total=os.fstat(stream.fileno()).st_size, **UNITS
+    )
 
 
 @contextmanager
@@ -109,7 +126,9 @@ def _alone(part: Path, file: Path) -> Iterator[None]:
         with part.open("ab") as held:
             if fcntl is not None:
                 fcntl.flock(held, fcntl.LOCK_EX)
-            is_gone = not part.exists() or not os.path.samestat(os.fstat(held.fileno()), part.stat())
+            is_gone = not part.exists() or not os.path.samestat(
+                os.fstat(held.fileno()), part.stat()
+            )
             if is_gone and not file.exists():
                 continue  # the one before has deleted it, since it was wrong
             try:
@@ -167,7 +186,13 @@ def _next_block(response: http.client.HTTPResponse) -> bytes:
 
 class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
     ) -> urllib.request.Request | None:
         _check(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -183,7 +208,11 @@ def _network_errors() -> Iterator[None]:
     """Give whatever goes wrong on the way one name, and so tell it from a full disk."""
     try:
         yield
-    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address that is none
+    except (
+        OSError,
+        http.client.HTTPException,
+        ValueError,
+    ) as error:  # ValueError: an address that is none
         raise ConnectionError(str(error) or type(error).__name__) from error
 
 

@@ -13,7 +13,9 @@ import pandas as pd
 
 from texad.errors import printable
 
-FORMULA = re.compile(r"'*[=+\-@\t\r\n]")  # how a cell starts that a spreadsheet would work out; its apostrophes may be ours already
+FORMULA = re.compile(
+    r"'*[=+\-@\t\r\n]"
+)  # how a cell starts that a spreadsheet would work out; its apostrophes may be ours already
 
 
 def for_picture(text: object) -> str:
@@ -54,9 +56,16 @@ def cell(text: str) -> str:
 
 def from_spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
     """The table that was given to `for_spreadsheet`."""
-    return _of_texts(table, lambda text: text[1:] if text.startswith("'") and FORMULA.match(text) else text)
+    return _of_texts(
+        table, lambda text: text[1:] if text.startswith("'") and FORMULA.match(text) else text
+    )
 
 
 def _of_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     texts = table.select_dtypes(exclude=["number", "bool"]).columns
-    return table.assign(**{name: table[name].map(lambda value: change(value) if isinstance(value, str) else value) for name in texts})
+    return table.assign(
+        **{
+            name: table[name].map(lambda value: change(value) if isinstance(value, str) else value)
+            for name in texts
+        }
+    )

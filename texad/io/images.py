@@ -16,7 +16,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from texad.errors import ImageError, printable
 
-FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF")  # nothing else is tried, whatever a file calls itself
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "BMP",
+    "DIB",
+    "TIFF",
+)  # nothing else is tried, whatever a file calls itself
 PNG = b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\rIHDR"  # how one starts
 T = TypeVar("T")
 UNUSUAL = {b"eXIf", b"tRNS", b"acTL"}  # turned, transparent, animated
@@ -127,7 +133,9 @@ def decode_png(data: bytes) -> np.ndarray | None:
     ndarray, uint8, shape (H, W, 3), or None
         None for any other file, a damaged or a suspiciously large one included: let Pillow read it, or say what is wrong with it.
     """
-    if not (size := _plain_size(data)) or not _is_whole(data):  # imagecodecs loses a reference with each damaged one
+    if not (size := _plain_size(data)) or not _is_whole(
+        data
+    ):  # imagecodecs loses a reference with each damaged one
         return None
     try:
         pixels = png_decode(data)
@@ -156,7 +164,12 @@ def _plain_size(data: bytes) -> tuple[int, int] | None:
         return None
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     depth, colour, _, _, interlaced = data[24:29]
-    if depth != 8 or colour not in (0, 2) or interlaced or not 0 < width * height <= (Image.MAX_IMAGE_PIXELS or 0):
+    if (
+        depth != 8
+        or colour not in (0, 2)
+        or interlaced
+        or not 0 < width * height <= (Image.MAX_IMAGE_PIXELS or 0)
+    ):
         return None
     return (height, width) if UNUSUAL.isdisjoint(name for name, _, _ in _chunks(data)) else None
 
@@ -185,7 +198,9 @@ def _read(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
         reason = "the file is empty" if empty else "not one of the formats below"
         cause: Exception = error
     except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
-        said = getattr(error, "strerror", None) or str(error)  # without the path, which is named anyway
+        said = getattr(error, "strerror", None) or str(
+            error
+        )  # without the path, which is named anyway
         reason = (said.splitlines() or [type(error).__name__])[0]
         cause = error
     raise ImageError(path, printable(reason)) from cause
@@ -196,7 +211,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         levels = np.asarray(image).astype(np.float64)
         white = 1.0 if image.mode == "F" else 65535.0
         if not (levels.min() >= 0 and levels.max() <= white):  # put so that NaN fails, too
-            raise ValueError(f"grey levels {levels.min():g} to {levels.max():g}, expected 0 to {white:g}")
+            raise ValueError(
+                f"grey levels {levels.min():g} to {levels.max():g}, expected 0 to {white:g}"
+            )
         image = Image.fromarray(np.rint(levels * (255 / white)).astype(np.uint8))
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # otherwise Pillow warns of palettes with transparency

@@ -20,8 +20,15 @@ def read_json(file: Path) -> dict:
         If the file is no JSON, or another kind of JSON: a list, a NaN or a number too large to compute with.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
-        json.dumps(content, ensure_ascii=False).encode()  # half a character, which JSON can name and no file can hold, is a ValueError
+        content = json.loads(
+            file.read_text(encoding="utf-8"),
+            parse_constant=_finite,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
+        json.dumps(
+            content, ensure_ascii=False
+        ).encode()  # half a character, which JSON can name and no file can hold, is a ValueError
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError, IsADirectoryError) as error:

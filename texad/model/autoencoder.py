@@ -70,12 +70,18 @@ class Autoencoder(FeatureAutoencoder):
             if width < 1:
                 raise ValueError(f"{name} must be at least 1, not {width}")
         self.widths = {"channels": channels, "hidden": hidden, "bottleneck": bottleneck}
-        self.encoder = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, bottleneck))
-        self.decoder = nn.Sequential(nn.Linear(bottleneck, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+        self.encoder = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, bottleneck)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(bottleneck, hidden), nn.ReLU(), nn.Linear(hidden, channels)
+        )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Reconstruct feature maps: (N, C, H, W) in, the same shape out."""
-        vectors = features.permute(0, 2, 3, 1)  # (N, H, W, C): the linear layers act on the last axis
+        vectors = features.permute(
+            0, 2, 3, 1
+        )  # (N, H, W, C): the linear layers act on the last axis
         return self.decoder(self.encoder(vectors)).permute(0, 3, 1, 2)
 
 
@@ -148,13 +154,22 @@ def fit(
     train, validation = split(rng, n_images, validation_fraction)
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=learning_rate, fused=True)
 
-    def blocks(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C), of at most BLOCK images
+    def blocks(
+        images: np.ndarray,
+    ) -> Iterator[torch.Tensor]:  # each (n·H·W, C), of at most BLOCK images
         for start in range(0, len(images), BLOCK):
-            yield torch.from_numpy(vectors[images[start : start + BLOCK]].reshape(-1, channels)).to(device)
+            yield torch.from_numpy(vectors[images[start : start + BLOCK]].reshape(-1, channels)).to(
+                device
+            )
             release(features)
 
-    def loss_of(batch: torch.Tensor) -> torch.Tensor:  # mean squared error of a vector, summed over channels and places
-        return torch.square(batch - autoencoder.decoder(autoencoder.encoder(batch))).sum(dim=1).mean() * places
+    def loss_of(
+        batch: torch.Tensor,
+    ) -> torch.Tensor:  # mean squared error of a vector, summed over channels and places
+        return (
+            torch.square(batch - autoencoder.decoder(autoencoder.encoder(batch))).sum(dim=1).mean()
+            * places
+        )
 
     history, best_loss, best_epoch, best_state = [], np.inf, 0, autoencoder.state_dict()
     with tqdm(range(1, epochs + 1), desc="training", unit="epoch", disable=not progress) as bar:
@@ -172,13 +187,21 @@ def fit(
             autoencoder.eval()
             with torch.inference_mode():
                 for block in blocks(validation):
-                    for part in block.split(batch_size):  # a block's reconstruction would take as much memory as the block, several times
-                        validation_loss += loss_of(part).item() * len(part) / (len(validation) * places)
+                    for part in block.split(
+                        batch_size
+                    ):  # a block's reconstruction would take as much memory as the block, several times
+                        validation_loss += (
+                            loss_of(part).item() * len(part) / (len(validation) * places)
+                        )
             if not np.isfinite(validation_loss):
                 if not all(torch.isfinite(block).all() for block in blocks(np.arange(n_images))):
                     raise ValueError("features must be finite, and some are not: make them again")
-                raise ValueError(f"the training diverged in epoch {epoch}; use a smaller learning_rate than {learning_rate}")
-            history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss})
+                raise ValueError(
+                    f"the training diverged in epoch {epoch}; use a smaller learning_rate than {learning_rate}"
+                )
+            history.append(
+                {"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss}
+            )
             bar.set_postfix(train=f"{train_loss:.4g}", validation=f"{validation_loss:.4g}")
 
             if validation_loss < best_loss * (1 - min_improvement):
@@ -193,7 +216,11 @@ def fit(
 
 def save(autoencoder: FeatureAutoencoder, file: Path) -> None:
     """Write an autoencoder, published or extended, as safetensors, its widths in the metadata."""
-    write_tensors(file, autoencoder.state_dict(), {name: str(width) for name, width in autoencoder.widths.items()})
+    write_tensors(
+        file,
+        autoencoder.state_dict(),
+        {name: str(width) for name, width in autoencoder.widths.items()},
+    )
 
 
 def load(file: Path) -> FeatureAutoencoder:
@@ -213,7 +240,15 @@ def load(file: Path) -> FeatureAutoencoder:
         with safe_open(file, framework="pt") as stored:
             widths = {name: int(width) for name, width in stored.metadata().items()}
             return build({name: stored.get_tensor(name) for name in stored.keys()}, widths)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
         raise ValueError(f"{file} is no autoencoder of texad ({error}); train it again") from error
 
 
@@ -221,22 +256,32 @@ def build(tensors: dict[str, torch.Tensor], widths: dict[str, int]) -> FeatureAu
     """An autoencoder, published or extended, from its tensors and widths, in eval mode; TypeError or RuntimeError if they do not fit."""
     from texad.model.codebook import QuantizedAutoencoder  # here, since it builds on this module
 
-    autoencoder: FeatureAutoencoder = QuantizedAutoencoder(**widths) if "words" in widths else Autoencoder(**widths)
+    autoencoder: FeatureAutoencoder = (
+        QuantizedAutoencoder(**widths) if "words" in widths else Autoencoder(**widths)
+    )
     autoencoder.load_state_dict(tensors)
     return autoencoder.eval().requires_grad_(False)
 
 
-def split(rng: np.random.Generator, n_images: int, validation_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def split(
+    rng: np.random.Generator, n_images: int, validation_fraction: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Choose whole images, since the places of one image resemble each other; a lone image validates itself."""
     order = rng.permutation(n_images)
     n_validation = min(max(1, round(n_images * validation_fraction)), n_images - 1)
-    return (np.sort(order[n_validation:]), np.sort(order[:n_validation])) if n_validation else (order, order)
+    return (
+        (np.sort(order[n_validation:]), np.sort(order[:n_validation]))
+        if n_validation
+        else (order, order)
+    )
 
 
 def check(features: np.ndarray, validation_fraction: float, **at_least_1: int) -> None:
     """Raise a ValueError that names what is wrong with the arguments of a fit."""
     if features.ndim != 4 or not features.size:
-        raise ValueError(f"features must be a non-empty array of shape (N, C, H, W), not {features.shape}")
+        raise ValueError(
+            f"features must be a non-empty array of shape (N, C, H, W), not {features.shape}"
+        )
     for name, value in at_least_1.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")

@@ -55,7 +55,9 @@ def build_backbone(weights: Weights) -> nn.Sequential:
         backbone.load_state_dict(weights.state_dict)
     except RuntimeError as error:
         problem = " ".join(str(error).split("\n\t")[1:2])
-        raise ValueError(f"weights {weights.name} do not fit a ResNet-50 up to layer3: {problem}") from error
+        raise ValueError(
+            f"weights {weights.name} do not fit a ResNet-50 up to layer3: {problem}"
+        ) from error
     return backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
@@ -92,9 +94,14 @@ def calibrate_batchnorm(
     backbone.train()
     backbone.to(device())
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several would add up a mean in parts, one each: another number of threads, other last digits in all that follows
+    torch.set_num_threads(
+        1
+    )  # several would add up a mean in parts, one each: another number of threads, other last digits in all that follows
     try:
-        with torch.inference_mode(), tqdm(total=len(paths), desc="calibration", unit="image", disable=not progress) as bar:
+        with (
+            torch.inference_mode(),
+            tqdm(total=len(paths), desc="calibration", unit="image", disable=not progress) as bar,
+        ):
             for images in preprocessing.image_batches(paths, image_size, batch_size):
                 images = images.to(device())
                 backbone(preprocessing.normalize(images) if normalize else images)
@@ -149,7 +156,9 @@ def save_backbone(backbone: nn.Sequential, file: Path) -> None:
         If the backbone still has BatchNorm layers.
     """
     if any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
-        raise ValueError("backbone still has BatchNorm layers: fold them with fold_batchnorm before saving it")
+        raise ValueError(
+            "backbone still has BatchNorm layers: fold them with fold_batchnorm before saving it"
+        )
     tensors = {name: tensor.cpu().contiguous() for name, tensor in backbone.state_dict().items()}
     write_tensors(file, tensors, {"stride_in_1x1": str(stride_in_1x1(backbone)).lower()})
 
@@ -177,12 +186,16 @@ def load_backbone(file: Path) -> nn.Sequential:
             return folded_backbone(tensors, stored.metadata()["stride_in_1x1"] == "true")
     except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{file} is no backbone of texad ({reason}); run the feature extraction again") from error
+        raise ValueError(
+            f"{file} is no backbone of texad ({reason}); run the feature extraction again"
+        ) from error
 
 
 def folded_backbone(tensors: dict[str, torch.Tensor], stride_in_1x1: bool) -> nn.Sequential:
     """A backbone from the tensors of one that was folded; RuntimeError if they are not such."""
-    backbone = fold_batchnorm(_resnet50_to_layer3(stride_in_1x1).eval())  # its random weights are overwritten
+    backbone = fold_batchnorm(
+        _resnet50_to_layer3(stride_in_1x1).eval()
+    )  # its random weights are overwritten
     backbone.load_state_dict(tensors)
     return backbone
 
@@ -242,20 +255,30 @@ def extract(
         images = preprocessing.load_images(batch, image_size).to(device())
         maps = backbone(preprocessing.normalize(images) if normalize else images)
         if not torch.isfinite(maps).all():
-            raise ValueError(f"features of {batch[0]} or one of the {len(batch) - 1} images after it are not finite")
+            raise ValueError(
+                f"features of {batch[0]} or one of the {len(batch) - 1} images after it are not finite"
+            )
         return maps.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
     batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
-    with replacing(file) as temporary, temporary.open("wb") as out, tqdm(total=len(paths), desc=file.stem, unit="image", disable=not progress) as bar:
+    with (
+        replacing(file) as temporary,
+        temporary.open("wb") as out,
+        tqdm(total=len(paths), desc=file.stem, unit="image", disable=not progress) as bar,
+    ):
         shape = (len(paths), side, side, CHANNELS)
-        np.lib.format.write_array_header_1_0(out, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            out, {"descr": "<f4", "fortran_order": False, "shape": shape}
+        )
         for maps in in_order(features_of, batches):
             out.write(maps.data)
             bar.update(len(maps))
     return load(file)
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item]
+) -> Generator[Result, None, None]:
     """`function` of each item, in their order, computed by a thread for each core.
 
     Each thread computes on one core. This is faster than all cores on one item, since nobody waits: while one reads an image, another convolves.
@@ -279,7 +302,9 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Gener
             failed.set_exception(error)
         futures.put(None)
 
-    threading.Thread(target=feed, daemon=True).start()  # daemon: it may wait for an item that never comes
+    threading.Thread(
+        target=feed, daemon=True
+    ).start()  # daemon: it may wait for an item that never comes
     try:
         while (future := futures.get()) is not None:
             yield future.result()
@@ -307,7 +332,9 @@ def device() -> torch.device:
 
 
 def _resnet50_to_layer3(stride_in_1x1: bool) -> nn.Sequential:
-    from torchvision.models import resnet50  # only when needed: importing it takes seconds, and some stages do without
+    from torchvision.models import (
+        resnet50,
+    )  # only when needed: importing it takes seconds, and some stages do without
 
     whole = resnet50(weights=None)
     names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")

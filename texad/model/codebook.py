@@ -28,8 +28,12 @@ from texad.model.autoencoder import BLOCK
 WORDS = 16384
 SAMPLE = 192  # images, enough for a covariance of 1024 channels
 SMALLEST_IMAGE = 64  # pixels: 4 × 4 places, and its score is the mean of ten
-KEPT = 1 / 3  # average neighbours if so much of the variance within an image survives it; of unrelated neighbours 9/64 would
-SHRINKAGE = 10  # a place's normal error counts as if so many more images had shown the mean of all places
+KEPT = (
+    1 / 3
+)  # average neighbours if so much of the variance within an image survives it; of unrelated neighbours 9/64 would
+SHRINKAGE = (
+    10  # a place's normal error counts as if so many more images had shown the mean of all places
+)
 
 
 class QuantizedAutoencoder(autoencoder.FeatureAutoencoder):
@@ -55,13 +59,30 @@ class QuantizedAutoencoder(autoencoder.FeatureAutoencoder):
     codebook: torch.Tensor
     unit: torch.Tensor
 
-    def __init__(self, channels: int, bottleneck: int, words: int, height: int, width: int, averaged: bool | int = True):
+    def __init__(
+        self,
+        channels: int,
+        bottleneck: int,
+        words: int,
+        height: int,
+        width: int,
+        averaged: bool | int = True,
+    ):
         super().__init__()
-        self.widths = {"channels": channels, "bottleneck": bottleneck, "words": words, "height": height, "width": width, "averaged": int(averaged)}
+        self.widths = {
+            "channels": channels,
+            "bottleneck": bottleneck,
+            "words": words,
+            "height": height,
+            "width": width,
+            "averaged": int(averaged),
+        }
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("components", torch.zeros(channels, bottleneck))  # orthonormal columns
         self.register_buffer("codebook", torch.zeros(words, bottleneck))
-        self.register_buffer("unit", torch.ones(height, width))  # root of the normal mean squared error of each place
+        self.register_buffer(
+            "unit", torch.ones(height, width)
+        )  # root of the normal mean squared error of each place
 
     def prepare(self, features: torch.Tensor) -> torch.Tensor:
         """What the autoencoder sees, (N, C, H, W): places, averaged with their neighbours or not, in the place's unit of error."""
@@ -83,8 +104,15 @@ class QuantizedAutoencoder(autoencoder.FeatureAutoencoder):
 
     def nearest(self, codes: torch.Tensor, batch_size: int = 2048) -> torch.Tensor:
         """The nearest word of each code, as its number: (n, bottleneck) → int64, (n,)."""
-        half = torch.square(self.codebook).sum(dim=1) / 2  # |z − w|²/2 = |z|²/2 − z·w + |w|²/2, and |z|² is the same for all words
-        return torch.cat([torch.addmm(half, part, self.codebook.T, alpha=-1).argmin(dim=1) for part in codes.split(batch_size)])
+        half = (
+            torch.square(self.codebook).sum(dim=1) / 2
+        )  # |z − w|²/2 = |z|²/2 − z·w + |w|²/2, and |z|² is the same for all words
+        return torch.cat(
+            [
+                torch.addmm(half, part, self.codebook.T, alpha=-1).argmin(dim=1)
+                for part in codes.split(batch_size)
+            ]
+        )
 
 
 def average(features: torch.Tensor) -> torch.Tensor:
@@ -92,7 +120,9 @@ def average(features: torch.Tensor) -> torch.Tensor:
 
     Two means of 2 x 2 places after one another weigh a place 4, its neighbours 2, and those at its corners 1.
     """
-    corners = functional.avg_pool2d(features, 2, stride=1, padding=1, count_include_pad=False)  # (N, C, H + 1, W + 1)
+    corners = functional.avg_pool2d(
+        features, 2, stride=1, padding=1, count_include_pad=False
+    )  # (N, C, H + 1, W + 1)
     return functional.avg_pool2d(corners, 2, stride=1)
 
 
@@ -148,13 +178,17 @@ def fit(
     n_images, channels, height, width = features.shape
     in_file_order = features.transpose(0, 2, 3, 1)  # (N, H, W, C)
     if not 1 <= bottleneck <= channels:
-        raise ValueError(f"bottleneck must be between 1 and {channels}, the number of channels, not {bottleneck}")
+        raise ValueError(
+            f"bottleneck must be between 1 and {channels}, the number of channels, not {bottleneck}"
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     quantized = QuantizedAutoencoder(channels, bottleneck, words, height, width).to(device).eval()
     rng = np.random.default_rng(seed)
     train, validation = autoencoder.split(rng, n_images, validation_fraction)
 
-    def maps(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, C, H, W), of at most BLOCK images
+    def maps(
+        images: np.ndarray,
+    ) -> Iterator[torch.Tensor]:  # each (n, C, H, W), of at most BLOCK images
         for start in range(0, len(images), BLOCK):
             block = in_file_order[images[start : start + BLOCK]]
             release(features)
@@ -166,7 +200,9 @@ def fit(
 
     some = rng.permutation(train)[:SAMPLE]
     if averaged is None:
-        before, after = torch.tensor([[_spread(block), _spread(average(block))] for block in maps(some)]).sum(dim=0)
+        before, after = torch.tensor(
+            [[_spread(block), _spread(average(block))] for block in maps(some)]
+        ).sum(dim=0)
         averaged = bool(after >= KEPT * before)
     quantized.widths["averaged"] = int(averaged)
     sample = torch.cat(list(blocks(some)))
@@ -191,12 +227,16 @@ def fit(
                 counts = torch.bincount(numbers, minlength=words)
                 drawn += counts
                 sums = torch.zeros_like(quantized.codebook).index_add_(0, numbers, codes)
-                quantized.codebook += (sums - counts[:, None] * quantized.codebook) / drawn.clamp(min=1)[:, None]
+                quantized.codebook += (sums - counts[:, None] * quantized.codebook) / drawn.clamp(
+                    min=1
+                )[:, None]
             for vectors in blocks(validation):
                 validation_loss += float(_errors(quantized, vectors).sum()) / len(validation)
             if not np.isfinite(validation_loss):
                 raise ValueError("features must be finite")
-            history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss})
+            history.append(
+                {"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss}
+            )
             bar.set_postfix(train=f"{train_loss:.4g}", validation=f"{validation_loss:.4g}")
             if validation_loss < best_loss * (1 - min_improvement):
                 best_epoch = epoch
@@ -205,7 +245,10 @@ def fit(
             if epoch - best_epoch >= patience:
                 break
     quantized.codebook.copy_(best_words)
-    errors = (_errors(quantized, vectors).reshape(-1, height, width).sum(dim=0) for vectors in blocks(validation))
+    errors = (
+        _errors(quantized, vectors).reshape(-1, height, width).sum(dim=0)
+        for vectors in blocks(validation)
+    )
     error = sum(errors, torch.zeros(height, width, device=device)) / channels
     # of few images: the mean of all places stands in for what they have not shown; positive, even where nothing varies
     normal = (error + SHRINKAGE * error.mean() / len(validation)) / (len(validation) + SHRINKAGE)
@@ -224,7 +267,9 @@ def _principal_components(centred: torch.Tensor, n: int) -> torch.Tensor:
     return torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :n].to(centred)
 
 
-def _errors(quantized: QuantizedAutoencoder, vectors: torch.Tensor, numbers: torch.Tensor | None = None) -> torch.Tensor:
+def _errors(
+    quantized: QuantizedAutoencoder, vectors: torch.Tensor, numbers: torch.Tensor | None = None
+) -> torch.Tensor:
     """The squared error of each vector, given the numbers of the words if they are known: (n,)"""
     numbers = quantized.nearest(quantized.encode(vectors)) if numbers is None else numbers
     return torch.square(vectors - quantized.decode(quantized.codebook[numbers])).sum(dim=1)

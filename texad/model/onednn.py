@@ -30,29 +30,55 @@ class FusedConvolution(nn.Conv2d):
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool):
-        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        names = (
+            "in_channels",
+            "out_channels",
+            "kernel_size",
+            "stride",
+            "padding",
+            "dilation",
+            "groups",
+        )
         sizes: dict[str, Any] = {name: getattr(conv, name) for name in names}
         super().__init__(**sizes, device="meta")
         self.weight, self.bias, self.relu = conv.weight, conv.bias, relu
-        self._reordered: dict[tuple, torch.Tensor] = {}  # the weights as oneDNN likes them for an input of this shape and so many threads
+        self._reordered: dict[
+            tuple, torch.Tensor
+        ] = {}  # the weights as oneDNN likes them for an input of this shape and so many threads
 
     def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
         """relu(conv(x) + added), or a part of it: (N, C, H, W) in, (N, C', H', W') out. `added` is overwritten."""
         if not _has_onednn(x):
-            y = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+            y = functional.conv2d(
+                x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+            )
             y = y if added is None else y.add_(added)
             return y.relu_() if self.relu else y
         sizes: tuple[Any, ...] = (self.padding, self.stride, self.dilation, self.groups)
         weight = self._reordered.get(case := (x.shape, torch.get_num_threads()))
         if weight is None:
-            reorder: Callable[..., torch.Tensor] = torch._C._nn.mkldnn_reorder_conv2d_weight  # takes the shape, which torch's own type leaves out
+            reorder: Callable[..., torch.Tensor] = (
+                torch._C._nn.mkldnn_reorder_conv2d_weight
+            )  # takes the shape, which torch's own type leaves out
             weight = reorder(self.weight.to_mkldnn(), *sizes, x.shape)
-            self._reordered = {case: weight} if len(self._reordered) >= KEPT else self._reordered | {case: weight}
+            self._reordered = (
+                {case: weight} if len(self._reordered) >= KEPT else self._reordered | {case: weight}
+            )
         activation: tuple[str, list, str] = ("relu" if self.relu else "none", [], "")
         if added is None:
-            return torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *sizes, *activation)
-        add: tuple[str, float, str | None, list, str] = ("add", 1.0, "relu" if self.relu else None, [], "")
-        return torch.ops.mkldnn._convolution_pointwise_.binary(added, x, weight, self.bias, *sizes, *add)
+            return torch.ops.mkldnn._convolution_pointwise(
+                x, weight, self.bias, *sizes, *activation
+            )
+        add: tuple[str, float, str | None, list, str] = (
+            "add",
+            1.0,
+            "relu" if self.relu else None,
+            [],
+            "",
+        )
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            added, x, weight, self.bias, *sizes, *add
+        )
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._reordered = {}
@@ -74,7 +100,9 @@ class FusedBottleneck(nn.Module):
         self.conv1 = FusedConvolution(block.conv1, relu=True)
         self.conv2 = FusedConvolution(block.conv2, relu=True)
         self.conv3 = FusedConvolution(block.conv3, relu=True)  # of the sum
-        self.downsample = block.downsample and nn.Sequential(FusedConvolution(block.downsample[0], relu=False))
+        self.downsample = block.downsample and nn.Sequential(
+            FusedConvolution(block.downsample[0], relu=False)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = self.downsample(x) if self.downsample else x
@@ -82,5 +110,10 @@ class FusedBottleneck(nn.Module):
 
 
 def _has_onednn(x: torch.Tensor) -> bool:
-    usable = bool(x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
+    usable = bool(
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+    )
     return usable and not torch.is_grad_enabled()

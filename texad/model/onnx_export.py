@@ -53,19 +53,27 @@ class Judgement(nn.Module):
         self.normalized = detector.normalize
         self.backbone = detector.backbone_
         self.autoencoder = copy.copy(detector.autoencoder_)
-        if isinstance(self.autoencoder, QuantizedAutoencoder):  # its loop over batches would be in the file, too
+        if isinstance(
+            self.autoencoder, QuantizedAutoencoder
+        ):  # its loop over batches would be in the file, too
             self.autoencoder.nearest = self._nearest  # type: ignore[assignment]  # which takes no size of batches
-            self.register_buffer("half_squares", torch.square(self.autoencoder.codebook).sum(dim=1) / 2)
+            self.register_buffer(
+                "half_squares", torch.square(self.autoencoder.codebook).sum(dim=1) / 2
+            )
         self.threshold = float(np.float32(detector.threshold_))  # as NumPy compares it with a score
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(N, height, width, 3), uint8, RGB, in; out come `OUTPUTS`: (N,), float32; (N,), bool; (N, H, W), float32."""
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)
         pixels = self.down(self.across(pixels).mT).mT / 255  # (N, 3, image_size, image_size)
-        prepared = self.autoencoder.prepare(self.backbone(preprocessing.normalize(pixels) if self.normalized else pixels))
+        prepared = self.autoencoder.prepare(
+            self.backbone(preprocessing.normalize(pixels) if self.normalized else pixels)
+        )
         errors = torch.square(prepared - self.autoencoder(prepared))  # (N, C, H, W)
         anomaly_map = errors.mean(dim=1)
-        values = (errors if self.autoencoder.reduction == "none" else anomaly_map).flatten(1)  # see scoring.image_score
+        values = (errors if self.autoencoder.reduction == "none" else anomaly_map).flatten(
+            1
+        )  # see scoring.image_score
         score = values.topk(TOP_K).values.mean(dim=1)
         if self.autoencoder.reduction == "local_and_global":
             score = score + values.mean(dim=1)
@@ -73,7 +81,9 @@ class Judgement(nn.Module):
 
     def _nearest(self, codes: torch.Tensor) -> torch.Tensor:
         """As `extended.QuantizedAutoencoder.nearest`, all codes at once."""
-        return torch.addmm(self.half_squares, codes, self.autoencoder.get_buffer("codebook").T, alpha=-1).argmin(dim=1)
+        return torch.addmm(
+            self.half_squares, codes, self.autoencoder.get_buffer("codebook").T, alpha=-1
+        ).argmin(dim=1)
 
 
 class Resampling(nn.Module):
@@ -101,7 +111,9 @@ class Resampling(nn.Module):
         weights, self.bits = resampling_weights(n_in, n_out)
         coarse, fine = np.divmod(weights, 256)
         if 255 * max(coarse.sum(axis=1).max(), fine.sum(axis=1).max()) > EXACT:
-            raise ValueError(f"--size: {n_in} pixels are too many to be resized to {n_out} exactly; resize the images beforehand, and leave --size out")
+            raise ValueError(
+                f"--size: {n_in} pixels are too many to be resized to {n_out} exactly; resize the images beforehand, and leave --size out"
+            )
         self.register_buffer("coarse", torch.tensor(coarse.T, dtype=torch.float32))  # (n_in, n_out)
         self.register_buffer("fine", torch.tensor(fine.T, dtype=torch.float32))
 
@@ -109,7 +121,9 @@ class Resampling(nn.Module):
         """(…, n_in) → (…, n_out), float32, whole numbers from 0 to 255."""
         total = 256 * (pixels @ self.coarse).to(torch.int32) + (pixels @ self.fine).to(torch.int32)
         rounded = torch.div(total + 2 ** (self.bits - 1), 2**self.bits, rounding_mode="trunc")
-        return rounded.clamp(0, 255).to(torch.float32)  # rounded weights may add up to a little more than 1
+        return rounded.clamp(0, 255).to(
+            torch.float32
+        )  # rounded weights may add up to a little more than 1
 
 
 def resampling_weights(n_in: int, n_out: int) -> tuple[np.ndarray, int]:
@@ -128,13 +142,21 @@ def resampling_weights(n_in: int, n_out: int) -> tuple[np.ndarray, int]:
         As many as the largest weight allows.
     """
     scale = n_in / n_out
-    support = max(scale, 1.0)  # on each side; where the image grows, the nearest two pixels take part
+    support = max(
+        scale, 1.0
+    )  # on each side; where the image grows, the nearest two pixels take part
     centres = scale * (np.arange(n_out)[:, None] + 0.5)
     pixels = np.arange(n_in)
-    within = (pixels >= np.trunc(centres - support + 0.5)) & (pixels < np.trunc(centres + support + 0.5))
+    within = (pixels >= np.trunc(centres - support + 0.5)) & (
+        pixels < np.trunc(centres + support + 0.5)
+    )
     weights = within * np.maximum(0, 1 - np.abs((pixels + 0.5 - centres) / support))
     weights /= weights.sum(axis=1, keepdims=True)
-    bits = next(bits for bits in range(23) if bits == 22 or int(0.5 + weights.max() * 2 ** (bits + 1)) >= 2**15)
+    bits = next(
+        bits
+        for bits in range(23)
+        if bits == 22 or int(0.5 + weights.max() * 2 ** (bits + 1)) >= 2**15
+    )
     return (weights * 2**bits + 0.5).astype(np.int64), bits
 
 
@@ -162,12 +184,18 @@ def export(detector: str, *, out: str | None = None, size: tuple[int, int] | Non
     """
     file = Path(out).expanduser() if out else Path(detector).with_suffix(SUFFIX)
     if file.suffix != SUFFIX or file.is_dir() or file == Path(detector):
-        raise ValueError(f"--out: a file that ends in {SUFFIX}, such as steel{SUFFIX}, and is not the detector itself, instead of {file}")
+        raise ValueError(
+            f"--out: a file that ends in {SUFFIX}, such as steel{SUFFIX}, and is not the detector itself, instead of {file}"
+        )
     loaded = AnomalyDetector.load(detector)
     to_onnx(loaded, file, size)
     side = loaded.image_size
     height, width = size or (side, side)
-    resized = "resized in it as texad does" if size else "not resized here: images of another size need --size"
+    resized = (
+        "resized in it as texad does"
+        if size
+        else "not resized here: images of another size need --size"
+    )
     return (
         f"{file} ({file.stat().st_size / 1e6:.1f} MB)\n"
         f"input    image: uint8, (N, {height}, {width}, 3), RGB; {resized}\n"
@@ -176,7 +204,9 @@ def export(detector: str, *, out: str | None = None, size: tuple[int, int] | Non
     )
 
 
-def to_onnx(detector: AnomalyDetector, file: str | Path, size: tuple[int, int] | None = None) -> None:
+def to_onnx(
+    detector: AnomalyDetector, file: str | Path, size: tuple[int, int] | None = None
+) -> None:
     """Write a detector as an ONNX file.
 
     Its input `image` is uint8, (N, height, width, 3), RGB. Its outputs are `score`, float32, (N,); `anomalous`, bool, (N,); and `anomaly_map`,
@@ -208,7 +238,9 @@ def to_onnx(detector: AnomalyDetector, file: str | Path, size: tuple[int, int] |
         import onnx
         import onnxscript  # noqa: F401, torch needs it
     except ImportError as error:
-        raise ValueError(f"an ONNX file needs the package {error.name}: pip install 'texad[export]'") from error
+        raise ValueError(
+            f"an ONNX file needs the package {error.name}: pip install 'texad[export]'"
+        ) from error
     detector.backbone_.cpu()
     with torch.enable_grad():  # else the convolutions would be oneDNN's own: see texad.model.onednn
         program = torch.onnx.export(
@@ -227,13 +259,20 @@ def to_onnx(detector: AnomalyDetector, file: str | Path, size: tuple[int, int] |
         del node.metadata_props[:]  # lines of Python, and where they lay on this machine
     about = {
         "input": {"height": height, "width": width},
-        "parameters": {name: getattr(detector, name) for name in ("detector", "image_size", "normalize", "false_alarms")},
+        "parameters": {
+            name: getattr(detector, name)
+            for name in ("detector", "image_size", "normalize", "false_alarms")
+        },
         "threshold": detector.threshold_,
         "rule": detector.rule_,
         "n_calibration": len(detector.calibration_scores_),
-        "origin": {name: value for name, value in detector.origin_.items() if name != "images"},  # thousands of hashes
+        "origin": {
+            name: value for name, value in detector.origin_.items() if name != "images"
+        },  # thousands of hashes
         "exported_by": {name: version(name) for name in ("texad", "torch", "onnx", "onnxscript")},
     }
-    onnx.helper.set_model_props(model, {"texad": json.dumps(about, ensure_ascii=False, allow_nan=False)})
+    onnx.helper.set_model_props(
+        model, {"texad": json.dumps(about, ensure_ascii=False, allow_nan=False)}
+    )
     with replacing(Path(file)) as temporary:
         onnx.save_model(model, temporary)

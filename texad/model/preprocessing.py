@@ -56,20 +56,43 @@ def readable(category: Category, unreadable_limit: float = 0.05, progress: bool 
         the first files. Or `unreadable_limit` is out of range.
     """
     if not 0 <= unreadable_limit <= 1:
-        raise DataError(f"unreadable_limit must be between 0 and 1 (0.05 is one image in twenty), not {unreadable_limit}")
+        raise DataError(
+            f"unreadable_limit must be between 0 and 1 (0.05 is one image in twenty), not {unreadable_limit}"
+        )
     samples = category.train + category.test
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        reasons = list(tqdm(pool.map(_problem, samples), "reading", len(samples), unit="image", disable=not progress))
+        reasons = list(
+            tqdm(
+                pool.map(_problem, samples),
+                "reading",
+                len(samples),
+                unit="image",
+                disable=not progress,
+            )
+        )
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits for no other image
-    left_out = tuple(Unreadable(sample, reason) for sample, reason in zip(samples, reasons, strict=True) if reason)
+    left_out = tuple(
+        Unreadable(sample, reason)
+        for sample, reason in zip(samples, reasons, strict=True)
+        if reason
+    )
     n_images = Counter(sample.path.parent for sample in samples)
     for folder, n in Counter(each.sample.path.parent for each in left_out).items():
         if n == n_images[folder] or n / n_images[folder] > unreadable_limit:
-            raise DataError(_too_many([each for each in left_out if each.sample.path.parent == folder], n_images[folder], unreadable_limit))
+            raise DataError(
+                _too_many(
+                    [each for each in left_out if each.sample.path.parent == folder],
+                    n_images[folder],
+                    unreadable_limit,
+                )
+            )
     lost = {each.sample for each in left_out}
-    train, test = (tuple(sample for sample in part if sample not in lost) for part in (category.train, category.test))
+    train, test = (
+        tuple(sample for sample in part if sample not in lost)
+        for part in (category.train, category.test)
+    )
     return replace(category, train=train, test=test, unreadable=category.unreadable + left_out)
 
 
@@ -129,11 +152,15 @@ def load_images(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> torch.Te
         A ValueError: an image cannot be read (the message names the file), or `image_size` does not fit.
     """
     if image_size < 16 or image_size % 16:
-        raise DataError(f"image_size must be a positive multiple of 16 (224 in the published method), not {image_size}")
+        raise DataError(
+            f"image_size must be a positive multiple of 16 (224 in the published method), not {image_size}"
+        )
     images = np.empty((len(paths), image_size, image_size, 3), dtype=np.uint8)
     for image, path in zip(images, paths, strict=True):
         image[:] = resize(read_pixels(path), image_size)
-    return torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).div_(255)  # the colours of a pixel still side by side
+    return (
+        torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+    )  # the colours of a pixel still side by side
 
 
 def load_pictures(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> np.ndarray:
@@ -146,7 +173,9 @@ def load_pictures(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> np.nda
     return load_images(paths, image_size).permute(0, 2, 3, 1).numpy()
 
 
-def image_batches(paths: Sequence[Path], image_size: int = IMAGE_SIZE, batch_size: int = 16) -> Iterator[torch.Tensor]:
+def image_batches(
+    paths: Sequence[Path], image_size: int = IMAGE_SIZE, batch_size: int = 16
+) -> Iterator[torch.Tensor]:
     """Yield preprocessed images in batches, in the order of `paths`; the last batch may be smaller.
 
     Only one batch is in memory at a time.
@@ -202,12 +231,24 @@ def _problem(sample: Sample) -> str:
     except ImageError as error:
         return f"its mask {printable(sample.mask.name)}: {error.reason}"
     is_same = (rows, columns) == (height, width)
-    return "" if is_same else f"its mask has {columns} × {rows} pixels, and the image {width} × {height}"
+    return (
+        ""
+        if is_same
+        else f"its mask has {columns} × {rows} pixels, and the image {width} × {height}"
+    )
 
 
 def _too_many(left_out: Sequence[Unreadable], n: int, unreadable_limit: float) -> str:
     """One line about a folder with too many images that cannot be read."""
-    names = "; ".join(f"{each.sample.path.name} ({each.reason})" for each in left_out[:3]) + ("; …" if len(left_out) > 3 else "")
-    share = f"unreadable_limit allows {unreadable_limit:.4g} of them" if len(left_out) < n else "a folder must not lose all"
-    way_out = "replace or remove these files" + (", or raise unreadable_limit" if len(left_out) < n else "")
+    names = "; ".join(f"{each.sample.path.name} ({each.reason})" for each in left_out[:3]) + (
+        "; …" if len(left_out) > 3 else ""
+    )
+    share = (
+        f"unreadable_limit allows {unreadable_limit:.4g} of them"
+        if len(left_out) < n
+        else "a folder must not lose all"
+    )
+    way_out = "replace or remove these files" + (
+        ", or raise unreadable_limit" if len(left_out) < n else ""
+    )
     return f"{left_out[0].sample.path.parent}: {len(left_out)} of {n} images cannot be read, and {share}: {names}: {way_out}"

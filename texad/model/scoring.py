@@ -88,7 +88,9 @@ def image_score(errors: np.ndarray, top_k: int = 10, reduction: str = "none") ->
     values = errors if reduction == "none" else anomaly_map(errors)
     values = values.reshape(len(values), -1)
     if not 1 <= top_k <= values.shape[1]:
-        raise ValueError(f"top_k must be between 1 and {values.shape[1]}, the number of errors of an image, not {top_k}")
+        raise ValueError(
+            f"top_k must be between 1 and {values.shape[1]}, the number of errors of an image, not {top_k}"
+        )
     local = np.partition(values, -top_k, axis=1)[:, -top_k:].mean(axis=1)
     return local + values.mean(axis=1) if reduction == "local_and_global" else local
 
@@ -144,7 +146,10 @@ def p_values(calibration_scores: np.ndarray, scores: np.ndarray) -> np.ndarray:
     ValueError
         If a score is not finite.
     """
-    calibration, scores = np.sort(_finite(calibration_scores, "calibration_scores")), _finite(scores, "scores")
+    calibration, scores = (
+        np.sort(_finite(calibration_scores, "calibration_scores")),
+        _finite(scores, "scores"),
+    )
     n_at_least = len(calibration) - np.searchsorted(calibration, scores, side="left")
     return (1 + n_at_least) / (len(calibration) + 1)
 
@@ -159,8 +164,12 @@ def images_needed(alpha: float) -> int:
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha, the false-alarm rate, must lie between 0 and 1, not {alpha}")
-    near = math.ceil(1 / Fraction(float(alpha)))  # exact, where 1 / alpha would be rounded, or too large for a float
-    return near - 1 - (1 / (near - 1) <= alpha)  # 1/m rounded, as p-values are, decides: as a float, 1/3 is less than a third
+    near = math.ceil(
+        1 / Fraction(float(alpha))
+    )  # exact, where 1 / alpha would be rounded, or too large for a float
+    return (
+        near - 1 - (1 / (near - 1) <= alpha)
+    )  # 1/m rounded, as p-values are, decides: as a float, 1/3 is less than a third
 
 
 def conformal_threshold(calibration_scores: np.ndarray, alpha: float = 0.05) -> float:
@@ -199,7 +208,9 @@ def conformal_threshold(calibration_scores: np.ndarray, alpha: float = 0.05) -> 
     return float(calibration[n - n_rejecting])
 
 
-def cross_conformal_p_values(held_out_scores: np.ndarray, folds: np.ndarray, test_scores: np.ndarray) -> np.ndarray:
+def cross_conformal_p_values(
+    held_out_scores: np.ndarray, folds: np.ndarray, test_scores: np.ndarray
+) -> np.ndarray:
     """p-values when there are too few images to keep some out: every image is held out once.
 
     The images are dealt into K folds, and for each fold a model is fit to the other folds. An image to judge is compared with each
@@ -230,7 +241,10 @@ def cross_conformal_p_values(held_out_scores: np.ndarray, folds: np.ndarray, tes
     ValueError
         If the shapes do not fit, a fold has no model, or a score is not finite.
     """
-    held_out, test = _finite(held_out_scores, "held_out_scores"), _finite(test_scores, "test_scores")
+    held_out, test = (
+        _finite(held_out_scores, "held_out_scores"),
+        _finite(test_scores, "test_scores"),
+    )
     folds = np.asarray(folds)
     if held_out.ndim != 1 or folds.shape != held_out.shape or test.ndim != 2:
         raise ValueError(
@@ -238,7 +252,9 @@ def cross_conformal_p_values(held_out_scores: np.ndarray, folds: np.ndarray, tes
             f"not {held_out.shape}, {folds.shape} and {test.shape}"
         )
     if not np.isin(folds, np.arange(len(test))).all():
-        raise ValueError(f"folds must be whole numbers from 0 to {len(test) - 1}, one for each row of test_scores")
+        raise ValueError(
+            f"folds must be whole numbers from 0 to {len(test) - 1}, one for each row of test_scores"
+        )
     n_at_least = np.zeros(test.shape[1], dtype=int)
     for fold, by_its_model in enumerate(test):
         own = np.sort(held_out[folds == fold])
@@ -247,7 +263,10 @@ def cross_conformal_p_values(held_out_scores: np.ndarray, folds: np.ndarray, tes
 
 
 def thresholds(
-    train_scores: np.ndarray, calibration_scores: np.ndarray, n_sigma: float = 3.0, alpha: float = 0.05
+    train_scores: np.ndarray,
+    calibration_scores: np.ndarray,
+    n_sigma: float = 3.0,
+    alpha: float = 0.05,
 ) -> dict[str, float | None]:
     """The threshold of each rule; None where there are too few calibration images for it.
 
@@ -271,8 +290,12 @@ def thresholds(
     n = len(calibration_scores)
     return {
         "sigma": threshold(train_scores, n_sigma),
-        "held_out": threshold(calibration_scores, n_sigma) if n >= _fewest("held_out", alpha) else None,
-        "conformal": conformal_threshold(calibration_scores, alpha) if n >= _fewest("conformal", alpha) else None,
+        "held_out": threshold(calibration_scores, n_sigma)
+        if n >= _fewest("held_out", alpha)
+        else None,
+        "conformal": conformal_threshold(calibration_scores, alpha)
+        if n >= _fewest("conformal", alpha)
+        else None,
     }
 
 
@@ -377,11 +400,15 @@ def score_features(
     """
     scores = np.empty(len(features), dtype=np.float32)
     maps = np.empty((len(features), *features.shape[2:]), dtype=np.float32)
-    for start in tqdm(range(0, len(features), batch_size), desc="scoring", unit="batch", disable=not progress):
+    for start in tqdm(
+        range(0, len(features), batch_size), desc="scoring", unit="batch", disable=not progress
+    ):
         batch = prepare(autoencoder, features[start : start + batch_size])
         release(features)
         errors = error_map(batch, reconstruct(autoencoder, batch))
-        scores[start : start + batch_size] = image_score(errors, top_k, reduction or autoencoder.reduction)
+        scores[start : start + batch_size] = image_score(
+            errors, top_k, reduction or autoencoder.reduction
+        )
         maps[start : start + batch_size] = anomaly_map(errors)
     return scores, maps
 
@@ -394,5 +421,7 @@ def _fewest(rule: str, alpha: float) -> int:
 def _finite(scores: np.ndarray, name: str) -> np.ndarray:
     scores = np.asarray(scores, dtype=np.float64)
     if not np.isfinite(scores).all():
-        raise ValueError(f"{name} must be finite, and {np.sum(~np.isfinite(scores))} of {scores.size} are not")
+        raise ValueError(
+            f"{name} must be finite, and {np.sum(~np.isfinite(scores))} of {scores.size} are not"
+        )
     return scores

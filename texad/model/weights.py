@@ -95,9 +95,13 @@ def check(weights: str | Path) -> str:
     if path.suffix not in SUFFIXES:
         near = difflib.get_close_matches(weights, NAMES, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"weights {weights!r}{hint}: choose auto, imagenet, random, or a file ending in .safetensors or .pth")
+        raise ValueError(
+            f"weights {weights!r}{hint}: choose auto, imagenet, random, or a file ending in .safetensors or .pth"
+        )
     if not path.is_file():
-        raise FileNotFoundError(f"weights file {path} does not exist; choose another file, or imagenet, random or auto")
+        raise FileNotFoundError(
+            f"weights file {path} does not exist; choose another file, or imagenet, random or auto"
+        )
     return str(path.resolve())
 
 
@@ -164,9 +168,13 @@ def _load_imagenet() -> Weights:
         try:
             download(url, file, IMAGENET_SHA256, "ResNet-50 weights")
         except (OSError, ValueError) as error:
-            raise ConnectionError(f"the ImageNet weights could not be downloaded ({error}); put {url} at {file}, or {elsewhere}") from error
+            raise ConnectionError(
+                f"the ImageNet weights could not be downloaded ({error}); put {url} at {file}, or {elsewhere}"
+            ) from error
     elif sha256(file) != IMAGENET_SHA256:
-        raise ValueError(f"weights file {file} is not the one of {url} (its SHA-256 is wrong): delete it to have it downloaded, or {elsewhere}")
+        raise ValueError(
+            f"weights file {file} is not the one of {url} (its SHA-256 is wrong): delete it to have it downloaded, or {elsewhere}"
+        )
     state_dict = torch.load(file, map_location="cpu", weights_only=True)
     return Weights("imagenet", IMAGENET_SHA256, _up_to_layer3(state_dict, file))
 
@@ -176,13 +184,17 @@ def _load_file(path: Path) -> Weights:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                stride_in_1x1 = (file.metadata() or {}).get("stride_in_1x1", "false").lower() == "true"
+                stride_in_1x1 = (file.metadata() or {}).get(
+                    "stride_in_1x1", "false"
+                ).lower() == "true"
                 state_dict = {name: file.get_tensor(name) for name in file.keys()}
         else:
             state_dict = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is something else raises errors of many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"weights file {path} is no plain state dict of tensors ({reason})") from error
+        raise ValueError(
+            f"weights file {path} is no plain state dict of tensors ({reason})"
+        ) from error
     return Weights(path.name, sha256(path), _up_to_layer3(state_dict, path), stride_in_1x1)
 
 
@@ -220,14 +232,21 @@ def _up_to_layer3(state_dict: object, path: Path) -> dict[str, torch.Tensor]:
             f"weights file {path} holds no ResNet-50 up to layer3: tensors named as in torchvision's resnet50 state dict "
             "(conv1.weight, …, layer3.5.conv3.weight) are expected"
         )
-    if not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state_dict.items()):
-        raise ValueError(f"weights file {path} is no plain state dict: all its values must be tensors, and have names")
+    if not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor)
+        for name, tensor in state_dict.items()
+    ):
+        raise ValueError(
+            f"weights file {path} is no plain state dict: all its values must be tensors, and have names"
+        )
     stages = ("conv1", "bn1", "layer1", "layer2", "layer3")
     return {name: tensor for name, tensor in state_dict.items() if name.split(".")[0] in stages}
 
 
 def _torchvision_models() -> ModuleType:
-    from torchvision import models  # only when needed: importing it takes seconds, and most stages do without
+    from torchvision import (
+        models,
+    )  # only when needed: importing it takes seconds, and most stages do without
 
     return models
 

@@ -47,18 +47,30 @@ STAGES = (
     "04_scoring",
     "05_evaluation",
 )
-STUDIES = ("06_comparison", "07_ablations", "08_extended_detector", "09_your_own_textures")  # they look at a finished run, and change nothing in it
+STUDIES = (
+    "06_comparison",
+    "07_ablations",
+    "08_extended_detector",
+    "09_your_own_textures",
+)  # they look at a finished run, and change nothing in it
 SPLITS = ("train", "calibration", "test")
 FILES = {  # that a stage leaves, by name or pattern; run.json keeps their hashes
     "01_preprocessing": ("images.csv",),
-    "02_feature_extraction": ("backbone.safetensors", *(f"features/{split}.npy" for split in SPLITS)),
+    "02_feature_extraction": (
+        "backbone.safetensors",
+        *(f"features/{split}.npy" for split in SPLITS),
+    ),
     "03_autoencoder_training": ("autoencoder.safetensors", "training.csv"),
     "04_scoring": ("scores.csv", "maps/test.npy"),
     "05_evaluation": ("metrics.json", "figures/*.svg", "figures/*.png", "pictures/*.jpg"),
     "06_comparison": ("comparison.csv",),
     "07_ablations": ("ablations.csv",),
     "08_extended_detector": ("extended.csv",),
-    "09_your_own_textures": ("detector/my.safetensors", "detector/my.html", "detector/line/predictions.csv"),
+    "09_your_own_textures": (
+        "detector/my.safetensors",
+        "detector/my.html",
+        "detector/line/predictions.csv",
+    ),
 }
 
 
@@ -89,17 +101,26 @@ class Run:
         try:
             self.category, *others = datasets.select(dataset, category)
             if others:
-                raise ValueError(f"a run is of one category, not {category!r}: choose one of {self.category}, {', '.join(others)}")
+                raise ValueError(
+                    f"a run is of one category, not {category!r}: choose one of {self.category}, {', '.join(others)}"
+                )
             self.dataset, self._given = datasets.name(dataset), dataset
         except (ValueError, OSError) as error:
             raise RunError(str(error)) from None
-        self.folder = (Path(runs).expanduser().resolve() if str(runs) else runs_root()) / self.dataset / self.category
+        self.folder = (
+            (Path(runs).expanduser().resolve() if str(runs) else runs_root())
+            / self.dataset
+            / self.category
+        )
         self._stage, self._started = "", 0.0
         self._parameters: dict[str, object] = {}
 
     def finished(self) -> list["Run"]:
         """The runs of the same data set, this one included, whose five stages are finished."""
-        runs = [Run(self._given, category, self.folder.parent.parent) for category in datasets.categories(self._given)]
+        runs = [
+            Run(self._given, category, self.folder.parent.parent)
+            for category in datasets.categories(self._given)
+        ]
         return [run for run in runs if run.is_finished(STAGES[-1])]
 
     # -- run.json ----------------------------------------------------------------------------------
@@ -158,9 +179,14 @@ class Run:
         self.write(
             dataset=self.dataset,
             category=self.category,
-            versions={name: version(name) for name in ("texad", "torch", "torchvision", "numpy", "scikit-learn")}
+            versions={
+                name: version(name)
+                for name in ("texad", "torch", "torchvision", "numpy", "scikit-learn")
+            }
             | {"python": platform.python_version()},
-            stages={name: entry for name, entry in before.items() if name in kept and name != stage},
+            stages={
+                name: entry for name, entry in before.items() if name in kept and name != stage
+            },
         )
         if position == 1:
             parameters["weights"] = weights
@@ -173,7 +199,9 @@ class Run:
         before, position = record.get("stages", {}), (STAGES + STUDIES).index(stage)
         for needed in STAGES[:position]:
             if needed not in before:
-                raise RunError(f"{self.folder} lacks the results of {needed}: run notebooks/{needed}.ipynb for it first")
+                raise RunError(
+                    f"{self.folder} lacks the results of {needed}: run notebooks/{needed}.ipynb for it first"
+                )
         used = record.get("weights", {}).get("name")
         if position > 1 and weights != "auto" and used not in (weights, Path(weights).name):
             raise RunError(
@@ -184,10 +212,17 @@ class Run:
     def finish(self) -> None:
         """Record that the stage which was started has left all it should, and the hashes of its files."""
         if not is_held(self.folder):
-            raise RunError(f"{self._stage or 'this stage'} is finished already, or was never started: run its notebook from the first cell on")
+            raise RunError(
+                f"{self._stage or 'this stage'} is finished already, or was never started: run its notebook from the first cell on"
+            )
         files = digests(self.folder, FILES[self._stage])
         seconds = round(time.perf_counter() - self._started, 2)
-        entry = {"parameters": self._parameters, "seconds": seconds, "peak_mb": _peak_mb(), "files": files}
+        entry = {
+            "parameters": self._parameters,
+            "seconds": seconds,
+            "peak_mb": _peak_mb(),
+            "files": files,
+        }
         self.write(stages=self.read()["stages"] | {self._stage: entry})
         leave(self.folder)
 
@@ -197,7 +232,9 @@ class Run:
 
     # -- what the stages leave ---------------------------------------------------------------------
 
-    def write_images(self, category: datasets.Category, calibration_fraction: float = 0.0, seed: int = 0) -> pd.DataFrame:
+    def write_images(
+        self, category: datasets.Category, calibration_fraction: float = 0.0, seed: int = 0
+    ) -> pd.DataFrame:
         """Write images.csv, and into run.json the data's fingerprint, counts, and which images were left out and why.
 
         Parameters
@@ -232,10 +269,15 @@ class Run:
         images = pd.DataFrame(
             {
                 "path": [sample.path.relative_to(category.root).as_posix() for sample in samples],
-                "split": ["train"] * len(train) + ["calibration"] * len(calibration) + ["test"] * len(category.test),
+                "split": ["train"] * len(train)
+                + ["calibration"] * len(calibration)
+                + ["test"] * len(category.test),
                 "defect": [sample.defect for sample in samples],
                 "label": [sample.label for sample in samples],
-                "mask": [sample.mask.relative_to(category.root).as_posix() if sample.mask else "" for sample in samples],
+                "mask": [
+                    sample.mask.relative_to(category.root).as_posix() if sample.mask else ""
+                    for sample in samples
+                ],
             }
         )
         self.write_table("images.csv", images)
@@ -247,7 +289,12 @@ class Run:
                 "n_calibration": len(calibration),
                 "n_test": len(category.test),
                 "unreadable": [
-                    {"path": printable(left_out.sample.path.relative_to(category.root).as_posix()), "reason": left_out.reason}
+                    {
+                        "path": printable(
+                            left_out.sample.path.relative_to(category.root).as_posix()
+                        ),
+                        "reason": left_out.reason,
+                    }
                     for left_out in category.unreadable
                 ],
             }
@@ -283,14 +330,18 @@ class Run:
     def _data_folder(self) -> Path:
         if folder := self.read().get("data", {}).get("folder"):
             return Path(folder)
-        raise RunError(f"{self.folder / 'run.json'} does not say where the images are: run notebooks/{STAGES[0]}.ipynb for it first")
+        raise RunError(
+            f"{self.folder / 'run.json'} does not say where the images are: run notebooks/{STAGES[0]}.ipynb for it first"
+        )
 
     def parameter(self, name: str) -> Any:
         """The value of a parameter of an earlier stage."""
         for stage in self.read().get("stages", {}).values():
             if name in stage.get("parameters", {}):
                 return stage["parameters"][name]
-        raise RunError(f"{self.folder / 'run.json'} does not say the {name} of an earlier stage: run the notebooks for it again")
+        raise RunError(
+            f"{self.folder / 'run.json'} does not say the {name} of an earlier stage: run the notebooks for it again"
+        )
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         with replacing(self.folder / name) as temporary:
@@ -319,8 +370,13 @@ class Run:
 
     def write_figure(self, name: str, figure: Figure) -> None:
         """Save a figure under figures/; the ending of `name` (.svg, .png) chooses the format."""
-        metadata = {"Date": None} if name.endswith(".svg") else None  # the same figure, the same file
-        with replacing(self.folder / "figures" / name) as temporary, rc_context({"svg.hashsalt": "texad"}):
+        metadata = (
+            {"Date": None} if name.endswith(".svg") else None
+        )  # the same figure, the same file
+        with (
+            replacing(self.folder / "figures" / name) as temporary,
+            rc_context({"svg.hashsalt": "texad"}),
+        ):
             figure.savefig(temporary, bbox_inches="tight", dpi=150, metadata=metadata)
 
     def write_weights(self, weights: Weights) -> None:
@@ -333,7 +389,10 @@ class Run:
         return f"{facts}\n{RANDOM_WARNING}" if self._is_random() else facts
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<b>{html.escape(name)}</b> {html.escape(value)}<br>" for name, value in self._facts().items())
+        rows = "".join(
+            f"<b>{html.escape(name)}</b> {html.escape(value)}<br>"
+            for name, value in self._facts().items()
+        )
         return f"<p>{rows}</p>" + (weights_banner() if self._is_random() else "")
 
     def _is_random(self) -> bool:
@@ -344,11 +403,21 @@ class Run:
         facts = {"data set": self.dataset, "category": self.category}
         if "data" in record:
             data = record["data"]
-            kept_out = f"{data['n_calibration']} for calibration, " if data.get("n_calibration") else ""
-            left_out = f", {len(data['unreadable'])} left out, since they cannot be read" if data.get("unreadable") else ""
-            facts["images"] = f"{data['n_train']} for training, {kept_out}{data['n_test']} for testing{left_out}"
+            kept_out = (
+                f"{data['n_calibration']} for calibration, " if data.get("n_calibration") else ""
+            )
+            left_out = (
+                f", {len(data['unreadable'])} left out, since they cannot be read"
+                if data.get("unreadable")
+                else ""
+            )
+            facts["images"] = (
+                f"{data['n_train']} for training, {kept_out}{data['n_test']} for testing{left_out}"
+            )
         if "weights" in record:
-            facts["weights"] = f"{record['weights']['name']} (sha256 {record['weights']['sha256'][:12]}…)"
+            facts["weights"] = (
+                f"{record['weights']['name']} (sha256 {record['weights']['sha256'][:12]}…)"
+            )
         return facts
 
 

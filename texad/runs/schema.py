@@ -14,10 +14,25 @@ NUMBER = (int, float)
 MEASURED = (int, float, type(None))  # None where the system did not say
 RECORD = {"dataset": str, "category": str, "versions": dict, "stages": dict, "data": dict, "weights": dict, "threshold": NUMBER, "thresholds": dict,
           "rule": str, "alpha": NUMBER}  # fmt: skip
-DATA = {"folder": str, "fingerprint": str, "n_train": int, "n_calibration": int, "n_test": int, "unreadable": list}
+DATA = {
+    "folder": str,
+    "fingerprint": str,
+    "n_train": int,
+    "n_calibration": int,
+    "n_test": int,
+    "unreadable": list,
+}
 LEFT_OUT = {"path": str, "reason": str}
 WEIGHTS = {"name": str, "sha256": str}
-STAGE = {"seconds": NUMBER, "parameters": dict, "files": dict, "peak_mb": MEASURED, "notebook_seconds": MEASURED, "threads": MEASURED, "cores": MEASURED}
+STAGE = {
+    "seconds": NUMBER,
+    "parameters": dict,
+    "files": dict,
+    "peak_mb": MEASURED,
+    "notebook_seconds": MEASURED,
+    "threads": MEASURED,
+    "cores": MEASURED,
+}
 
 METRICS = dict.fromkeys(("image_auroc", "pixel_auroc", "accuracy", "precision", "recall", "f1"), MEASURED) | {
     "threshold": NUMBER, "confusion": dict, "auroc_by_defect": dict, "weights": dict,
@@ -37,10 +52,14 @@ def read_record(file: Path) -> dict:
     _check(file, "", record, RECORD)
     _check(file, "data", record.get("data"), DATA, "n_train", "n_test")
     for entry in record.get("data", {}).get("unreadable", []):
-        _check(file, "data, unreadable", entry if isinstance(entry, dict) else {}, LEFT_OUT, *LEFT_OUT)
+        _check(
+            file, "data, unreadable", entry if isinstance(entry, dict) else {}, LEFT_OUT, *LEFT_OUT
+        )
     _check(file, "weights", record.get("weights"), WEIGHTS, *WEIGHTS)
     for stage, entry in record.get("stages", {}).items():
-        _check(file, f"stages: {stage!r}", entry if isinstance(entry, dict) else {}, STAGE, "seconds")
+        _check(
+            file, f"stages: {stage!r}", entry if isinstance(entry, dict) else {}, STAGE, "seconds"
+        )
     return record
 
 
@@ -56,11 +75,18 @@ def read_metrics(file: Path) -> dict:
     _check(file, "", metrics, METRICS, *METRICS)
     _check(file, "confusion", metrics["confusion"], CONFUSION, *CONFUSION)
     _check(file, "weights", metrics["weights"], WEIGHTS, *WEIGHTS)
-    _check(file, "auroc_by_defect", metrics["auroc_by_defect"], dict.fromkeys(metrics["auroc_by_defect"], MEASURED))
+    _check(
+        file,
+        "auroc_by_defect",
+        metrics["auroc_by_defect"],
+        dict.fromkeys(metrics["auroc_by_defect"], MEASURED),
+    )
     return metrics
 
 
-def _check(file: Path, where: str, part: dict | None, kinds: Mapping[str, Any], *required: str) -> None:
+def _check(
+    file: Path, where: str, part: dict | None, kinds: Mapping[str, Any], *required: str
+) -> None:
     """Raise a DamagedError that names the first entry of another kind, or a required one that is missing. A part that is not there is in order."""
     if part is None:
         return

@@ -27,17 +27,23 @@ def setup(app: Sphinx) -> dict:
     try:
         assemble(runs_root(), Path(app.srcdir) / "book" / "run")
     except (NoRunError, RunError) as error:
-        sys.exit(f"texad: {error}")  # one line; any other exception would come with Sphinx's and Jupyter Book's tracebacks
+        sys.exit(
+            f"texad: {error}"
+        )  # one line; any other exception would come with Sphinx's and Jupyter Book's tracebacks
     icons.setup(app)
     mathml.setup(app)
     repository.setup(app)
     app.add_js_file(None, body=SEARCH_FILES, priority=300)
-    app.connect("config-inited", _number_no_figures, priority=900)  # after the extension that switches numbers on
+    app.connect(
+        "config-inited", _number_no_figures, priority=900
+    )  # after the extension that switches numbers on
     app.connect("html-page-context", _leave_out_thebe)
     app.connect("html-page-context", _help_screen_readers)
     app.connect("html-page-context", _escape_page_title, priority=900)  # after the theme has set it
     app.connect("build-finished", _copy_pictures)
-    app.connect("build-finished", _escape_titles, priority=900)  # after the search's index is written
+    app.connect(
+        "build-finished", _escape_titles, priority=900
+    )  # after the search's index is written
     return {"version": __version__, "parallel_read_safe": True}
 
 
@@ -52,13 +58,17 @@ def _leave_out_thebe(app: Sphinx, page: str, template: str, context: dict, doctr
         context[kind] = [file for file in context[kind] if "thebe" not in str(file)]
 
 
-def _help_screen_readers(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
+def _help_screen_readers(
+    app: Sphinx, page: str, template: str, context: dict, doctree: object
+) -> None:
     """They know an entry of a bibliography only as an item of its list, and a table's empty corner only as no header."""
     for old, new in (('role="doc-biblioentry"', 'role="listitem"'), ("<th></th>", "<td></td>")):
         context["body"] = context.get("body", "").replace(old, new)
 
 
-def _escape_page_title(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
+def _escape_page_title(
+    app: Sphinx, page: str, template: str, context: dict, doctree: object
+) -> None:
     """The theme prints the title above a page on paper as markup, and a category may be named like some."""
     if "pagetitle" in context:
         context["pagetitle"] = html.escape(context["pagetitle"])
@@ -75,5 +85,11 @@ def _escape_titles(app: Sphinx, exception: Exception | None) -> None:
     if exception is None and app.builder.name == "html":
         start, end = "Search.setIndex(", ")"
         index = json.loads(file.read_text(encoding="utf-8").removeprefix(start).removesuffix(end))
-        index["alltitles"] = {html.escape(html.unescape(title)): places for title, places in index["alltitles"].items()}
-        file.write_text(f"{start}{json.dumps(index, separators=(',', ':'), sort_keys=True)}{end}", encoding="utf-8")
+        index["alltitles"] = {
+            html.escape(html.unescape(title)): places
+            for title, places in index["alltitles"].items()
+        }
+        file.write_text(
+            f"{start}{json.dumps(index, separators=(',', ':'), sort_keys=True)}{end}",
+            encoding="utf-8",
+        )

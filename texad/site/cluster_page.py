@@ -185,9 +185,16 @@ def measure(runs: list[FinishedRun]) -> Costs | None:
     sizes = [_sizes(run) for run, _ in records]
     return Costs(
         n_measured=len(records),
-        images=mean(sum(record["data"].get(name, 0) for name in ("n_train", "n_calibration", "n_test")) for _, record in records),
-        seconds={stage: mean(own[i]["seconds"] for own in by_run) for i, stage in enumerate(STAGES)},
-        start_seconds=mean(sum(entry["notebook_seconds"] - entry["seconds"] for entry in own) for own in by_run),
+        images=mean(
+            sum(record["data"].get(name, 0) for name in ("n_train", "n_calibration", "n_test"))
+            for _, record in records
+        ),
+        seconds={
+            stage: mean(own[i]["seconds"] for own in by_run) for i, stage in enumerate(STAGES)
+        },
+        start_seconds=mean(
+            sum(entry["notebook_seconds"] - entry["seconds"] for entry in own) for own in by_run
+        ),
         threads=max(entry["threads"] for entry in every),
         cores=max(entry["cores"] for entry in every),
         peak_mb=None if None in peaks else max(peaks),
@@ -205,10 +212,19 @@ def page(runs: list[FinishedRun]) -> str:
         Those that the book is made of.
     """
     file, caption, alt = PICTURE
-    parts = ["# Beyond one machine", INTRODUCTION, CLUSTER, markdown.figure(file, caption, alt), COMMANDS, f"## What {CATEGORIES:,} categories need"]
+    parts = [
+        "# Beyond one machine",
+        INTRODUCTION,
+        CLUSTER,
+        markdown.figure(file, caption, alt),
+        COMMANDS,
+        f"## What {CATEGORIES:,} categories need",
+    ]
     costs = measure(runs)
     if costs is None:
-        parts.append("The runs that this copy of the book was made of do not say on how many cores they ran, so nothing can be worked out here. A new batch run does.")
+        parts.append(
+            "The runs that this copy of the book was made of do not say on how many cores they ran, so nothing can be worked out here. A new batch run does."
+        )
     else:
         parts += [*_measured(costs), *_estimate(costs), LEFT_OUT]
     return markdown.page(parts)
@@ -216,9 +232,20 @@ def page(runs: list[FinishedRun]) -> str:
 
 def _measured(costs: Costs) -> list[str]:
     seconds = costs.seconds | {"start of the notebooks": costs.start_seconds}
-    rows = [(f"`{name}`" if name in STAGES else name, f"{value:.1f}", f"{value / costs.seconds_in_all:.0%}") for name, value in seconds.items()]
+    rows = [
+        (
+            f"`{name}`" if name in STAGES else name,
+            f"{value:.1f}",
+            f"{value / costs.seconds_in_all:.0%}",
+        )
+        for name, value in seconds.items()
+    ]
     rows.append(("**in all**", f"**{costs.seconds_in_all:.1f}**", ""))
-    memory = "" if costs.peak_mb is None else f" No notebook had more than **{_size(costs.peak_mb * 1e6)}** of memory."
+    memory = (
+        ""
+        if costs.peak_mb is None
+        else f" No notebook had more than **{_size(costs.peak_mb * 1e6)}** of memory."
+    )
     return [
         f"This copy of the book was made of {costs.n_measured} measured categories with {costs.images:.0f} images each, on average, on a machine with {costs.cores} "
         f"cores, {costs.at_a_time} {'category' if costs.at_a_time == 1 else 'categories'} at a time. So long did one take:",
@@ -229,8 +256,19 @@ def _measured(costs: Costs) -> list[str]:
 
 def _estimate(costs: Costs) -> list[str]:
     n, w = CATEGORIES, costs.at_a_time
-    rows = [(f"{machines:,}", f"{machines * w:,}", f"{ceil(n / (machines * w)):,}", _hours(costs.hours(n, machines))) for machines in MACHINES]
-    disk = [("everything is kept", _size(n * costs.bytes)), ("the features are deleted", _size(n * (costs.bytes - costs.feature_bytes)))]
+    rows = [
+        (
+            f"{machines:,}",
+            f"{machines * w:,}",
+            f"{ceil(n / (machines * w)):,}",
+            _hours(costs.hours(n, machines)),
+        )
+        for machines in MACHINES
+    ]
+    disk = [
+        ("everything is kept", _size(n * costs.bytes)),
+        ("the features are deleted", _size(n * (costs.bytes - costs.feature_bytes))),
+    ]
     memory = (
         "Memory was not measured in these runs."
         if costs.peak_mb is None
@@ -256,14 +294,22 @@ def _estimate(costs: Costs) -> list[str]:
 def _is_measured(record: dict) -> bool:
     """Does a run.json say how many images there were, and how long each stage took on how many cores?"""
     entries = [record.get("stages", {}).get(stage, {}) for stage in STAGES]
-    return "data" in record and all(entry.get(name) for entry in entries for name in ("notebook_seconds", "threads", "cores"))
+    return "data" in record and all(
+        entry.get(name) for entry in entries for name in ("notebook_seconds", "threads", "cores")
+    )
 
 
 def _sizes(run: FinishedRun) -> tuple[int, int]:
     """Bytes of the features, and of everything else that the five stages left."""
-    files = [file for file in run.folder.rglob("*") if file.is_file() and file.stem.split(".")[0] not in STUDIES]
+    files = [
+        file
+        for file in run.folder.rglob("*")
+        if file.is_file() and file.stem.split(".")[0] not in STUDIES
+    ]
     features = [file for file in files if file.relative_to(run.folder).parts[0] == "features"]
-    return sum(file.stat().st_size for file in features), sum(file.stat().st_size for file in set(files) - set(features))
+    return sum(file.stat().st_size for file in features), sum(
+        file.stat().st_size for file in set(files) - set(features)
+    )
 
 
 def _size(n_bytes: float) -> str:

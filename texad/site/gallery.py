@@ -87,15 +87,25 @@ def data(run: FinishedRun, file: Path) -> Picture:
     defective = test[test["label"] == 1].drop_duplicates("defect")
     rows = pd.concat([train.head(1), defective], ignore_index=True)
     images = [_thumbnail(path) for path in run.data_paths(rows["path"])]
-    masks = [_mask(run.data_path(mask), image.shape[:2]) for mask, image in zip(rows["mask"], images, strict=True)]
+    masks = [
+        _mask(run.data_path(mask), image.shape[:2])
+        for mask, image in zip(rows["mask"], images, strict=True)
+    ]
     figure = plotting.image_grid(images, list(rows["defect"]), masks, columns=3)
     _save(figure, file, MOST_BYTES)
-    kinds = [f"{name}, {_extent(mask)}" for name, mask in zip(rows["defect"][1:], masks[1:], strict=True)]
-    outlined = "; the line is the border of the damage" if any(mask is not None for mask in masks) else ""
+    kinds = [
+        f"{name}, {_extent(mask)}" for name, mask in zip(rows["defect"][1:], masks[1:], strict=True)
+    ]
+    outlined = (
+        "; the line is the border of the damage" if any(mask is not None for mask in masks) else ""
+    )
     return Picture(
         file,
-        f"{run.category}: a good image and one of each kind of defect{outlined}." if kinds else f"{run.category}: a good image.",
-        f"Photographs of {run.category}. The first has no defect. " + (f"Then one of each kind of defect: {'; '.join(kinds)}." if kinds else ""),
+        f"{run.category}: a good image and one of each kind of defect{outlined}."
+        if kinds
+        else f"{run.category}: a good image.",
+        f"Photographs of {run.category}. The first has no defect. "
+        + (f"Then one of each kind of defect: {'; '.join(kinds)}." if kinds else ""),
     )
 
 
@@ -118,7 +128,9 @@ def right_and_wrong(test: pd.DataFrame) -> tuple[dict[str, int], dict[str, int]]
     from_highest = test.sort_values("score", ascending=False, kind="stable")
 
     def those(label: int, prediction: int) -> list[int]:
-        return from_highest.index[(from_highest["label"] == label) & (from_highest["prediction"] == prediction)].tolist()
+        return from_highest.index[
+            (from_highest["label"] == label) & (from_highest["prediction"] == prediction)
+        ].tolist()
 
     caught, missed, alarms, passed = those(1, 1), those(1, 0), those(0, 1), those(0, 0)
     found, doubtful = {}, {}
@@ -168,8 +180,13 @@ def hits_and_misses(run: FinishedRun, folder: Path, stem: str, most_bytes: int) 
         rows = list(cases.values())
         own_places = places[[shown.index(row) for row in rows]]
         photographs, masks = _squares(run, test.loc[rows], size)
-        titles = [f"{case}\n{test['defect'][row]}\nscore {test['score'][row]:.4g}" for case, row in cases.items()]
-        figure = plotting.heatmaps(photographs, evaluation.upsample(own_places, size), masks, titles)
+        titles = [
+            f"{case}\n{test['defect'][row]}\nscore {test['score'][row]:.4g}"
+            for case, row in cases.items()
+        ]
+        figure = plotting.heatmaps(
+            photographs, evaluation.upsample(own_places, size), masks, titles
+        )
         _share_scale(figure, low, high)
         file = folder / f"{stem}-{number}.jpg"
         _save(figure, file, most_bytes)
@@ -217,22 +234,36 @@ def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
     PicturesGoneError
     """
     rng = np.random.default_rng(seed)
-    train, test, threshold, size = run.images("train"), run.test(), run.read()["threshold"], run.parameter("image_size")
+    train, test, threshold, size = (
+        run.images("train"),
+        run.test(),
+        run.read()["threshold"],
+        run.parameter("image_size"),
+    )
     rows = test.loc[_mixed(test, rng)].reset_index()
     letters = [chr(ord("A") + i) for i in range(len(rows))]
     learnt = np.sort(rng.choice(len(train), min(PUZZLE, len(train)), replace=False))
     good = [_thumbnail(path) for path in run.data_paths(train["path"][learnt])]
     images = [_thumbnail(path) for path in run.data_paths(rows["path"])]
-    outlines = [_mask(run.data_path(mask), image.shape[:2]) for mask, image in zip(rows["mask"], images, strict=True)]
+    outlines = [
+        _mask(run.data_path(mask), image.shape[:2])
+        for mask, image in zip(rows["mask"], images, strict=True)
+    ]
     photographs, masks = _squares(run, rows, size)
     places = np.array(run.read_array("maps/test.npy")[rows["index"].to_numpy()])
     truth = [f"{letter}: {name}" for letter, name in zip(letters, rows["defect"], strict=True)]
-    decided = [f"score {score:.4g}, {'anomalous' if called else 'normal'}" for score, called in zip(rows["score"], rows["prediction"], strict=True)]
+    decided = [
+        f"score {score:.4g}, {'anomalous' if called else 'normal'}"
+        for score, called in zip(rows["score"], rows["prediction"], strict=True)
+    ]
     verdicts = [f"{letter}: {text}" for letter, text in zip(letters, decided, strict=True)]
     n_right, n_damaged = int((rows["label"] == rows["prediction"]).sum()), int(rows["label"].sum())
 
     detector = plotting.heatmaps(
-        photographs, evaluation.upsample(places, size), masks, [verdict.replace(", ", "\n") for verdict in verdicts]
+        photographs,
+        evaluation.upsample(places, size),
+        masks,
+        [verdict.replace(", ", "\n") for verdict in verdicts],
     )
     figures = {
         "good": plotting.image_grid(good, columns=4),
@@ -243,15 +274,27 @@ def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
     for name, figure in figures.items():
         _save(figure, folder / f"{name}.jpg", MOST_BYTES)
     material = run.category
-    where = [f"{t}, {_extent(mask)}" if label else t for t, label, mask in zip(truth, rows["label"], outlines, strict=True)]
-    bright = [f"{letter} is brightest {_brightest(*pair)}" for letter, *pair in zip(letters, places, masks, strict=True)]
+    where = [
+        f"{t}, {_extent(mask)}" if label else t
+        for t, label, mask in zip(truth, rows["label"], outlines, strict=True)
+    ]
+    bright = [
+        f"{letter} is brightest {_brightest(*pair)}"
+        for letter, *pair in zip(letters, places, masks, strict=True)
+    ]
     texts = {
-        "good": (f"Good {material}.", f"Photographs of {material} without defect, each a little different in light and position."),
+        "good": (
+            f"Good {material}.",
+            f"Photographs of {material} without defect, each a little different in light and position.",
+        ),
         "question": (
             f"{NUMBERS[len(rows)]} {'piece' if len(rows) == 1 else 'pieces'} of {material}. {_how_many(n_damaged, len(rows))}",
             f"The pieces {', '.join(letters)} of {material}; nothing is marked.",
         ),
-        "answer": ("The answer: " + "; ".join(truth) + ".", f"The same pieces of {material}, the damage outlined. {'; '.join(where)}."),
+        "answer": (
+            "The answer: " + "; ".join(truth) + ".",
+            f"The same pieces of {material}, the damage outlined. {'; '.join(where)}.",
+        ),
         "detector": (
             f"What the detector says, with the threshold {threshold:.4g}: {'; '.join(verdicts)}. It is right about {n_right} of {len(rows)}.",
             f"The same pieces of {material}, and below each its anomaly map. {'; '.join(bright)}.",
@@ -301,11 +344,16 @@ def _mask(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
     return np.asarray(mask.resize(shape[::-1], Image.Resampling.BOX)) > 0
 
 
-def _squares(run: FinishedRun, rows: pd.DataFrame, size: int) -> tuple[np.ndarray, list[np.ndarray | None]]:
+def _squares(
+    run: FinishedRun, rows: pd.DataFrame, size: int
+) -> tuple[np.ndarray, list[np.ndarray | None]]:
     """Images and masks as the backbone sees them."""
     try:
         photographs = preprocessing.load_pictures(run.data_paths(rows["path"]), size)
-        masks = [preprocessing.load_mask(run.data_path(mask), size) if mask else None for mask in rows["mask"]]
+        masks = [
+            preprocessing.load_mask(run.data_path(mask), size) if mask else None
+            for mask in rows["mask"]
+        ]
     except ValueError as error:
         raise PicturesGoneError(str(error)) from None
     return photographs, masks
@@ -348,15 +396,25 @@ def _brightest(places: np.ndarray, mask: np.ndarray | None) -> str:
     if mask is None or not mask.any():
         return position
     step = len(mask) // height
-    around = mask[max(0, row - 1) * step : (row + 2) * step, max(0, column - 1) * step : (column + 2) * step]  # a place and its neighbours
+    around = mask[
+        max(0, row - 1) * step : (row + 2) * step, max(0, column - 1) * step : (column + 2) * step
+    ]  # a place and its neighbours
     return f"{position}, {'at' if around.any() else 'away from'} the outlined defect"
 
 
 def _position(down: float, across: float) -> str:
     """A place in words, from its distance to the upper and to the left edge, both from 0 to 1."""
-    row, column = ("upper", "", "lower")[min(int(3 * down), 2)], ("left", "", "right")[min(int(3 * across), 2)]
+    row, column = (
+        ("upper", "", "lower")[min(int(3 * down), 2)],
+        ("left", "", "right")[min(int(3 * across), 2)],
+    )
     if row and column:
         return f"at the {row} {column}"
     if row or column:
-        return {"upper": "at the top", "lower": "at the bottom", "left": "at the left", "right": "at the right"}[row or column]
+        return {
+            "upper": "at the top",
+            "lower": "at the bottom",
+            "left": "at the left",
+            "right": "at the right",
+        }[row or column]
     return "in the middle"

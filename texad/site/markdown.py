@@ -27,7 +27,9 @@ def figure(file: str, caption: str, alt: str, width: str = "100%") -> str:
 
 
 def picture(picture: Picture, folder: str) -> str:
-    return figure(f"{folder}/{picture.file.name}", text(picture.caption), picture.alt, picture.width)
+    return figure(
+        f"{folder}/{picture.file.name}", text(picture.caption), picture.alt, picture.width
+    )
 
 
 def raw(fragment: str) -> str:

@@ -117,8 +117,12 @@ def assemble(runs: Path, folder: Path) -> None:
     if not done:
         raise NoRunError(f"no results in {runs}: run `make book`, or `python -m texad run`, first")
     lead = lead_category(row["category"] for row in done)
-    finished = {row["category"]: FinishedRun(runs / summary["dataset"] / row["category"]) for row in done}
-    stems = {row["category"]: f"{i:02d}-{_slug(row['category'])}" for i, row in enumerate(done, start=1)}
+    finished = {
+        row["category"]: FinishedRun(runs / summary["dataset"] / row["category"]) for row in done
+    }
+    stems = {
+        row["category"]: f"{i:02d}-{_slug(row['category'])}" for i, row in enumerate(done, start=1)
+    }
     shutil.rmtree(folder, ignore_errors=True)
     for stage in _chapters(finished[lead]):
         notebook = finished[lead].folder / "notebooks" / f"{stage}.ipynb"
@@ -128,8 +132,12 @@ def assemble(runs: Path, folder: Path) -> None:
         own = folder / "results" / stems[category]
         shutil.copytree(run.folder / "figures", own, ignore=shutil.ignore_patterns(".*"))
         if (run.folder / "pictures").is_dir():
-            shutil.copytree(run.folder / "pictures", own / "pictures", ignore=shutil.ignore_patterns(".*"))
-            shutil.copy(run.folder / "figures" / FIGURES[0][0], own / "pictures")  # to see without scripts
+            shutil.copytree(
+                run.folder / "pictures", own / "pictures", ignore=shutil.ignore_patterns(".*")
+            )
+            shutil.copy(
+                run.folder / "figures" / FIGURES[0][0], own / "pictures"
+            )  # to see without scripts
         for name in ("scores.csv", "metrics.json"):
             shutil.copy(run.folder / name, own / name)
         markdown.write(own.with_suffix(".md"), _results_page(run, own.name, summary))
@@ -162,7 +170,14 @@ def copy_pictures(folder: Path, site: Path) -> None:
 def _chapters(run: FinishedRun) -> list[str]:
     """The stages, and the studies that the batch made of this run as it is now; those made by hand left no executed notebook."""
     made = run.read()["stages"]
-    return [*STAGES, *(study for study in STUDIES if study in made and (run.folder / "notebooks" / f"{study}.ipynb").is_file())]
+    return [
+        *STAGES,
+        *(
+            study
+            for study in STUDIES
+            if study in made and (run.folder / "notebooks" / f"{study}.ipynb").is_file()
+        ),
+    ]
 
 
 def _chapter(executed: Path, fragment: str) -> str:
@@ -176,11 +191,15 @@ def _chapter(executed: Path, fragment: str) -> str:
         tags = cell.metadata.get("tags", [])
         if "injected-parameters" in tags:
             cell.metadata["tags"] = [*tags, "hide-input"]
-            cell.source = re.sub(r"^runs = .*\n?", "", cell.source, flags=re.MULTILINE)  # a folder of this machine
+            cell.source = re.sub(
+                r"^runs = .*\n?", "", cell.source, flags=re.MULTILINE
+            )  # a folder of this machine
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace("../book/", "../../")
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = [
+                output for output in cell.outputs if WIDGET not in output.get("data", {})
+            ]
             if "explorer" in tags and fragment:
                 cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": fragment})]
     notebook.metadata.pop("papermill", None)
@@ -218,31 +237,58 @@ def _results_page(run: FinishedRun, stem: str, summary: dict) -> str:
         ("Recall", markdown.number(metrics["recall"])),
         ("F1", markdown.number(metrics["f1"])),
         ("Threshold", f"{metrics['threshold']:.4g}"),
-        ("Images for training, for calibration, for testing", ", ".join(str(len(run.images(split))) for split in SPLITS)),
+        (
+            "Images for training, for calibration, for testing",
+            ", ".join(str(len(run.images(split))) for split in SPLITS),
+        ),
         ("Images left out, since they cannot be read", str(len(left_out))),
         ("Good images rejected", f"{confusion['fp']} of {confusion['tn'] + confusion['fp']}"),
         ("Defective images missed", f"{confusion['fn']} of {confusion['tp'] + confusion['fn']}"),
     ]
-    by_defect = [(markdown.text(name), markdown.number(value)) for name, value in metrics["auroc_by_defect"].items()]
-    parts = [f"# {markdown.text(category)}", _provenance(summary), markdown.warning(metrics["weights"])]
+    by_defect = [
+        (markdown.text(name), markdown.number(value))
+        for name, value in metrics["auroc_by_defect"].items()
+    ]
+    parts = [
+        f"# {markdown.text(category)}",
+        _provenance(summary),
+        markdown.warning(metrics["weights"]),
+    ]
     parts.append(markdown.table(("Measure", "Value"), rows))
     for i, (name, width, caption, alt) in enumerate(FIGURES, start=1):
         parts.append(markdown.figure(f"{stem}/{name}", f"Figure {i}. {caption}", alt, width))
     if fragment := _explorer(run, f"{stem}/pictures", stem):
-        parts += ["## Move the threshold", "What would another {term}`threshold` have done? Try it.", markdown.raw(fragment)]
+        parts += [
+            "## Move the threshold",
+            "What would another {term}`threshold` have done? Try it.",
+            markdown.raw(fragment),
+        ]
     if by_defect:
-        parts += ["## AUROC of each kind of defect", markdown.table(("Kind of defect", "AUROC against the good images"), by_defect)]
+        parts += [
+            "## AUROC of each kind of defect",
+            markdown.table(("Kind of defect", "AUROC against the good images"), by_defect),
+        ]
     if left_out:
-        listed = [(markdown.code(image["path"]).replace("|", r"\|"), markdown.text(image["reason"])) for image in left_out]
-        parts += ["## Images that were left out", markdown.table(("File", "What is wrong with it"), listed)]
-    parts.append(f"Download: {{download}}`scores.csv <{stem}/scores.csv>`, {{download}}`metrics.json <{stem}/metrics.json>`.")
+        listed = [
+            (markdown.code(image["path"]).replace("|", r"\|"), markdown.text(image["reason"]))
+            for image in left_out
+        ]
+        parts += [
+            "## Images that were left out",
+            markdown.table(("File", "What is wrong with it"), listed),
+        ]
+    parts.append(
+        f"Download: {{download}}`scores.csv <{stem}/scores.csv>`, {{download}}`metrics.json <{stem}/metrics.json>`."
+    )
     return markdown.page(parts)
 
 
 def _comparison_page(summary: dict, stems: dict[str, str], folder: Path) -> str:
     done = [row for row in summary["categories"] if not row["error"]]
     with replacing(folder / "comparison.svg") as temporary:
-        plotting.category_comparison(pd.DataFrame(done)).savefig(temporary, bbox_inches="tight", metadata={"Date": None})
+        plotting.category_comparison(pd.DataFrame(done)).savefig(
+            temporary, bbox_inches="tight", metadata={"Date": None}
+        )
     header = ("Category", "Images", "AUROC", "Precision", "Recall", "F1", "Seconds")
     rows = [
         (
@@ -259,19 +305,33 @@ def _comparison_page(summary: dict, stems: dict[str, str], folder: Path) -> str:
     parts.append(markdown.figure("comparison.svg", "Image AUROC of each category.", alt))
     parts.append(markdown.table(header, rows))
     if known:
-        parts.append(f"The mean image AUROC over the {len(known)} categories is **{sum(known) / len(known):.3f}**.")
+        parts.append(
+            f"The mean image AUROC over the {len(known)} categories is **{sum(known) / len(known):.3f}**."
+        )
     for row in summary["categories"]:
         if row["error"]:
             message = markdown.fenced(json.dumps(row["error"], ensure_ascii=False))
-            parts.append(f":::{{admonition}} {markdown.text(row['category'])} failed\n:class: error\n\n{message}\n:::")
+            parts.append(
+                f":::{{admonition}} {markdown.text(row['category'])} failed\n:class: error\n\n{message}\n:::"
+            )
     return markdown.page(parts)
 
 
-def _hits_page(summary: dict, finished: dict[str, FinishedRun], stems: dict[str, str], folder: Path) -> str:
-    parts = ["# Hits and misses", _provenance(summary), markdown.warning(summary["weights"]), HITS_INTRODUCTION]
+def _hits_page(
+    summary: dict, finished: dict[str, FinishedRun], stems: dict[str, str], folder: Path
+) -> str:
+    parts = [
+        "# Hits and misses",
+        _provenance(summary),
+        markdown.warning(summary["weights"]),
+        HITS_INTRODUCTION,
+    ]
     most_bytes = min(gallery.MOST_BYTES, gallery.HITS_BYTES // (2 * len(finished)))
     for category, run in finished.items():
-        parts += [f"## {markdown.text(category)}", _counts(read_metrics(run.folder / "metrics.json")["confusion"])]
+        parts += [
+            f"## {markdown.text(category)}",
+            _counts(read_metrics(run.folder / "metrics.json")["confusion"]),
+        ]
         try:
             pictures = gallery.hits_and_misses(run, folder / "hits", stems[category], most_bytes)
             parts += [markdown.picture(picture, "hits") for picture in pictures]
@@ -291,10 +351,14 @@ def _counts(confusion: dict[str, int]) -> str:
     """The decisions of a run in words; what there is none of is said plainly."""
     tn, fp, fn, tp = (confusion[name] for name in ("tn", "fp", "fn", "tp"))
     lines = [
-        f"Defective images found: **{tp}** of {tp + fn}." if tp + fn else "The test has no defective image.",
+        f"Defective images found: **{tp}** of {tp + fn}."
+        if tp + fn
+        else "The test has no defective image.",
         "There is no hit to show." if fn and not tp else "",
         "There is no miss." if tp and not fn else "",
-        f"Good images rejected by mistake: **{fp}** of {tn + fp}." if tn + fp else "The test has no good image.",
+        f"Good images rejected by mistake: **{fp}** of {tn + fp}."
+        if tn + fp
+        else "The test has no good image.",
         "There is no false alarm." if tn and not fp else "",
     ]
     return " ".join(line for line in lines if line)
@@ -311,10 +375,18 @@ def _data_gallery(finished: dict[str, FinishedRun], stems: dict[str, str], folde
         parts += [
             f"### {markdown.text(category)}",
             f"{len(run.images('train'))} good images for training{kept_out}; for testing {int((test['label'] == 0).sum())} good"
-            + (f" and {int(kinds.sum())} defective ones: {listed}." if len(kinds) else " ones, and no defective one."),
+            + (
+                f" and {int(kinds.sum())} defective ones: {listed}."
+                if len(kinds)
+                else " ones, and no defective one."
+            ),
         ]
         try:
-            parts.append(markdown.picture(gallery.data(run, folder / "gallery" / f"{stems[category]}.jpg"), "run/gallery"))
+            parts.append(
+                markdown.picture(
+                    gallery.data(run, folder / "gallery" / f"{stems[category]}.jpg"), "run/gallery"
+                )
+            )
         except PicturesGoneError:
             parts.append(markdown.gone(category))
     return markdown.page(parts)
@@ -324,18 +396,35 @@ def _lead(run: FinishedRun, summary: dict, folder: Path) -> dict[str, str]:
     """What the introduction includes: four pictures, and the result in one line."""
     auroc = read_metrics(run.folder / "metrics.json")["image_auroc"]
     result = f"Over all test images of {markdown.text(run.category)}, the image AUROC of this run is **{markdown.number(auroc)}** (1 is perfect, 0.5 is guessing)."
-    parts = {"result": markdown.page([result if auroc is not None else "", markdown.warning(summary["weights"])]), "time": _time(run)}
+    parts = {
+        "result": markdown.page(
+            [result if auroc is not None else "", markdown.warning(summary["weights"])]
+        ),
+        "time": _time(run),
+    }
     try:
         pictures = gallery.puzzle(run, folder / "lead", summary["seed"])
     except PicturesGoneError:
-        return parts | dict.fromkeys(("good", "question", "answer", "detector"), markdown.gone(run.category) + "\n")
-    return parts | {name: markdown.picture(picture, "run/lead") + "\n" for name, picture in pictures.items()}
+        return parts | dict.fromkeys(
+            ("good", "question", "answer", "detector"), markdown.gone(run.category) + "\n"
+        )
+    return parts | {
+        name: markdown.picture(picture, "run/lead") + "\n" for name, picture in pictures.items()
+    }
 
 
 def _time(run: FinishedRun) -> str:
     """How much there is to read and to run."""
-    notebooks = [nbformat.read(run.folder / "notebooks" / f"{stage}.ipynb", as_version=4) for stage in _chapters(run)]
-    words = sum(len(cell.source.split()) for notebook in notebooks for cell in notebook.cells if cell.cell_type == "markdown")
+    notebooks = [
+        nbformat.read(run.folder / "notebooks" / f"{stage}.ipynb", as_version=4)
+        for stage in _chapters(run)
+    ]
+    words = sum(
+        len(cell.source.split())
+        for notebook in notebooks
+        for cell in notebook.cells
+        if cell.cell_type == "markdown"
+    )
     seconds = sum(stage["seconds"] for stage in run.read()["stages"].values())
     return (
         f"The chapters have about {round(words, -2)} words beside their code. Running all of them for {markdown.text(run.category)} took "

@@ -74,9 +74,16 @@ def print_book(site: Path, out: Path, title: str, author: str, lines: tuple[str,
     """
     if not (site / "index.html").exists():
         raise PdfError(f"no book in {site}: run `make book` first")
-    book = {"title": title, "author": author, "lines": lines, "css": (HERE / "print.css").read_text(encoding="utf-8")}
+    book = {
+        "title": title,
+        "author": author,
+        "lines": lines,
+        "css": (HERE / "print.css").read_text(encoding="utf-8"),
+    }
     with replacing(out.resolve()) as temporary, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"]
+        )
         try:
             context = browser.new_context(
                 color_scheme="light", viewport={"width": 643, "height": 950}
@@ -90,7 +97,9 @@ def print_book(site: Path, out: Path, title: str, author: str, lines: tuple[str,
             headings = page.evaluate("texadPrint.headings()")
         finally:
             browser.close()
-        writer = PdfWriter(temporary, incremental=True)  # appends to what Chromium wrote, and so keeps all of it
+        writer = PdfWriter(
+            temporary, incremental=True
+        )  # appends to what Chromium wrote, and so keeps all of it
         writer.add_metadata({"/Title": title, "/Author": author})
         _mend_outline(writer, headings)
         writer.write(temporary)
@@ -156,9 +165,15 @@ def _mend_outline(writer: PdfWriter, headings: list[str]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser("python -m texad.site.pdf", description="Build the book and print it to one PDF.")
+    parser = argparse.ArgumentParser(
+        "python -m texad.site.pdf", description="Build the book and print it to one PDF."
+    )
     parser.add_argument(
-        "--out", type=Path, default=None, metavar="FILE", help="the PDF (default: _build/texad.pdf, in the checkout)"
+        "--out",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="the PDF (default: _build/texad.pdf, in the checkout)",
     )
     options = parser.parse_args(arguments)
     try:
@@ -182,7 +197,9 @@ def main(arguments: list[str] | None = None) -> int:
             f"© {config['copyright']} {config['author']}",
             LICENCES,
         )
-        n_pages = print_book(checkout / "_build" / "html", out, config["title"], config["author"], lines)
+        n_pages = print_book(
+            checkout / "_build" / "html", out, config["title"], config["author"], lines
+        )
     except (PdfError, ValueError, OSError, BrowserError) as error:
         print(f"texad: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2

@@ -54,7 +54,12 @@ def page(runs: Path, folder: Path) -> str:
         content = read_json(folder.parent / FILE)
         if not content:
             missing = "This copy of the book was made without real surfaces, and no earlier results on some are recorded."
-            return markdown.page(["# Real surfaces", f"{missing} [](../your_data.md) says how to make it with yours."])
+            return markdown.page(
+                [
+                    "# Real surfaces",
+                    f"{missing} [](../your_data.md) says how to make it with yours.",
+                ]
+            )
         check(content, folder.parent / FILE)
         origin = (
             f"This copy of the book was made without real surfaces, so it shows the last recorded results. They were "
@@ -64,20 +69,33 @@ def page(runs: Path, folder: Path) -> str:
     for run in content["runs"]:
         groups.setdefault((run["dataset"], run["category"]), []).append(run)
     all_random = all(map(is_random, content["runs"]))
-    parts = ["# Real surfaces", INTRODUCTION, origin, markdown.warning(content["runs"][0]["weights"]) if all_random else "", *_picture(content["runs"], len(groups) > 1, folder)]
+    parts = [
+        "# Real surfaces",
+        INTRODUCTION,
+        origin,
+        markdown.warning(content["runs"][0]["weights"]) if all_random else "",
+        *_picture(content["runs"], len(groups) > 1, folder),
+    ]
     for group in groups.values():
         parts += _category(group)
     parts += ["## Where these numbers come from", *_provenance(content["runs"])]
     if not made_here:
-        parts.append(f"All numbers of this page stand in `book/{FILE}`, which `python -m texad record` has written.")
+        parts.append(
+            f"All numbers of this page stand in `book/{FILE}`, which `python -m texad record` has written."
+        )
     return markdown.page(parts)
 
 
 def _picture(runs: list[dict], name_category: bool, folder: Path) -> list[str]:
     rows = []
     for run in runs:
-        auroc, (low, high) = run["metrics"]["image_auroc"], run["metrics"]["image_auroc_interval"] or (None, None)
-        name = (f"{run['category']}, " if name_category else "") + _name(run).replace(UNTAUGHT, f"\n{UNTAUGHT.strip()}")  # two short lines fit a phone
+        auroc, (low, high) = (
+            run["metrics"]["image_auroc"],
+            run["metrics"]["image_auroc_interval"] or (None, None),
+        )
+        name = (f"{run['category']}, " if name_category else "") + _name(run).replace(
+            UNTAUGHT, f"\n{UNTAUGHT.strip()}"
+        )  # two short lines fit a phone
         rows.append({"method": name, "seed": run["seed"], "auroc": auroc, "low": low, "high": high})
     table = pd.DataFrame(rows).astype({"auroc": float, "low": float, "high": float})
     if table["auroc"].isna().all():
@@ -87,7 +105,11 @@ def _picture(runs: list[dict], name_category: bool, folder: Path) -> list[str]:
         figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None})
     alt = "A row for each detector, with a dot for each seed at its image AUROC and a line through the dot for the interval."
     return [
-        markdown.figure("real_surfaces.svg", "Image AUROC of each detector and seed, with its 95% interval.", alt),
+        markdown.figure(
+            "real_surfaces.svg",
+            "Image AUROC of each detector and seed, with its 95% interval.",
+            alt,
+        ),
         "*What to look for:* dots that lie close together while their lines are long. Then the seed matters little, and what we do not know comes from the number "
         "of test images.",
     ]
@@ -104,18 +126,41 @@ def _category(group: list[dict]) -> list[str]:
         f"The detectors learnt from {first['n_train']} good images, {first['n_calibration']} more were kept out to set thresholds with, and {first['n_test']} "
         "images were for testing."
     )
-    kinds = list(dict.fromkeys(kind for run in group for kind in run["metrics"]["auroc_by_defect"] or {}))
-    by_defect = [(markdown.text(kind), *(_spread(_of_kind(runs, kind)) for runs in detectors.values())) for kind in kinds]
-    parts = [f"## {name}", f"{about} {counts}".strip(), markdown.table(("Measure", *detectors), _measures(detectors))]
+    kinds = list(
+        dict.fromkeys(kind for run in group for kind in run["metrics"]["auroc_by_defect"] or {})
+    )
+    by_defect = [
+        (markdown.text(kind), *(_spread(_of_kind(runs, kind)) for runs in detectors.values()))
+        for kind in kinds
+    ]
+    parts = [
+        f"## {name}",
+        f"{about} {counts}".strip(),
+        markdown.table(("Measure", *detectors), _measures(detectors)),
+    ]
     if by_defect:
-        parts += [f"### Each kind of defect of {name}", "AUROC of its images against the good ones:"]
+        parts += [
+            f"### Each kind of defect of {name}",
+            "AUROC of its images against the good ones:",
+        ]
         parts.append(markdown.table(("Kind of defect", *detectors), by_defect))
     parts.append(_losses(name, detectors, kinds))
     if rows := next((rows for run in group if (rows := _compared(run))), []):
         parts += [
             f"### Other methods on {name}",
             "The comparison of chapter 6, made on the same images. *False alarms* are those at the threshold of the rule `conformal`.",
-            markdown.table(("Method", "AUROC", "95% interval", "AUPRO", "False alarms", "Fit, s", "Stored, MB"), rows),
+            markdown.table(
+                (
+                    "Method",
+                    "AUROC",
+                    "95% interval",
+                    "AUPRO",
+                    "False alarms",
+                    "Fit, s",
+                    "Stored, MB",
+                ),
+                rows,
+            ),
         ]
     return parts
 
@@ -140,9 +185,16 @@ def _measures(detectors: dict[str, list[dict]]) -> list[tuple[str, ...]]:
         row("Average precision", metric("average_precision")),
         row("Pixel AUROC", metric("pixel_auroc")),
         row("AUPRO", metric("aupro")),
-        row("Rule that decides", lambda runs: ", ".join(dict.fromkeys(f"`{run['rule']}`" for run in runs if run["rule"])) or "–"),
+        row(
+            "Rule that decides",
+            lambda runs: (
+                ", ".join(dict.fromkeys(f"`{run['rule']}`" for run in runs if run["rule"])) or "–"
+            ),
+        ),
     ]
-    alphas = dict.fromkeys(f"{run['alpha']:g}" for runs in detectors.values() for run in runs if run["alpha"])
+    alphas = dict.fromkeys(
+        f"{run['alpha']:g}" for runs in detectors.values() for run in runs if run["alpha"]
+    )
     for rule in RULES:
         promise = f" ($\\alpha$ = {', '.join(alphas)})" if rule == "conformal" and alphas else ""
         for label, rate in (("False alarms", "false_alarm_rate"), ("Misses", "miss_rate")):
@@ -154,28 +206,51 @@ def _losses(name: str, detectors: dict[str, list[dict]], kinds: list[str]) -> st
     """Where each detector is weakest, in words."""
     lines, means = [f"Where they lose on {name}:"], {}
     for detector, runs in detectors.items():
-        means[detector] = {kind: mean for kind in kinds if (mean := _mean(_of_kind(runs, kind))) is not None}
+        means[detector] = {
+            kind: mean for kind in kinds if (mean := _mean(_of_kind(runs, kind))) is not None
+        }
         over = f", on average over {len(runs)} seeds," if len(runs) > 1 else ""
         if means[detector]:
             kind, worst = min(means[detector].items(), key=lambda item: item[1])
-            lines.append(f"The {_spoken(detector)} is weakest on *{markdown.text(kind)}*, with an AUROC{over} of **{worst:.3f}**.")
-        alarms, misses = (_mean([run["metrics"][rate] for run in runs]) for rate in ("false_alarm_rate", "miss_rate"))
+            lines.append(
+                f"The {_spoken(detector)} is weakest on *{markdown.text(kind)}*, with an AUROC{over} of **{worst:.3f}**."
+            )
+        alarms, misses = (
+            _mean([run["metrics"][rate] for run in runs])
+            for rate in ("false_alarm_rate", "miss_rate")
+        )
         said = [f"rejects {_percent(alarms)} of the good images"] if alarms is not None else []
         said += [f"misses {_percent(misses)} of the defective ones"] if misses is not None else []
         if said:
-            lines.append(f"With the rule that decides, it {' and '.join(said)}." if means[detector] else f"The {_spoken(detector)} {' and '.join(said)}.")
+            lines.append(
+                f"With the rule that decides, it {' and '.join(said)}."
+                if means[detector]
+                else f"The {_spoken(detector)} {' and '.join(said)}."
+            )
     if means.keys() >= {*DETECTORS}:
         published, extended = (means[detector] for detector in DETECTORS)
-        behind = [kind for kind in published if kind in extended and extended[kind] < published[kind] - 0.0005]
-        listed = ", ".join(f"*{markdown.text(kind)}* (by {published[kind] - extended[kind]:.3f})" for kind in behind)
+        behind = [
+            kind
+            for kind in published
+            if kind in extended and extended[kind] < published[kind] - 0.0005
+        ]
+        listed = ", ".join(
+            f"*{markdown.text(kind)}* (by {published[kind] - extended[kind]:.3f})"
+            for kind in behind
+        )
         if behind:
             lines.append(f"The extended detector is behind the published one on {listed}.")
         elif published.keys() & extended.keys():
             lines.append("On no kind of defect is the extended detector behind the published one.")
     for detector in DETECTORS:
-        aurocs = [_mean([run["metrics"]["image_auroc"] for run in detectors.get(key, [])]) for key in (detector, detector + UNTAUGHT)]
+        aurocs = [
+            _mean([run["metrics"]["image_auroc"] for run in detectors.get(key, [])])
+            for key in (detector, detector + UNTAUGHT)
+        ]
         if None not in aurocs:
-            lines.append(f"What pre-training is worth: the AUROC of the {detector} detector is {aurocs[1]:.3f} with random weights and {aurocs[0]:.3f} with trained ones.")
+            lines.append(
+                f"What pre-training is worth: the AUROC of the {detector} detector is {aurocs[1]:.3f} with random weights and {aurocs[0]:.3f} with trained ones."
+            )
     return " ".join(lines) if len(lines) > 1 else ""
 
 
@@ -193,10 +268,15 @@ def _compared(run: dict) -> list[tuple[str, ...]]:
         (
             markdown.text(row["method"]),
             markdown.number(row["auroc"]),
-            f"{row['low']:.3f} to {row['high']:.3f}" if row["low"] is not None and row["high"] is not None else "–",
+            f"{row['low']:.3f} to {row['high']:.3f}"
+            if row["low"] is not None and row["high"] is not None
+            else "–",
             markdown.number(row["aupro"]),
             _percent(row["false_alarm_rate"]),
-            *("–" if row[name] is None else f"{row[name]:.1f}" for name in ("fit_seconds", "megabytes")),
+            *(
+                "–" if row[name] is None else f"{row[name]:.1f}"
+                for name in ("fit_seconds", "megabytes")
+            ),
         )
         for row in run["comparison"]
         if row["category"] == run["category"]
@@ -205,11 +285,29 @@ def _compared(run: dict) -> list[tuple[str, ...]]:
 
 def _provenance(runs: list[dict]) -> list[str]:
     """Which images, which weights, which programs, and what to type to make the numbers again."""
-    lines = [f"- Images of {markdown.text(run['category'])}: sha256 `{run['data_sha256'][:12]}…` over all files." for run in runs]
-    lines += [f"- Weights: {markdown.text(run['weights']['name'])}, sha256 `{run['weights']['sha256'][:12]}…`." for run in runs]
-    lines += ["- Programs: " + ", ".join(f"{name} {markdown.text(version)}" for name, version in run["versions"].items()) + "." for run in runs]
+    lines = [
+        f"- Images of {markdown.text(run['category'])}: sha256 `{run['data_sha256'][:12]}…` over all files."
+        for run in runs
+    ]
+    lines += [
+        f"- Weights: {markdown.text(run['weights']['name'])}, sha256 `{run['weights']['sha256'][:12]}…`."
+        for run in runs
+    ]
+    lines += [
+        "- Programs: "
+        + ", ".join(f"{name} {markdown.text(version)}" for name, version in run["versions"].items())
+        + "."
+        for run in runs
+    ]
     commands = "\n".join(dict.fromkeys(run["command"] for run in runs))
-    where = [f"`{mark}` is {what}" for mark, what in (("<folder>", "the folder of the data set"), ("<weights>", "the file of weights")) if mark in commands]
+    where = [
+        f"`{mark}` is {what}"
+        for mark, what in (
+            ("<folder>", "the folder of the data set"),
+            ("<weights>", "the file of weights"),
+        )
+        if mark in commands
+    ]
     made = f"Made by the following commands, each with an `--out` of its own{'; ' if where else ''}{', '.join(where)}:"
     return ["\n".join(dict.fromkeys(lines)), made, markdown.fenced(commands)]
 

@@ -36,14 +36,24 @@ DECISIONS = ("false_alarm_rate", "false_alarm_interval", "miss_rate", "miss_inte
 
 
 def _object(properties: dict) -> dict:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 _NAME = {"type": "string", "pattern": r"\A[^/]+\Z"}  # a path would have a slash
 _SHA256 = {"type": "string", "pattern": r"\A[0-9a-f]{64}\Z"}
 _COUNT = {"type": "integer", "minimum": 0}
 _SHARE = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
-_INTERVAL = {"type": ["array", "null"], "items": {"type": "number", "minimum": 0, "maximum": 1}, "minItems": 2, "maxItems": 2}
+_INTERVAL = {
+    "type": ["array", "null"],
+    "items": {"type": "number", "minimum": 0, "maximum": 1},
+    "minItems": 2,
+    "maxItems": 2,
+}
 _CONFUSION = _object(dict.fromkeys(("tn", "fp", "fn", "tp"), _COUNT))
 _DECISIONS = dict(zip(DECISIONS, (_SHARE, _INTERVAL, _SHARE, _INTERVAL, _CONFUSION), strict=True))
 _RULE = {"anyOf": [{"type": "null"}, _object({"threshold": {"type": "number"}, **_DECISIONS})]}
@@ -56,8 +66,22 @@ _METRICS = {
 }
 _COMPARED = {
     "type": "object",
-    "properties": {"category": _NAME, "method": _NAME, **dict.fromkeys(("auroc", "low", "high", "aupro", "false_alarm_rate"), _SHARE)},
-    "required": ["category", "method", "auroc", "low", "high", "aupro", "false_alarm_rate", "fit_seconds", "megabytes"],
+    "properties": {
+        "category": _NAME,
+        "method": _NAME,
+        **dict.fromkeys(("auroc", "low", "high", "aupro", "false_alarm_rate"), _SHARE),
+    },
+    "required": [
+        "category",
+        "method",
+        "auroc",
+        "low",
+        "high",
+        "aupro",
+        "false_alarm_rate",
+        "fit_seconds",
+        "megabytes",
+    ],
     "additionalProperties": {"type": ["number", "null"]},
 }
 _RUN = {
@@ -72,7 +96,13 @@ _RUN = {
     "seed": {"type": "integer"},
     "rule": {"enum": list(RULES)},
     "alpha": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
-    "parameters": {"type": "object", "additionalProperties": {"type": ["number", "boolean", "string"], "pattern": _NAME["pattern"]}},
+    "parameters": {
+        "type": "object",
+        "additionalProperties": {
+            "type": ["number", "boolean", "string"],
+            "pattern": _NAME["pattern"],
+        },
+    },
     "command": {"type": "string", "pattern": r"\Apython -m texad run [^/]+\Z"},
     "versions": _object({"texad": _NAME, "python": _NAME, "torch": _NAME}),
     "metrics": _object(_METRICS),
@@ -103,7 +133,9 @@ def check(content: dict, file: str | Path = FILE) -> None:
     """
     if error := best_match(Draft202012Validator(SCHEMA).iter_errors(content)):
         reason = error.message if len(error.message) < 200 else f"{error.message[:200]} …"
-        raise RunError(f"{file} does not fit its schema at {error.json_path}: {reason}; write it again with `python -m texad record RUNS`")
+        raise RunError(
+            f"{file} does not fit its schema at {error.json_path}: {reason}; write it again with `python -m texad record RUNS`"
+        )
 
 
 # -- recording -------------------------------------------------------------------------------------
@@ -132,7 +164,9 @@ def record(folders: Sequence[str | Path], file: str | Path | None = None) -> Pat
     """
     for folder in map(Path, folders):
         if not folder.is_dir():
-            raise RunError(f"{folder} is no folder: name one that `python -m texad run --out` has filled")
+            raise RunError(
+                f"{folder} is no folder: name one that `python -m texad run --out` has filled"
+            )
     content = collect(folders)
     if not content["runs"]:
         raise RunError(
@@ -164,10 +198,25 @@ def collect(folders: Sequence[str | Path]) -> dict:
             if run.dataset != "synthetic" and run.is_finished(STAGES[-1]):
                 try:
                     found[run.folder] = _entry(run)
-                except (LookupError, TypeError, AttributeError) as error:  # a part is missing, or of another kind
-                    raise RunError(f"{run.folder} is damaged, or of another version: run it again ({type(error).__name__}: {error})") from None
+                except (
+                    LookupError,
+                    TypeError,
+                    AttributeError,
+                ) as error:  # a part is missing, or of another kind
+                    raise RunError(
+                        f"{run.folder} is damaged, or of another version: run it again ({type(error).__name__}: {error})"
+                    ) from None
     _refuse_mixtures(found)
-    entries = sorted(found.values(), key=lambda run: (run["dataset"], run["category"], is_random(run), DETECTORS.index(run["detector"]), run["seed"]))
+    entries = sorted(
+        found.values(),
+        key=lambda run: (
+            run["dataset"],
+            run["category"],
+            is_random(run),
+            DETECTORS.index(run["detector"]),
+            run["seed"],
+        ),
+    )
     return {"date": f"{datetime.now(timezone.utc):%Y-%m-%d}", "texad": __version__, "runs": entries}
 
 
@@ -176,8 +225,15 @@ def _entry(run: FinishedRun) -> dict:
     content, metrics = run.read(), read_json(run.folder / "metrics.json")
     stages, data, weights = content["stages"], content["data"], content["weights"]
     used = {name: value for stage in STAGES for name, value in stages[stage]["parameters"].items()}
-    usual = {name: value for stage in STAGES for name, value in defaults(stage).items() if name not in COMMON}
-    parameters = {name: used[name] for name, value in usual.items() if used.get(name, value) != value}
+    usual = {
+        name: value
+        for stage in STAGES
+        for name, value in defaults(stage).items()
+        if name not in COMMON
+    }
+    parameters = {
+        name: used[name] for name, value in usual.items() if used.get(name, value) != value
+    }
     detector, seed = used.get("detector", DETECTORS[0]), stages[STAGES[2]]["parameters"]["seed"]
     if detector not in DETECTORS or not isinstance(seed, int):
         raise TypeError(f"the detector is {detector!r} and the seed {seed!r}")
@@ -195,7 +251,9 @@ def _entry(run: FinishedRun) -> dict:
         "parameters": parameters,
         "versions": {name: content["versions"][name] for name in ("texad", "python", "torch")},
         "metrics": {name: metrics.get(name) for name in _METRICS},
-        "comparison": _read_comparison(compared) if run.is_finished(STUDIES[0]) and compared.is_file() else [],
+        "comparison": _read_comparison(compared)
+        if run.is_finished(STUDIES[0]) and compared.is_file()
+        else [],
     }
     for rule in (entry["metrics"]["decisions_by_rule"] or {}).values():
         for name in set(rule or {}) - {"threshold", *DECISIONS}:
@@ -207,18 +265,37 @@ def _entry(run: FinishedRun) -> dict:
 def _command(entry: dict, with_studies: bool) -> str:
     """What to type for this run; a folder and a file of weights are everywhere somewhere else."""
     dataset = "mvtec" if entry["dataset"] == "mvtec" else "<folder>"
-    weights = entry["weights"]["name"] if entry["weights"]["name"] in ("imagenet", "random") else "<weights>"
-    words = ["--category", shlex.quote(entry["category"]), "--weights", weights, "--seed", str(entry["seed"])]
+    weights = (
+        entry["weights"]["name"]
+        if entry["weights"]["name"] in ("imagenet", "random")
+        else "<weights>"
+    )
+    words = [
+        "--category",
+        shlex.quote(entry["category"]),
+        "--weights",
+        weights,
+        "--seed",
+        str(entry["seed"]),
+    ]
     for name, value in entry["parameters"].items():
         words += ["-p", name, shlex.quote(str(value))]
-    return " ".join(["python -m texad run --dataset", dataset, *words, *(["--studies"] if with_studies else [])])
+    return " ".join(
+        ["python -m texad run --dataset", dataset, *words, *(["--studies"] if with_studies else [])]
+    )
 
 
 def _read_comparison(file: Path) -> list[dict]:
     """The rows of comparison.csv; an empty field is not known."""
     with file.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    return [{name: text if name in ("category", "method") else float(text) if text else None for name, text in row.items()} for row in rows]
+    return [
+        {
+            name: text if name in ("category", "method") else float(text) if text else None
+            for name, text in row.items()
+        }
+        for row in rows
+    ]
 
 
 def is_random(run: dict) -> bool:
@@ -234,15 +311,23 @@ def _refuse_mixtures(found: dict[Path, dict]) -> None:
         kind = (*category, is_random(run), run["detector"])
         for key, name, same in (
             (category, "data", run["data_sha256"]),
-            ((*category, is_random(run)), "weights", "random" if is_random(run) else run["weights"]["sha256"]),  # random ones are of the seed
+            (
+                (*category, is_random(run)),
+                "weights",
+                "random" if is_random(run) else run["weights"]["sha256"],
+            ),  # random ones are of the seed
             (kind, "parameters", run["parameters"]),
         ):
             before, value = first.setdefault((key, name), (folder, same))
             if value != same:
-                raise RunError(f"{folder} and {before} are of different {name}: record runs that differ in seed and detector alone, or in random and trained weights")
+                raise RunError(
+                    f"{folder} and {before} are of different {name}: record runs that differ in seed and detector alone, or in random and trained weights"
+                )
         before, _ = first.setdefault((*kind, run["seed"]), (folder, None))
         if before != folder:
-            raise RunError(f"{folder} and {before} are of the same seed ({run['seed']}) and detector ({run['detector']}): leave out one")
+            raise RunError(
+                f"{folder} and {before} are of the same seed ({run['seed']}) and detector ({run['detector']}): leave out one"
+            )
 
 
 def _rounded(value: Any) -> Any:

@@ -36,7 +36,11 @@ EXPORT = "export default { render };"  # the last line of the script, which make
 
 
 def write_pictures(
-    folder: Path, paths: Sequence[Path], maps: np.ndarray, masks: Sequence[np.ndarray | None], image_size: int
+    folder: Path,
+    paths: Sequence[Path],
+    maps: np.ndarray,
+    masks: Sequence[np.ndarray | None],
+    image_size: int,
 ) -> list[str]:
     """Write a small JPEG for each test image: left the image, right its heatmap, on both the border of the true defect.
 
@@ -62,7 +66,9 @@ def write_pictures(
     heat = float(np.median(maps)), float(np.max(maps))
     names = []
     for i, (path, mask) in enumerate(zip(paths, masks, strict=True)):
-        whole = Image.fromarray(np.rint(255 * preprocessing.load_pictures([path], image_size)[0]).astype(np.uint8))
+        whole = Image.fromarray(
+            np.rint(255 * preprocessing.load_pictures([path], image_size)[0]).astype(np.uint8)
+        )
         image = whole.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
         pixels = np.hstack([_outlined(image, mask), _outlined(overlay(image, maps[i], heat), mask)])
         names.append(f"{i:04d}.jpg")
@@ -76,7 +82,9 @@ def _outlined(picture: Image.Image, mask: np.ndarray | None) -> np.ndarray:
     image = np.asarray(picture)
     if mask is None or not mask.any() or mask.all():
         return image
-    small = np.asarray(Image.fromarray(mask).resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.NEAREST))
+    small = np.asarray(
+        Image.fromarray(mask).resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.NEAREST)
+    )
     light = ndimage.binary_dilation(small) & ~small
     dark = ndimage.binary_dilation(small, iterations=2) & ~small & ~light
     image = np.where(dark[..., None], np.uint8(0), image)
@@ -116,7 +124,11 @@ def records(scores: pd.DataFrame) -> list[dict]:
 def _data(scores: pd.DataFrame, threshold: float) -> dict:
     images = records(scores)
     labels, values = (np.array([image[name] for image in images]) for name in ("label", "score"))
-    return {"images": images, "auroc": evaluation.image_auroc(labels, values), "threshold": float(threshold)}
+    return {
+        "images": images,
+        "auroc": evaluation.image_auroc(labels, values),
+        "threshold": float(threshold),
+    }
 
 
 def _first(data: dict) -> int:
@@ -152,7 +164,9 @@ class ThresholdExplorer(anywidget.AnyWidget):
     data = traitlets.Dict().tag(sync=True)
     threshold = traitlets.CFloat().tag(sync=True)
     selected = traitlets.Int().tag(sync=True)
-    picture = traitlets.Dict().tag(sync=True)  # of the selected image alone, so that the notebook stays small
+    picture = traitlets.Dict().tag(
+        sync=True
+    )  # of the selected image alone, so that the notebook stays small
 
     def __init__(self, scores: pd.DataFrame, threshold: float, pictures: Path | None = None):
         self._pictures = pictures
@@ -173,14 +187,19 @@ class ThresholdExplorer(anywidget.AnyWidget):
     def _check_selected(self, proposal: dict) -> int:
         n = len(self.data["images"])
         if not 0 <= proposal["value"] < n:
-            raise traitlets.TraitError(f"there are {n} test images: selected goes from 0 to {n - 1}")
+            raise traitlets.TraitError(
+                f"there are {n} test images: selected goes from 0 to {n - 1}"
+            )
         return proposal["value"]
 
     @traitlets.observe("selected")
     def _send_picture(self, change: dict | None = None) -> None:
         file = self._pictures and Path(self._pictures) / f"{self.selected:04d}.jpg"
         content = base64.b64encode(file.read_bytes()).decode() if file and file.exists() else ""
-        self.picture = {"index": self.selected, "url": content and f"data:image/jpeg;base64,{content}"}
+        self.picture = {
+            "index": self.selected,
+            "url": content and f"data:image/jpeg;base64,{content}",
+        }
 
 
 # -- on a page -------------------------------------------------------------------------------------
@@ -215,7 +234,12 @@ def html(
         HTML, with data, style and script in it. The script has to come after the rest, and does.
     """
     data = _data(scores, threshold)
-    state = {"data": data, "threshold": data["threshold"], "selected": _first(data), "pictures": picture_urls and list(picture_urls)}
+    state = {
+        "data": data,
+        "threshold": data["threshold"],
+        "selected": _first(data),
+        "pictures": picture_urls and list(picture_urls),
+    }
     # In JSON, < occurs in strings alone: written as \u003c, no name can close the script or open a comment in it.
     content = json.dumps(state, allow_nan=False).replace("<", "\\u003c")
     identity = re.sub(r"[^A-Za-z0-9_-]+", "-", name)

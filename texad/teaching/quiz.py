@@ -49,7 +49,9 @@ class Question:
 
     def __post_init__(self) -> None:
         if not self.wrong or self.right in self.wrong:
-            raise ValueError(f"question {self.text!r} needs wrong answers, and the right one must not be among them")
+            raise ValueError(
+                f"question {self.text!r} needs wrong answers, and the right one must not be among them"
+            )
 
 
 class Quiz:
@@ -64,7 +66,9 @@ class Quiz:
         self.questions = questions
 
     def __repr__(self) -> str:
-        return "\n".join(f"{i}. {question.text}" for i, question in enumerate(self.questions, start=1))
+        return "\n".join(
+            f"{i}. {question.text}" for i, question in enumerate(self.questions, start=1)
+        )
 
     def _repr_html_(self) -> str:
         blocks = [_question(i, question) for i, question in enumerate(self.questions, start=1)]
@@ -74,8 +78,12 @@ class Quiz:
 def _question(number: int, question: Question) -> str:
     name = f"quiz-{_digest(question.text)[:8]}"
     remarks = {question.right: ("right", f"Right. {question.why}")}
-    remarks |= {answer: ("wrong", f"Not quite. {remark}") for answer, remark in question.wrong.items()}
-    answers = sorted(remarks, key=_digest)  # an order that gives nothing away, and is the same in every run
+    remarks |= {
+        answer: ("wrong", f"Not quite. {remark}") for answer, remark in question.wrong.items()
+    }
+    answers = sorted(
+        remarks, key=_digest
+    )  # an order that gives nothing away, and is the same in every run
     rows = []
     for i, answer in enumerate(answers):
         kind, remark = remarks[answer]
@@ -83,7 +91,11 @@ def _question(number: int, question: Question) -> str:
             f'<div class="answer"><input type="radio" name="{name}" id="{name}-{i}"><label for="{name}-{i}">{_inline(answer)}</label>'
             f'<div role="status"><p class="remark {kind}">{_inline(remark)}</p></div></div>'
         )
-    return f"<fieldset><legend>{number}. {_inline(question.text)}</legend>\n" + "\n".join(rows) + "\n</fieldset>"
+    return (
+        f"<fieldset><legend>{number}. {_inline(question.text)}</legend>\n"
+        + "\n".join(rows)
+        + "\n</fieldset>"
+    )
 
 
 def _inline(text: str) -> str:

@@ -30,7 +30,9 @@ EXERCISE = re.compile(
 )
 START = re.compile(r"(?:`{3,}|:{3,})\{solution-start\}[ \t]*(?P<label>\S*)")
 END = re.compile(r"(?:`{3,}|:{3,})\{solution-end\}")
-LINK = re.compile(r"""(?P<before>\]\(|\]:[ ]|(?:src|href)=["']|\{(?:figure|image)\}[ ])(?P<target>[^\s)"'#:]+)""")
+LINK = re.compile(
+    r"""(?P<before>\]\(|\]:[ ]|(?:src|href)=["']|\{(?:figure|image)\}[ ])(?P<target>[^\s)"'#:]+)"""
+)
 
 
 class StudentError(ValueError):
@@ -59,7 +61,9 @@ def student_notebooks(source: Path, out: Path) -> dict[Path, str]:
     """
     made = {}
     for file in sorted(source.glob("[0-9][0-9]_*.ipynb")):
-        made[out / file.name] = nbformat.writes(_without_solutions(nbformat.read(file, as_version=4), file, out)) + "\n"
+        made[out / file.name] = (
+            nbformat.writes(_without_solutions(nbformat.read(file, as_version=4), file, out)) + "\n"
+        )
     if not made:
         raise StudentError(f"no notebooks in {source}")
     return made
@@ -100,7 +104,9 @@ def write(made: dict[Path, str], *, force: bool = False) -> list[Path]:
 # -- one notebook ----------------------------------------------------------------------------------
 
 
-def _without_solutions(notebook: nbformat.NotebookNode, file: Path, out: Path) -> nbformat.NotebookNode:
+def _without_solutions(
+    notebook: nbformat.NotebookNode, file: Path, out: Path
+) -> nbformat.NotebookNode:
     titles: dict[str, str] = {}
     open_exercises: dict[str, str] = {}
     inside, cells = None, []
@@ -110,7 +116,9 @@ def _without_solutions(notebook: nbformat.NotebookNode, file: Path, out: Path) -
         start, end = START.match(text), END.match(text)
         if start:
             if inside:
-                raise StudentError(f"{where}: solution-start, but the solution of {inside} has no solution-end")
+                raise StudentError(
+                    f"{where}: solution-start, but the solution of {inside} has no solution-end"
+                )
             inside = start["label"]
             if inside not in open_exercises:
                 raise StudentError(
@@ -136,9 +144,13 @@ def _without_solutions(notebook: nbformat.NotebookNode, file: Path, out: Path) -
     for label, where in open_exercises.items():
         raise StudentError(f"{where}: the exercise {label} has no solution")
     for i, cell in enumerate(cells, start=1):
-        cell.id = f"{file.stem}-{i:02d}"[-64:]  # not the source's: they may change while the text does not
+        cell.id = f"{file.stem}-{i:02d}"[
+            -64:
+        ]  # not the source's: they may change while the text does not
     notebook.cells = cells
-    notebook.metadata["jupytext"] = {"formats": "ipynb"}  # a student's notebook has no .py beside it
+    notebook.metadata["jupytext"] = {
+        "formats": "ipynb"
+    }  # a student's notebook has no .py beside it
     nbformat.validate(notebook)
     return notebook
 
@@ -148,7 +160,9 @@ def _cell(cell: nbformat.NotebookNode, source: Path, out: Path) -> nbformat.Note
     if cell.cell_type == "code":
         cell.outputs, cell.execution_count = [], None
     else:
-        cell.source = LINK.sub(lambda link: link["before"] + _moved(link["target"], source, out), cell.source)
+        cell.source = LINK.sub(
+            lambda link: link["before"] + _moved(link["target"], source, out), cell.source
+        )
     return cell
 
 
@@ -165,12 +179,19 @@ def _moved(target: str, source: Path, out: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        "python -m texad.teaching.student", description="Write notebooks with exercises and without solutions."
+        "python -m texad.teaching.student",
+        description="Write notebooks with exercises and without solutions.",
     )
     parser.add_argument(
-        "--out", type=Path, default=None, metavar="DIR", help="where they go (default: student, beside notebooks)"
+        "--out",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="where they go (default: student, beside notebooks)",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite notebooks that somebody may have worked in")
+    parser.add_argument(
+        "--force", action="store_true", help="overwrite notebooks that somebody may have worked in"
+    )
     options = parser.parse_args(arguments)
     try:
         source = notebooks_folder()

@@ -19,7 +19,16 @@ from tqdm import tqdm
 
 from texad.data import datasets
 from texad.data.convert.annotations import class_file, coco_files, label_file, read_coco, read_yolo
-from texad.data.convert.labels import GOOD, GOOD_CELLS, Labels, Mark, clean, images, read_csv, read_folders
+from texad.data.convert.labels import (
+    GOOD,
+    GOOD_CELLS,
+    Labels,
+    Mark,
+    clean,
+    images,
+    read_csv,
+    read_folders,
+)
 from texad.data.convert.outlines import draw
 from texad.errors import DataError, ImageError, printable
 from texad.io.atomic import filling
@@ -63,18 +72,32 @@ class Imported:
 
     def __str__(self) -> str:
         """What to tell the user, with the commands that may follow."""
-        good = f"labelled {', '.join(self.good_labels)}" if self.good_labels else "without annotation"
+        good = (
+            f"labelled {', '.join(self.good_labels)}" if self.good_labels else "without annotation"
+        )
         lines = [f"{self.root}: imported as {self.kind}"]
-        lines += [f"  train/good      {self.n_train:6d} images to learn from ({good})", f"  test/good       {self.n_good:6d} images"]
-        lines += [f"  test/{name:<10} {count:6d} images, {self.masks[name]} with a mask" for name, count in self.defects.items()]
+        lines += [
+            f"  train/good      {self.n_train:6d} images to learn from ({good})",
+            f"  test/good       {self.n_good:6d} images",
+        ]
+        lines += [
+            f"  test/{name:<10} {count:6d} images, {self.masks[name]} with a mask"
+            for name, count in self.defects.items()
+        ]
         notes = list(self.notes)
         if not self.defects:
-            notes.append("no defective image: a detector can be fit, but nothing here tells which defects it finds")
+            notes.append(
+                "no defective image: a detector can be fit, but nothing here tells which defects it finds"
+            )
         lines += [f"  note: {note}" for note in notes]
         lines = [printable(line) for line in lines]
         name = shlex.quote(self.root.name)
-        lines.append(f"next: texad run --dataset {shlex.quote(str(self.root.parent))} --category {name}")
-        lines.append(f"or:   texad fit {shlex.quote(str(self.root))} --out {shlex.quote(self.root.name + '.safetensors')}")
+        lines.append(
+            f"next: texad run --dataset {shlex.quote(str(self.root.parent))} --category {name}"
+        )
+        lines.append(
+            f"or:   texad fit {shlex.quote(str(self.root))} --out {shlex.quote(self.root.name + '.safetensors')}"
+        )
         return "\n".join(lines)
 
 
@@ -140,36 +163,60 @@ def import_category(
         There is no source, or the target exists.
     """
     if not 0 <= test_fraction < 1:
-        raise DataError(f"the test fraction must be at least 0 and less than 1 (0.2 keeps one good image in five for testing), not {test_fraction}")
+        raise DataError(
+            f"the test fraction must be at least 0 and less than 1 (0.2 keeps one good image in five for testing), not {test_fraction}"
+        )
     origin, root = _source(source, kind), _target(target)
     if root.is_relative_to(origin):
-        raise DataError(f"{root} would be within {origin}, and imported the next time: choose another place")
+        raise DataError(
+            f"{root} would be within {origin}, and imported the next time: choose another place"
+        )
     kind = kind or guess(origin)
     labels = Labels(good, GOOD_CELLS if kind == "csv" else GOOD)
     marks = _marks(origin, kind, labels, image_folder, (path_column, label_column, mask_column))
     for name in good:
         if not any(Labels([name]).is_good(label) for label in labels.good):
-            raise DataError(f"nothing is labelled {name!r}, which was named as good: the labels are {labels.listed()}")
+            raise DataError(
+                f"nothing is labelled {name!r}, which was named as good: the labels are {labels.listed()}"
+            )
     notes = labels.notes
     entries = _readable(_merged(marks), notes, progress)
-    train, test = _split([entry for entry in entries if entry.defect == "good"], test_fraction, seed, labels)
+    train, test = _split(
+        [entry for entry in entries if entry.defect == "good"], test_fraction, seed, labels
+    )
     defective = [entry for entry in entries if entry.defect != "good"]
     if not test + defective:
-        raise DataError("no image would be left to test with, since none is defective: let the test fraction be more than 0")
+        raise DataError(
+            "no image would be left to test with, since none is defective: let the test fraction be more than 0"
+        )
     masks: Counter[str] = Counter()
     empty: list[str] = []
-    with filling(root) as folder, tqdm(total=len(entries), desc="writing", unit="image", disable=not progress) as bar:
+    with (
+        filling(root) as folder,
+        tqdm(total=len(entries), desc="writing", unit="image", disable=not progress) as bar,
+    ):
         for split, part in (("train", train), ("test", test + defective)):
             for entry in part:
-                _put(entry.path, folder / split / entry.defect / (entry.name + entry.path.suffix), link)
+                _put(
+                    entry.path,
+                    folder / split / entry.defect / (entry.name + entry.path.suffix),
+                    link,
+                )
                 if (mask := _mask(entry.path, entry.marks, empty)) is not None:
                     _save(mask, folder / "ground_truth" / entry.defect / f"{entry.name}_mask.png")
                     masks[entry.defect] += 1
                 bar.update()
     notes += _first(empty, "left out, since it marks nothing of the image:")
-    defects = Counter({name: count for name, count in sorted(Counter(entry.defect for entry in defective).items())})
+    defects = Counter(
+        {
+            name: count
+            for name, count in sorted(Counter(entry.defect for entry in defective).items())
+        }
+    )
     if n_combined := sum(len({mark.defect for mark in entry.marks}) > 1 for entry in defective):
-        notes.append(f"{n_combined} images have several kinds of defect: they are in test/{COMBINED}")
+        notes.append(
+            f"{n_combined} images have several kinds of defect: they are in test/{COMBINED}"
+        )
     return Imported(root, kind, len(train), len(test), defects, masks, sorted(labels.good), notes)
 
 
@@ -184,7 +231,9 @@ def guess(source: Path) -> str:
     if source.is_file():
         kinds = {".csv": "csv", ".tsv": "csv", ".json": "coco", ".yaml": "yolo", ".yml": "yolo"}
         if source.suffix.lower() not in kinds:
-            raise DataError(f"{source} is neither a folder nor a .csv, .json or .yaml: name one of those, or say what it is by --kind")
+            raise DataError(
+                f"{source} is neither a folder nor a .csv, .json or .yaml: name one of those, or say what it is by --kind"
+            )
         return kinds[source.suffix.lower()]
     if coco_files(source):
         return "coco"
@@ -206,9 +255,19 @@ def _source(source: str | Path, kind: str | None) -> Path:
         raise DataError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
     path = Path(os.path.abspath(Path(source).expanduser()))
     if not str(source) or not path.exists():
-        raise FileNotFoundError(f"there is no {str(source)!r} to import: name a folder, or the .csv, .json or .yaml that speaks of the images")
-    parts = {folder.name for folder in path.glob("[!.]*/") if folder.is_dir()} if path.is_dir() else set()
-    if kind is None and {"train", "test"} <= parts <= {"train", "test", "ground_truth"} and {file.name for file in (path / "train").glob("[!.]*")} == {"good"}:
+        raise FileNotFoundError(
+            f"there is no {str(source)!r} to import: name a folder, or the .csv, .json or .yaml that speaks of the images"
+        )
+    parts = (
+        {folder.name for folder in path.glob("[!.]*/") if folder.is_dir()}
+        if path.is_dir()
+        else set()
+    )
+    if (
+        kind is None
+        and {"train", "test"} <= parts <= {"train", "test", "ground_truth"}
+        and {file.name for file in (path / "train").glob("[!.]*")} == {"good"}
+    ):
         raise DataError(
             f"{path} is laid out as MVTec AD already: use it as it is, with --dataset {path.parent} --category {path.name}, or split it anew by "
             "--kind folders"
@@ -219,20 +278,38 @@ def _source(source: str | Path, kind: str | None) -> Path:
 def _target(target: str | Path) -> Path:
     path = Path(os.path.abspath(Path(target).expanduser()))
     if os.path.lexists(path):
-        raise FileExistsError(f"{path} exists, and nothing is overwritten: name another category, or remove it")
+        raise FileExistsError(
+            f"{path} exists, and nothing is overwritten: name another category, or remove it"
+        )
     if path.name == "all" or path.name != clean(path.name):
-        raise DataError(f"a category cannot be called {path.name!r}: choose another name for --to DATASET/CATEGORY")
+        raise DataError(
+            f"a category cannot be called {path.name!r}: choose another name for --to DATASET/CATEGORY"
+        )
     if (path.parent / "train" / "good").is_dir():
-        raise DataError(f"{path.parent} is itself a category: name a folder of categories, as in --to DATASET/CATEGORY")
+        raise DataError(
+            f"{path.parent} is itself a category: name a folder of categories, as in --to DATASET/CATEGORY"
+        )
     return path
 
 
-def _marks(source: Path, kind: str, labels: Labels, image_folder: str | Path | None, columns: tuple[str | None, ...]) -> list[Mark]:
+def _marks(
+    source: Path,
+    kind: str,
+    labels: Labels,
+    image_folder: str | Path | None,
+    columns: tuple[str | None, ...],
+) -> list[Mark]:
     if kind in ("folders", "yolo") and image_folder is not None:
-        raise DataError(f"--images is for csv and coco, not for {kind}: there, the images are in the source")
+        raise DataError(
+            f"--images is for csv and coco, not for {kind}: there, the images are in the source"
+        )
     if kind != "csv" and any(columns):
-        raise DataError(f"--path-column, --label-column and --mask-column are for csv, not for {kind}: leave them out, or say --kind csv")
-    folder = None if image_folder is None else Path(os.path.abspath(Path(image_folder).expanduser()))
+        raise DataError(
+            f"--path-column, --label-column and --mask-column are for csv, not for {kind}: leave them out, or say --kind csv"
+        )
+    folder = (
+        None if image_folder is None else Path(os.path.abspath(Path(image_folder).expanduser()))
+    )
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f"{folder}, where the images should be, is no folder")
     if kind == "folders":
@@ -247,7 +324,9 @@ def _marks(source: Path, kind: str, labels: Labels, image_folder: str | Path | N
 def _merged(marks: Sequence[Mark]) -> list[_Entry]:
     """What is said of each image, in natural order of the images."""
     if not marks:
-        raise DataError("nothing is said of any image: see whether the source is the right one, and of which --kind it is")
+        raise DataError(
+            "nothing is said of any image: see whether the source is the right one, and of which --kind it is"
+        )
     of_image: dict[Path, list[Mark]] = {}
     for mark in marks:
         of_image.setdefault(mark.path.resolve(), []).append(mark)
@@ -257,12 +336,17 @@ def _merged(marks: Sequence[Mark]) -> list[_Entry]:
         common = ""
     entries: list[_Entry] = []
     taken: set[tuple[str, str]] = set()
-    found = [(os.path.relpath(said[0].path, common) if common else str(said[0].path), said) for said in of_image.values()]
+    found = [
+        (os.path.relpath(said[0].path, common) if common else str(said[0].path), said)
+        for said in of_image.values()
+    ]
     for relative, said in sorted(found, key=lambda pair: datasets.natural(pair[0])):
         kinds = {mark.defect: mark for mark in reversed(said)}
         if len(kinds) > 1 and "good" in kinds:
             other = next(mark for defect, mark in kinds.items() if defect != "good")
-            raise DataError(f"{said[0].path} is good by {kinds['good'].where}, but {other.defect} by {other.where}: remove one of the two")
+            raise DataError(
+                f"{said[0].path} is good by {kinds['good'].where}, but {other.defect} by {other.where}: remove one of the two"
+            )
         defect = next(iter(kinds)) if len(kinds) == 1 else COMBINED
         name = _name(Path(relative), defect, taken)
         entries.append(_Entry(said[0].path, name, defect, said))
@@ -274,7 +358,9 @@ def _name(relative: Path, defect: str, taken: set[tuple[str, str]]) -> str:
     own, long = clean(relative.stem), clean("_".join(relative.with_suffix("").parts))
     numbered = (f"{long}_{i}" for i in range(2, len(taken) + 3))
     for name in (own, long, *numbered):
-        name = f"{name}_image" if name.casefold().endswith("_mask") else name  # so is the mask of another one called
+        name = (
+            f"{name}_image" if name.casefold().endswith("_mask") else name
+        )  # so is the mask of another one called
         if (defect.casefold(), name.casefold()) not in taken:
             taken.add((defect.casefold(), name.casefold()))
             return name
@@ -302,15 +388,23 @@ def _first(reasons: Sequence[str], what: str) -> list[str]:
     return [f"{what} {reason}" for reason in reasons[:MOST_NOTES]] + more
 
 
-def _split(good: list[_Entry], fraction: float, seed: int, labels: Labels) -> tuple[list[_Entry], list[_Entry]]:
+def _split(
+    good: list[_Entry], fraction: float, seed: int, labels: Labels
+) -> tuple[list[_Entry], list[_Entry]]:
     """Good images to learn from, and to test with."""
     if not good:
-        raise DataError(f"there is no good image to learn from; the labels are {labels.listed()}: say which of them are good by --good LABEL, or add images")
+        raise DataError(
+            f"there is no good image to learn from; the labels are {labels.listed()}: say which of them are good by --good LABEL, or add images"
+        )
     if len(good) < 2:
-        raise DataError(f"there is one good image, {good[0].path}, and at least 2 are needed, to learn from and to test with: add images")
+        raise DataError(
+            f"there is one good image, {good[0].path}, and at least 2 are needed, to learn from and to test with: add images"
+        )
     n_test = min(max(round(len(good) * fraction), 1), len(good) - 1) if fraction else 0
     chosen = set(np.random.default_rng(seed).permutation(len(good))[:n_test].tolist())
-    return [entry for i, entry in enumerate(good) if i not in chosen], [entry for i, entry in enumerate(good) if i in chosen]
+    return [entry for i, entry in enumerate(good) if i not in chosen], [
+        entry for i, entry in enumerate(good) if i in chosen
+    ]
 
 
 # -- what is written -------------------------------------------------------------------------------
@@ -324,7 +418,9 @@ def _put(image: Path, file: Path, link: bool) -> None:
     try:
         file.symlink_to(image.resolve())
     except OSError as error:
-        raise OSError(f"{image} cannot be linked to from {file.parent} ({error.strerror}): leave out --link, which copies the images") from error
+        raise OSError(
+            f"{image} cannot be linked to from {file.parent} ({error.strerror}): leave out --link, which copies the images"
+        ) from error
 
 
 def _save(mask: np.ndarray, file: Path) -> None:
@@ -342,14 +438,19 @@ def _mask(image: Path, marks: Sequence[Mark], empty: list[str]) -> np.ndarray | 
     if not drawn:
         return None
     height, width = check_image(image)
-    shown, orientation = (width, height), _opened(image, lambda opened: opened.getexif().get(ORIENTATION, 1))
+    shown, orientation = (
+        (width, height),
+        _opened(image, lambda opened: opened.getexif().get(ORIENTATION, 1)),
+    )
     stored = (height, width) if orientation in SIDEWAYS else shown
     whole = np.zeros((height, width), dtype=bool)
     for mark in drawn:
         mask = read_mask(mark.shapes) if isinstance(mark.shapes, Path) else None
         frame = mask.shape[::-1] if mask is not None else mark.frame or shown
         if frame not in (stored, shown):
-            raise DataError(f"{mark.where} is for an image of {frame[0]} x {frame[1]} pixels, but {image} has {width} x {height}: take that which it was made for")
+            raise DataError(
+                f"{mark.where} is for an image of {frame[0]} x {frame[1]} pixels, but {image} has {width} x {height}: take that which it was made for"
+            )
         if not isinstance(mark.shapes, Path):
             try:
                 mask = draw(mark.shapes, *frame)
@@ -377,4 +478,9 @@ def _opened(path: Path, look: Callable[[Image.Image], Any]) -> Any:
             return look(image)
     except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
         unknown = isinstance(error, UnidentifiedImageError)
-        raise ImageError(path, "not one of the formats below" if unknown else printable(getattr(error, "strerror", None) or str(error))) from error
+        raise ImageError(
+            path,
+            "not one of the formats below"
+            if unknown
+            else printable(getattr(error, "strerror", None) or str(error)),
+        ) from error

@@ -20,11 +20,23 @@ from texad.data.datasets import SUFFIXES
 from texad.errors import DataError
 
 # As `plain` writes them: in small letters, without what is between the words.
-GOOD = frozenset("good ok okay normal defectfree nodefect nodefects nondefective pass passed".split())
-GOOD_CELLS = GOOD | {"0", "00", "false", "no", "none"}  # of a column that says whether there is a defect; 00 is 0.0
+GOOD = frozenset(
+    "good ok okay normal defectfree nodefect nodefects nondefective pass passed".split()
+)
+GOOD_CELLS = GOOD | {
+    "0",
+    "00",
+    "false",
+    "no",
+    "none",
+}  # of a column that says whether there is a defect; 00 is 0.0
 YES = frozenset("1 10 true yes".split())
-BAD = frozenset("bad ng nok notok nogood notgood defect defects defective anomaly anomalies anomalous abnormal fail failed reject rejected".split())
-NEUTRAL = frozenset("train training test testing val valid validation image images img imgs data".split())  # say nothing of what is in them
+BAD = frozenset(
+    "bad ng nok notok nogood notgood defect defects defective anomaly anomalies anomalous abnormal fail failed reject rejected".split()
+)
+NEUTRAL = frozenset(
+    "train training test testing val valid validation image images img imgs data".split()
+)  # say nothing of what is in them
 MASKS = frozenset("mask masks groundtruth gt".split())
 PATH_COLUMNS = "path file filename filepath image imagepath imagefile img imgpath imagename imgname name".split()
 LABEL_COLUMNS = "label defect defecttype class classname category anomaly isanomaly isdefect isdefective anomalous target y".split()
@@ -99,7 +111,9 @@ class Labels:
             return "good"
         name = clean(label)
         if name.casefold() == "good":
-            raise DataError(f"label {label!r} is not among those named as good: name it, too, or call it something else")
+            raise DataError(
+                f"label {label!r} is not among those named as good: name it, too, or call it something else"
+            )
         return self._spelt.setdefault(name.casefold(), name)
 
     def listed(self) -> str:
@@ -116,7 +130,9 @@ def plain(label: str) -> str:
 def clean(name: str) -> str:
     """A name for a file or folder that every system allows, and that is not hidden."""
     name = unicodedata.normalize("NFC", name)
-    name = "".join(letter if letter.isprintable() and letter not in '/\\:*?"<>|' else "_" for letter in name)
+    name = "".join(
+        letter if letter.isprintable() and letter not in '/\\:*?"<>|' else "_" for letter in name
+    )
     while len(name.encode()) > MOST_BYTES:
         name = name[1:]  # the end tells more: that is where numbers are
     return name.strip(" .") or "_"
@@ -130,21 +146,40 @@ def images(folder: Path, labels: Labels) -> list[Path]:
     found: list[Path] = []
     others: Counter[str] = Counter()
     for root, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=datasets.natural)
-        for name in sorted((name for name in names if not name.startswith(".")), key=datasets.natural):
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith(".")), key=datasets.natural
+        )
+        for name in sorted(
+            (name for name in names if not name.startswith(".")), key=datasets.natural
+        ):
             if (suffix := Path(name).suffix.lower()) in SUFFIXES:
                 found.append(Path(root, name))
-            elif suffix in (".webp", ".gif", ".heic", ".avif", ".jp2", ".raw", ".dng", ".pgm", ".ppm", ".npy"):
+            elif suffix in (
+                ".webp",
+                ".gif",
+                ".heic",
+                ".avif",
+                ".jp2",
+                ".raw",
+                ".dng",
+                ".pgm",
+                ".ppm",
+                ".npy",
+            ):
                 others[suffix] += 1
     for suffix, count in others.items():
         labels.notes.append(f"{count} of {suffix} passed over: convert what is to be used to PNG")
     if not found:
-        raise DataError(f"{folder} holds no image, and neither do its sub-folders ({', '.join(SUFFIXES)})")
+        raise DataError(
+            f"{folder} holds no image, and neither do its sub-folders ({', '.join(SUFFIXES)})"
+        )
     return found
 
 
 def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename} may not be read ({error.strerror}): ask its owner, or copy the images")
+    raise DataError(
+        f"{error.filename} may not be read ({error.strerror}): ask its owner, or copy the images"
+    )
 
 
 def find(name: str, roots: Iterable[Path], where: str, absolute: bool = False) -> Path:
@@ -169,13 +204,19 @@ def find(name: str, roots: Iterable[Path], where: str, absolute: bool = False) -
     name, roots = name.strip(), list(roots)
     windows = PureWindowsPath(name)
     if ".." in windows.parts or ((windows.drive or windows.root) and not absolute):
-        raise DataError(f"{where}: {name!r} leads out of the folder of the images: write a path that starts in it")
+        raise DataError(
+            f"{where}: {name!r} leads out of the folder of the images: write a path that starts in it"
+        )
     if windows.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{where}: {name!r} is no image by its name ({', '.join(SUFFIXES)}): convert it to PNG, or remove the entry")
+        raise DataError(
+            f"{where}: {name!r} is no image by its name ({', '.join(SUFFIXES)}): convert it to PNG, or remove the entry"
+        )
     for file in (root / each for root in roots for each in (name, windows.as_posix())):
         if file.is_file():
             return file
-    raise DataError(f"{where}: there is no file {name!r} in {' or '.join(map(str, roots))}: say where the images are by --images FOLDER")
+    raise DataError(
+        f"{where}: there is no file {name!r} in {' or '.join(map(str, roots))}: say where the images are by --images FOLDER"
+    )
 
 
 # -- folders ---------------------------------------------------------------------------------------
@@ -205,7 +246,9 @@ def read_folders(source: Path, labels: Labels) -> list[Mark]:
     masks: dict[tuple[str, str], Path] = {}
     n_loose = 0
     for file in files:
-        names = [name for name in file.relative_to(source).parent.parts if plain(name) not in NEUTRAL]
+        names = [
+            name for name in file.relative_to(source).parent.parts if plain(name) not in NEUTRAL
+        ]
         kinds = [name for name in names if plain(name) not in MASKS]
         stem = file.stem.casefold()
         of_image = stem.removesuffix("_mask")
@@ -221,14 +264,25 @@ def read_folders(source: Path, labels: Labels) -> list[Mark]:
             f"defect; if all are good, import nothing, but texad fit {source}"
         )
     if n_loose:
-        labels.notes.append(f"{n_loose} images passed over, which are in no folder that says what they are")
+        labels.notes.append(
+            f"{n_loose} images passed over, which are in no folder that says what they are"
+        )
     marks: list[Mark] = []
     owners: dict[Path, Path] = {}
     for file, defect in marked:
         folders = (file.parent.name, defect, "") if defect != "good" else ()
-        mask = next((masks[key] for key in ((name.casefold(), file.stem.casefold()) for name in folders) if key in masks), None)
+        mask = next(
+            (
+                masks[key]
+                for key in ((name.casefold(), file.stem.casefold()) for name in folders)
+                if key in masks
+            ),
+            None,
+        )
         if mask and owners.setdefault(mask, file) != file:
-            raise DataError(f"{mask} may be the mask of {file} or of {owners[mask]}: put it into a folder of the defect's name")
+            raise DataError(
+                f"{mask} may be the mask of {file} or of {owners[mask]}: put it into a folder of the defect's name"
+            )
         marks.append(Mark(file, defect, str(file), mask or ()))
     return marks
 
@@ -274,26 +328,41 @@ def read_csv(
     """
     table = source
     if source.is_dir():
-        tables = [file for file in sorted(source.iterdir()) if file.suffix.lower() in (".csv", ".tsv") and not file.name.startswith(".")]
+        tables = [
+            file
+            for file in sorted(source.iterdir())
+            if file.suffix.lower() in (".csv", ".tsv") and not file.name.startswith(".")
+        ]
         if len(tables) != 1:
-            raise DataError(f"{source} holds {len(tables)} tables (.csv, .tsv) instead of one: name the file")
+            raise DataError(
+                f"{source} holds {len(tables)} tables (.csv, .tsv) instead of one: name the file"
+            )
         table = tables[0]
     header, rows = _rows(table)
     path_at = _column(table, header, path_column, PATH_COLUMNS, "--path-column")
     label_at = _column(table, header, label_column, LABEL_COLUMNS, "--label-column")
     has_masks = mask_column is not None or any(plain(name) in MASK_COLUMNS for name in header)
-    mask_at = _column(table, header, mask_column, MASK_COLUMNS, "--mask-column") if has_masks else -1
+    mask_at = (
+        _column(table, header, mask_column, MASK_COLUMNS, "--mask-column") if has_masks else -1
+    )
     bad = {plain(row[label_at]) for _, row in rows if not labels.is_good(row[label_at])}
     only_yes = len(bad) == 1 and bad <= YES  # then "1" is no name of a defect
     marks = []
     for where, row in rows:
         if not row[label_at].strip():
-            raise DataError(f"{where} has no {header[label_at]}: say what the image is, or remove the line")
+            raise DataError(
+                f"{where} has no {header[label_at]}: say what the image is, or remove the line"
+            )
         defect = labels.defect(row[label_at])
         defect = "defect" if only_yes and defect != "good" else defect
-        mask, roots = row[mask_at].strip() if has_masks and defect != "good" else "", [folder or table.parent]
+        mask, roots = (
+            row[mask_at].strip() if has_masks and defect != "good" else "",
+            [folder or table.parent],
+        )
         path = find(row[path_at], roots, where, absolute=True)
-        marks.append(Mark(path, defect, where, find(mask, roots, where, absolute=True) if mask else ()))
+        marks.append(
+            Mark(path, defect, where, find(mask, roots, where, absolute=True) if mask else ())
+        )
     return marks
 
 
@@ -310,20 +379,30 @@ def _rows(table: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
     except csv.Error as error:
         raise DataError(f"{table}, line {reader.line_num} is damaged ({error}): mend it") from None
     if not numbered:
-        raise DataError(f"{table} is empty: its first line is to name the columns, as in path,label")
+        raise DataError(
+            f"{table} is empty: its first line is to name the columns, as in path,label"
+        )
     header = [cell.strip() for cell in numbered[0][1]]
     for number, row in numbered[1:]:
         if len(row) != len(header):
-            raise DataError(f"{table}, line {number} has {len(row)} cells, but the first line {len(header)}: mend it; a cell with {separator!r} in it needs quotes")
+            raise DataError(
+                f"{table}, line {number} has {len(row)} cells, but the first line {len(header)}: mend it; a cell with {separator!r} in it needs quotes"
+            )
     return header, [(f"{table}, line {number}", row) for number, row in numbered[1:]]
 
 
-def _column(table: Path, header: list[str], wanted: str | None, usual: Sequence[str], option: str) -> int:
+def _column(
+    table: Path, header: list[str], wanted: str | None, usual: Sequence[str], option: str
+) -> int:
     if wanted is None:
         names = [plain(name) for name in header]
         wanted = next((header[names.index(name)] for name in usual if name in names), None)
         if wanted is None:
-            raise DataError(f"{table} has no column with a usual name such as {usual[0]}: choose {option} from its first line, {', '.join(header)}")
+            raise DataError(
+                f"{table} has no column with a usual name such as {usual[0]}: choose {option} from its first line, {', '.join(header)}"
+            )
     if header.count(wanted) != 1:
-        raise DataError(f"{table} has {header.count(wanted)} columns {wanted!r}: choose {option} from its first line, {', '.join(header)}")
+        raise DataError(
+            f"{table} has {header.count(wanted)} columns {wanted!r}: choose {option} from its first line, {', '.join(header)}"
+        )
     return header.index(wanted)

@@ -47,7 +47,9 @@ class Runs:
 def box(x: float, y: float, width: float, height: float, relative: bool = False) -> Polygon:
     """A rectangle of which the upper left corner is at (x, y)."""
     right, bottom = x + width, y + height
-    return Polygon(np.array([(x, y), (right, y), (right, bottom), (x, bottom)], dtype=np.float64), relative)
+    return Polygon(
+        np.array([(x, y), (right, y), (right, bottom), (x, bottom)], dtype=np.float64), relative
+    )
 
 
 def uncompressed(text: str) -> np.ndarray:
@@ -113,9 +115,15 @@ def draw(shapes: Sequence[Polygon | Runs], width: int, height: int) -> np.ndarra
         if isinstance(shape, Polygon):
             mask |= _fill(shape.points * ((width, height) if shape.relative else 1), width, height)
         elif (shape.width, shape.height) == (width, height):
-            mask |= np.repeat(np.arange(len(shape.counts)) % 2 == 1, shape.counts).reshape(width, height).T
+            mask |= (
+                np.repeat(np.arange(len(shape.counts)) % 2 == 1, shape.counts)
+                .reshape(width, height)
+                .T
+            )
         else:
-            raise ValueError(f"a mask of {shape.width} x {shape.height} pixels for an image of {width} x {height}")
+            raise ValueError(
+                f"a mask of {shape.width} x {shape.height} pixels for an image of {width} x {height}"
+            )
     return mask
 
 
@@ -125,14 +133,21 @@ def _fill(points: np.ndarray, width: int, height: int) -> np.ndarray:
     Along the line through the centres of a row, each edge that is crossed turns out into in, or in into out, for all that is right of it.
     """
     mask = np.zeros((height, width), dtype=bool)
-    (left, top), (right, bottom) = (np.clip(np.ceil(corner - 0.5), 0, (width, height)).astype(int) for corner in (points.min(axis=0), points.max(axis=0)))
+    (left, top), (right, bottom) = (
+        np.clip(np.ceil(corner - 0.5), 0, (width, height)).astype(int)
+        for corner in (points.min(axis=0), points.max(axis=0))
+    )
     turns = np.zeros((bottom - top, right - left + 1), dtype=np.int32)
     for (x1, y1), (x2, y2) in zip(points, np.roll(points, -1, axis=0), strict=True):
-        first, last = np.clip(np.ceil(np.sort([y1, y2]) - 0.5), top, bottom).astype(int)  # rows of which the centres are between the ends
+        first, last = np.clip(np.ceil(np.sort([y1, y2]) - 0.5), top, bottom).astype(
+            int
+        )  # rows of which the centres are between the ends
         if first < last:
             rows = np.arange(first, last)
             crossings = x1 + (rows + 0.5 - y1) * ((x2 - x1) / (y2 - y1))
-            turns[rows - top, np.clip(np.ceil(crossings - 0.5), left, right).astype(int) - left] += 1
+            turns[
+                rows - top, np.clip(np.ceil(crossings - 0.5), left, right).astype(int) - left
+            ] += 1
     mask[top:bottom, left:right] = np.cumsum(turns[:, :-1], axis=1) % 2 == 1
     return mask if mask.any() else _line(points, width, height)
 

@@ -27,7 +27,9 @@ from texad.data.synthetic.defects import DEFECTS
 from texad.data.synthetic.textures import TEXTURES, Surface, with_colour
 
 GENERATOR = 1  # to be raised when the same seed gives other images than before
-CATEGORIES: dict[str, tuple[str, ...]] = {category: tuple(kinds) for category, kinds in DEFECTS.items()}
+CATEGORIES: dict[str, tuple[str, ...]] = {
+    category: tuple(kinds) for category, kinds in DEFECTS.items()
+}
 
 
 def texture(category: str, rng: np.random.Generator, size: int = 256) -> np.ndarray:
@@ -130,7 +132,12 @@ def write(
         If there is a folder of that name which this function has not written.
     """
     _check(category, size=size)
-    for name, value, least in (("seed", seed, 0), ("n_train", n_train, 1), ("n_good", n_good, 0), ("n_defective", n_defective, 0)):
+    for name, value, least in (
+        ("seed", seed, 0),
+        ("n_train", n_train, 1),
+        ("n_good", n_good, 0),
+        ("n_defective", n_defective, 0),
+    ):
         if int(value) != value or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
     parameters = {
@@ -144,7 +151,9 @@ def write(
     temporary = Path(tempfile.mkdtemp(prefix=f".{category}-", dir=folder.parent))
     try:
         _write_images(temporary, parameters, progress)
-        (temporary / "synthetic.json").write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
+        (temporary / "synthetic.json").write_text(
+            json.dumps(parameters, indent=2) + "\n", encoding="utf-8"
+        )
         temporary.chmod(0o755)  # mkdtemp's folders are private
         if folder.exists():
             shutil.rmtree(folder)
@@ -163,18 +172,24 @@ def _written_with(folder: Path) -> dict | None:
         except ValueError:
             return None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and was not written by texad.data.synthetic; choose another root, or move it away")
+        raise FileExistsError(
+            f"{folder} exists and was not written by texad.data.synthetic; choose another root, or move it away"
+        )
     return None
 
 
 def _write_images(folder: Path, parameters: dict, progress: bool) -> None:
     category, size = parameters["category"], parameters["size"]
     kinds = CATEGORIES[category]
-    shares = [(parameters["n_defective"] + len(kinds) - 1 - k) // len(kinds) for k in range(len(kinds))]
+    shares = [
+        (parameters["n_defective"] + len(kinds) - 1 - k) // len(kinds) for k in range(len(kinds))
+    ]
     groups = [("train", "good", parameters["n_train"]), ("test", "good", parameters["n_good"])]
     groups += [("test", kind, share) for kind, share in zip(kinds, shares, strict=True)]
     rows = []
-    with tqdm(total=sum(group[2] for group in groups), desc=category, unit="image", disable=not progress) as bar:
+    with tqdm(
+        total=sum(group[2] for group in groups), desc=category, unit="image", disable=not progress
+    ) as bar:
         for split, kind, count in groups:
             masks = folder / "ground_truth" / kind
             (folder / split / kind).mkdir(parents=True)
@@ -182,17 +197,24 @@ def _write_images(folder: Path, parameters: dict, progress: bool) -> None:
                 masks.mkdir(parents=True)
             for index in range(count):
                 path = Path(split) / kind / f"{index:03d}.png"
-                key = [parameters["seed"], *(zlib.crc32(word.encode()) for word in (category, split, kind))]
+                key = [
+                    parameters["seed"],
+                    *(zlib.crc32(word.encode()) for word in (category, split, kind)),
+                ]
                 rng = np.random.default_rng([*key, index])
                 conditions = camera.dealt_conditions(np.random.default_rng(key), index)
                 severity = 0.0
                 if kind != "good":
                     severity = _dealt_severity(np.random.default_rng([*key, count]), index, count)
                     rows.append((path.as_posix(), kind, f"{severity:.3f}"))
-                image, mask = _photograph(category, None if kind == "good" else kind, severity, rng, conditions, size)
+                image, mask = _photograph(
+                    category, None if kind == "good" else kind, severity, rng, conditions, size
+                )
                 Image.fromarray(image).save(folder / path, compress_level=1)
                 if kind != "good":
-                    Image.fromarray(mask.astype(np.uint8) * 255).save(masks / f"{index:03d}_mask.png")
+                    Image.fromarray(mask.astype(np.uint8) * 255).save(
+                        masks / f"{index:03d}_mask.png"
+                    )
                 bar.update()
     with (folder / "defects.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([("path", "defect", "severity"), *rows])
@@ -204,7 +226,12 @@ def _dealt_severity(rng: np.random.Generator, index: int, count: int) -> float:
 
 
 def _photograph(
-    category: str, defect: str | None, severity: float, rng: np.random.Generator, conditions: np.ndarray, size: int
+    category: str,
+    defect: str | None,
+    severity: float,
+    rng: np.random.Generator,
+    conditions: np.ndarray,
+    size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the material, damage it, and photograph it."""
     surface_rng, camera_rng, defect_rng = rng.spawn(3)  # so that the defect changes nothing else
@@ -215,7 +242,9 @@ def _photograph(
     return camera.photograph(surface, damaged, conditions, camera_rng)
 
 
-def _check(category: str, defect: str | None = None, severity: float = 1.0, size: int = 256) -> None:
+def _check(
+    category: str, defect: str | None = None, severity: float = 1.0, size: int = 256
+) -> None:
     _check_name("category", category, tuple(CATEGORIES))
     if defect is not None:
         _check_name(f"defect of {category}", defect, CATEGORIES[category])

@@ -55,13 +55,17 @@ def photograph(
     level, contrast, warmth, green, noise, focus, _, tilt = conditions
     x, y = coordinates(size)
     direction = rng.uniform(0, 2 * np.pi)
-    slope = (np.cos(direction) * (x / 128 - 1) + np.sin(direction) * (y / 128 - 1)).astype(np.float32)
+    slope = (np.cos(direction) * (x / 128 - 1) + np.sin(direction) * (y / 128 - 1)).astype(
+        np.float32
+    )
     light = (0.99 + 0.02 * level) * (1 + (0.005 + 0.025 * tilt) * slope)
     warmth, green = 0.02 * (warmth - 0.5), 0.012 * (green - 0.5)
     tint = np.asarray((1 + warmth, 1 + green, 1 - warmth), dtype=np.float32)
     blur = (0.36 + 0.14 * focus) * size / 256
     middle = surface.colour.mean((0, 1))
-    stray = 0.016 * (level - 0.5) * middle  # light that veils the whole image adds brightness but no contrast
+    stray = (
+        0.016 * (level - 0.5) * middle
+    )  # light that veils the whole image adds brightness but no contrast
     gain = 1 + surface.contrast_spread * (2 * contrast - 1)
 
     def expose(colour: np.ndarray) -> np.ndarray:
@@ -71,8 +75,12 @@ def photograph(
     image = expose((damaged or surface).colour)
     mask = np.zeros((size, size), dtype=bool)
     if damaged is not None:
-        mask = _closed(np.abs(np.clip(image, 0, 1) - np.clip(expose(surface.colour), 0, 1)).max(axis=2), size)
-    grain = rng.standard_normal((size, size, 3), dtype=np.float32) * np.float32(0.008 + 0.005 * noise)
+        mask = _closed(
+            np.abs(np.clip(image, 0, 1) - np.clip(expose(surface.colour), 0, 1)).max(axis=2), size
+        )
+    grain = rng.standard_normal((size, size, 3), dtype=np.float32) * np.float32(
+        0.008 + 0.005 * noise
+    )
     return np.round(np.clip(image + grain, 0, 1) * 255).astype(np.uint8), mask
 
 
@@ -81,5 +89,7 @@ def _closed(change: np.ndarray, size: int) -> np.ndarray:
     visible = change > min(MASK_THRESHOLD, 0.5 * change.max())
     radius = max(round(2 * size / 256), 1)
     padded = np.pad(visible, 2 * radius)
-    closed = ndimage.binary_closing(padded, ndimage.generate_binary_structure(2, 1), iterations=radius)
+    closed = ndimage.binary_closing(
+        padded, ndimage.generate_binary_structure(2, 1), iterations=radius
+    )
     return ndimage.binary_fill_holes(closed[2 * radius : -2 * radius, 2 * radius : -2 * radius])

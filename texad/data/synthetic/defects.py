@@ -11,7 +11,16 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from texad.data.synthetic.textures import UNITS, Mesh, Surface, coordinates, noise, rotate, step, with_colour
+from texad.data.synthetic.textures import (
+    UNITS,
+    Mesh,
+    Surface,
+    coordinates,
+    noise,
+    rotate,
+    step,
+    with_colour,
+)
 
 Random = np.random.Generator
 
@@ -35,7 +44,9 @@ def _shade(colour: np.ndarray, change: np.ndarray) -> np.ndarray:
     return colour * (1 + change[..., None])
 
 
-def _blob(rng: Random, size: int, radius: float, *, rough: float = 0.25, stretch: float = 1.4) -> np.ndarray:
+def _blob(
+    rng: Random, size: int, radius: float, *, rough: float = 0.25, stretch: float = 1.4
+) -> np.ndarray:
     """Depth inside an irregular round shape, in units: positive inside, 0 at its edge, negative outside."""
     x, y = coordinates(size)
     centre = _place(rng)
@@ -44,12 +55,19 @@ def _blob(rng: Random, size: int, radius: float, *, rough: float = 0.25, stretch
     u, v = u / ratio, v * ratio
     theta = np.arctan2(v, u)
     edge = 1 + sum(
-        rough / order * rng.uniform(0.3, 1) * np.cos(order * theta + rng.uniform(0, 2 * np.pi)) for order in (2, 3, 5, 7)
+        rough / order * rng.uniform(0.3, 1) * np.cos(order * theta + rng.uniform(0, 2 * np.pi))
+        for order in (2, 3, 5, 7)
     )
     return radius * edge - np.hypot(u, v)
 
 
-def _curve(rng: Random, length: float, bend: float, heading: float | None = None, start: np.ndarray | None = None) -> np.ndarray:
+def _curve(
+    rng: Random,
+    length: float,
+    bend: float,
+    heading: float | None = None,
+    start: np.ndarray | None = None,
+) -> np.ndarray:
     """Points (n, 2), x and y, half a unit apart, along a line that turns by about `bend` radians."""
     heading = rng.uniform(0, 2 * np.pi) if heading is None else heading
     count = max(int(2 * length), 4)
@@ -101,9 +119,17 @@ def _taper(position: np.ndarray) -> np.ndarray:
 def stain(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """Dye that has soaked in: the texture stays visible, in another colour."""
     depth = _blob(rng, surface.size, _grow(severity, 11, 20))
-    dyes = ((1.05, 0.45, 0.45), (0.45, 0.65, 1.1), (0.45, 1.05, 0.5), (0.9, 0.45, 1.05), (1.1, 0.85, 0.2))
+    dyes = (
+        (1.05, 0.45, 0.45),
+        (0.45, 0.65, 1.1),
+        (0.45, 1.05, 0.5),
+        (0.9, 0.45, 1.05),
+        (1.1, 0.85, 0.2),
+    )
     dye = np.asarray(dyes[rng.integers(len(dyes))], dtype=np.float32)
-    alpha = step(depth, -1.5, 2.5) * _grow(severity, 0.5, 0.9) * (1 + 0.1 * noise(rng, surface.size, 3))
+    alpha = (
+        step(depth, -1.5, 2.5) * _grow(severity, 0.5, 0.9) * (1 + 0.1 * noise(rng, surface.size, 3))
+    )
     return surface.colour * (1 - alpha[..., None] * (1 - dye))
 
 
@@ -117,7 +143,9 @@ def oil(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 
 def liquid(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """Spilt water, wine or cleaner: it soaks in and darkens at the rim, where it dries; some drops lie beside."""
-    absorbed = np.asarray(((0.3, 0.6, 1.1), (0.1, 0.95, 0.6), (0.95, 0.4, 0.15))[rng.integers(3)], np.float32)
+    absorbed = np.asarray(
+        ((0.3, 0.6, 1.1), (0.1, 0.95, 0.6), (0.95, 0.4, 0.15))[rng.integers(3)], np.float32
+    )
     colour = surface.colour
     for radius in (_grow(severity, 9, 14), *rng.uniform(3, 6, rng.integers(1, 4))):
         depth = _blob(rng, surface.size, radius, stretch=2.0)
@@ -127,9 +155,16 @@ def liquid(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     return colour
 
 
-def glue(surface: Surface, severity: float, rng: Random, largest: float = 14, milk: float = 0.3) -> np.ndarray:
+def glue(
+    surface: Surface, severity: float, rng: Random, largest: float = 14, milk: float = 0.3
+) -> np.ndarray:
     """A drop of glue: milky, it fills the texture, and its dome shines on the side of the light."""
-    return _glossy(surface, severity, milk, _blob(rng, surface.size, _grow(severity, 0.55 * largest, largest), rough=0.3, stretch=2.2))
+    return _glossy(
+        surface,
+        severity,
+        milk,
+        _blob(rng, surface.size, _grow(severity, 0.55 * largest, largest), rough=0.3, stretch=2.2),
+    )
 
 
 def glue_strip(surface: Surface, severity: float, rng: Random) -> np.ndarray:
@@ -141,7 +176,11 @@ def glue_strip(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     ragged = 0.8 * noise(rng, surface.size, 3)
     depth = np.minimum(width / 2 - np.abs(v), length / 2 - np.abs(u)) + ragged
     colour = _glossy(surface, severity, 0.65, depth)
-    gloss = np.exp(-(((v - 0.15 * width) / (0.16 * width)) ** 2)) * step(depth, 0, 2) * (1 + 0.3 * ragged)
+    gloss = (
+        np.exp(-(((v - 0.15 * width) / (0.16 * width)) ** 2))
+        * step(depth, 0, 2)
+        * (1 + 0.3 * ragged)
+    )
     return colour + (_grow(severity, 0.14, 0.30) * gloss)[..., None]
 
 
@@ -167,7 +206,11 @@ def gray_stroke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     paint = step(1.3 + 0.5 * streak - 1.3 * position + 0.3 * noise(rng, surface.size, 1.5), 0, 0.7)
     alpha = _line(aside, width) * paint * _grow(severity, 0.75, 1.0)
     tone = rng.choice([0.25, 0.82, 0.92])
-    return _blend(surface.colour, alpha, tone * (1 + 0.04 * streak[..., None]) * np.asarray((0.95, 0.99, 1.04), np.float32))
+    return _blend(
+        surface.colour,
+        alpha,
+        tone * (1 + 0.04 * streak[..., None]) * np.asarray((0.95, 0.99, 1.04), np.float32),
+    )
 
 
 # Things that lie on the surface -------------------------------------------------------------------------------------
@@ -177,7 +220,13 @@ def thread(surface: Surface, severity: float, rng: Random, thickest: float = 3.8
     """A loose coloured fibre: twisted, round, with a shadow beside it."""
     size, width = surface.size, _grow(severity, 0.55 * thickest, thickest)
     points = _curve(rng, _grow(severity, 50, 130), rng.uniform(1.0, 3.0))
-    dyes = ((0.85, 0.83, 0.78), (0.15, 0.17, 0.35), (0.62, 0.16, 0.14), (0.10, 0.10, 0.10), (0.70, 0.58, 0.25))
+    dyes = (
+        (0.85, 0.83, 0.78),
+        (0.15, 0.17, 0.35),
+        (0.62, 0.16, 0.14),
+        (0.10, 0.10, 0.10),
+        (0.70, 0.58, 0.25),
+    )
     dye = np.asarray(dyes[rng.integers(len(dyes))], dtype=np.float32)
     shadow, _ = _stroke(size, points + 1.3, width + 3)
     colour = _shade(surface.colour, -_grow(severity, 0.15, 0.45) * _line(shadow, width, 2.5))
@@ -199,14 +248,21 @@ def metal(surface: Surface, severity: float, rng: Random, largest: float = 8.5) 
     reach = radius * rng.uniform(0.7, 1.2, 3)
 
     def inside(du: float, dv: float) -> np.ndarray:
-        planes = [r - (u - du) * np.cos(a) / 1.7 - (v - dv) * np.sin(a) * 1.3 for a, r in zip(corners, reach, strict=True)]
+        planes = [
+            r - (u - du) * np.cos(a) / 1.7 - (v - dv) * np.sin(a) * 1.3
+            for a, r in zip(corners, reach, strict=True)
+        ]
         return np.min([*planes, 1.6 * radius - np.hypot(u - du, v - dv)], axis=0)
 
     strength = _grow(severity, 0.55, 1.0)
     colour = _shade(surface.colour, -0.45 * strength * step(inside(1.2, 1.6), -1.5, 1.0))
-    sheen = 0.5 + 0.45 * np.sin(rng.uniform(0.7, 1.1) * v / radius * np.pi + 0.15 * u + rng.uniform(0, 2 * np.pi))
+    sheen = 0.5 + 0.45 * np.sin(
+        rng.uniform(0.7, 1.1) * v / radius * np.pi + 0.15 * u + rng.uniform(0, 2 * np.pi)
+    )
     glint = np.exp(-(((v / radius - rng.uniform(-0.3, 0.3)) / 0.18) ** 2))
-    tone = np.clip(0.25 + 0.5 * sheen + 0.6 * glint, 0, 1.15)[..., None] * np.asarray((0.97, 1.0, 1.03), np.float32)
+    tone = np.clip(0.25 + 0.5 * sheen + 0.6 * glint, 0, 1.15)[..., None] * np.asarray(
+        (0.97, 1.0, 1.03), np.float32
+    )
     return _blend(colour, step(inside(0, 0), -0.4, 0.6) * strength, tone)
 
 
@@ -222,7 +278,11 @@ def cut(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     fray = 0.35 * noise(rng, surface.size, 0.8)
     lip = np.exp(-(((aside - thickness / 2 - 1.2) / 1.0) ** 2)) * _taper(position)
     colour = _shade(surface.colour, _grow(severity, 0.2, 0.6) * lip)
-    return _blend(colour, _line(aside + fray, thickness) * _grow(severity, 0.45, 0.75), surface.colour.mean((0, 1)) * 0.18)
+    return _blend(
+        colour,
+        _line(aside + fray, thickness) * _grow(severity, 0.45, 0.75),
+        surface.colour.mean((0, 1)) * 0.18,
+    )
 
 
 def hole(surface: Surface, severity: float, rng: Random, largest: float = 8) -> np.ndarray:
@@ -255,7 +315,9 @@ def fold(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     aside, position = _stroke(surface.size, points, 3 * width)
     across = np.clip(aside, -99, 99) / width
     ends = _taper(position)
-    relief = (-0.8 * across * np.exp(-(across**2)) - 0.55 * np.exp(-((across - 0.5) ** 2))) * _grow(severity, 0.30, 0.36)
+    relief = (-0.8 * across * np.exp(-(across**2)) - 0.55 * np.exp(-((across - 0.5) ** 2))) * _grow(
+        severity, 0.30, 0.36
+    )
     line = np.exp(-((aside / 1.1) ** 2)) * _grow(severity, 0.3, 0.5)
     return _shade(surface.colour, (relief - line) * ends)
 
@@ -267,7 +329,13 @@ def crack(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     lines = [(main, _grow(severity, 1.6, 2.4))]
     for _ in range(rng.integers(1, 3)):
         start = main[rng.integers(len(main) // 4, 3 * len(main) // 4)]
-        branch = _curve(rng, _grow(severity, 10, 35), 0.5, heading + rng.choice([-1, 1]) * rng.uniform(0.4, 1.0), start)
+        branch = _curve(
+            rng,
+            _grow(severity, 10, 35),
+            0.5,
+            heading + rng.choice([-1, 1]) * rng.uniform(0.4, 1.0),
+            start,
+        )
         lines.append((branch, _grow(severity, 1.2, 2.4)))
     colour = surface.colour
     for points, width in lines:
@@ -297,7 +365,11 @@ def scratch(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     for _ in range(rng.integers(1, 4)):
         length = _grow(severity, 30, 90) * rng.uniform(0.7, 1.1)
         direction = heading + rng.normal(0, 0.12)
-        first = start + rng.normal(0, 6, 2) - 0.5 * length * np.array([np.cos(direction), np.sin(direction)])
+        first = (
+            start
+            + rng.normal(0, 6, 2)
+            - 0.5 * length * np.array([np.cos(direction), np.sin(direction)])
+        )
         aside, position = _stroke(surface.size, _curve(rng, length, 0.15, direction, first), 6)
         width = _grow(severity, 1.5, 3.0) * _taper(position)
         bright = _line(aside - width, width) * _grow(severity, 0.15, 0.3)
@@ -309,7 +381,9 @@ def combined(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """Two different defects on one piece."""
     kinds = rng.permutation(4)[:2]
     for kind in kinds:
-        surface = with_colour(surface, (stain, hole, liquid, scratch)[kind](surface, 0.65 * severity, rng))
+        surface = with_colour(
+            surface, (stain, hole, liquid, scratch)[kind](surface, 0.65 * severity, rng)
+        )
     return surface.colour
 
 
@@ -321,7 +395,11 @@ def _at_wire(surface: Surface, rng: Random) -> tuple[Mesh, np.ndarray, np.ndarra
     mesh = surface.mesh
     assert mesh is not None  # these are defects of a grid
     column, row = (_place(rng, 60) * surface.size / UNITS).astype(int)
-    return mesh, mesh.first - np.round(mesh.first[row, column]), mesh.second - mesh.second[row, column]
+    return (
+        mesh,
+        mesh.first - np.round(mesh.first[row, column]),
+        mesh.second - mesh.second[row, column],
+    )
 
 
 def bent(surface: Surface, severity: float, rng: Random) -> np.ndarray:
@@ -345,10 +423,34 @@ def broken(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 
 
 DEFECTS: dict[str, dict[str, Callable[[Surface, float, Random], np.ndarray]]] = {
-    "carpet": {"color": stain, "cut": cut, "hole": hole, "metal_contamination": metal, "thread": thread},
+    "carpet": {
+        "color": stain,
+        "cut": cut,
+        "hole": hole,
+        "metal_contamination": metal,
+        "thread": thread,
+    },
     # chips and drops are larger on the mesh: a small one would hang between two wires
-    "grid": {"bent": bent, "broken": broken, "glue": partial(glue, largest=22, milk=0.5), "metal_contamination": partial(metal, largest=12), "thread": partial(thread, thickest=5.2)},
+    "grid": {
+        "bent": bent,
+        "broken": broken,
+        "glue": partial(glue, largest=22, milk=0.5),
+        "metal_contamination": partial(metal, largest=12),
+        "thread": partial(thread, thickest=5.2),
+    },
     "leather": {"color": stain, "cut": cut, "fold": fold, "glue": glue, "poke": poke},
-    "tile": {"crack": crack, "glue_strip": glue_strip, "gray_stroke": gray_stroke, "oil": oil, "rough": rough},
-    "wood": {"color": stain, "combined": combined, "hole": partial(hole, largest=7), "liquid": liquid, "scratch": scratch},
+    "tile": {
+        "crack": crack,
+        "glue_strip": glue_strip,
+        "gray_stroke": gray_stroke,
+        "oil": oil,
+        "rough": rough,
+    },
+    "wood": {
+        "color": stain,
+        "combined": combined,
+        "hole": partial(hole, largest=7),
+        "liquid": liquid,
+        "scratch": scratch,
+    },
 }

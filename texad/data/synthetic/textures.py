@@ -56,7 +56,11 @@ def rotate(x: np.ndarray, y: np.ndarray, angle: float) -> tuple[np.ndarray, np.n
 
 
 def noise(
-    rng: np.random.Generator, size: int, along: float, across: float | None = None, angle: float = 0.0
+    rng: np.random.Generator,
+    size: int,
+    along: float,
+    across: float | None = None,
+    angle: float = 0.0,
 ) -> np.ndarray:
     """Gaussian noise with a grain: mean 0, standard deviation 1, blurred by `along` and `across` units.
 
@@ -132,7 +136,10 @@ class Mesh:
     grain: np.ndarray
 
     def draw(
-        self, offset: np.ndarray | float = 0.0, present: np.ndarray | bool = True, shine: np.ndarray | float = 0.0
+        self,
+        offset: np.ndarray | float = 0.0,
+        present: np.ndarray | bool = True,
+        shine: np.ndarray | float = 0.0,
     ) -> np.ndarray:
         """Reflectance of the mesh; the wires of the first set may be damaged.
 
@@ -153,7 +160,9 @@ class Mesh:
         cover, shade = cover * present, shade + shine
         other_cover, other_shade, other_height = self._wires(self.second, self.first, -1)
         shift = 1.4 * len(self.ground) / UNITS
-        shadow = ndimage.shift(np.maximum(cover, other_cover), (shift, shift), order=1, mode="nearest")
+        shadow = ndimage.shift(
+            np.maximum(cover, other_cover), (shift, shift), order=1, mode="nearest"
+        )
         tone = self.ground * (1 - 0.25 * shadow)
         over = height >= other_height
         for alpha, brightness in (
@@ -162,10 +171,14 @@ class Mesh:
             tone = tone + alpha * (brightness - tone)
         return _paint(tone, (1.0, 1.0, 1.0))
 
-    def _wires(self, across: np.ndarray, along: np.ndarray, parity: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _wires(
+        self, across: np.ndarray, along: np.ndarray, parity: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Coverage, brightness and height of one set of wires."""
         index = np.round(across)
-        distance = (across - index) * (self.spacing / self.radius)  # in radii from the middle of the wire
+        distance = (across - index) * (
+            self.spacing / self.radius
+        )  # in radii from the middle of the wire
         level = parity * np.cos(np.pi * along) * np.where(index % 2 == 0, 1, -1)
         edge = 0.7 / self.radius
         alpha = step(-np.abs(distance), -1 - edge / 2, -1 + edge / 2)
@@ -188,7 +201,9 @@ def grid(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
         second=second / np.float32(spacing) + np.float32(rng.uniform(0, 8)),
         spacing=spacing,
         radius=2.0 * scale,
-        ground=(0.34 + 0.012 * noise(rng, size, 1.2) + 0.008 * noise(rng, size, 20)).astype(np.float32),
+        ground=(0.34 + 0.012 * noise(rng, size, 1.2) + 0.008 * noise(rng, size, 20)).astype(
+            np.float32
+        ),
         grain=noise(rng, size, 0.8),
     )
     return Surface(mesh.draw(), float(turn + half_opening), contrast_spread=0.07, mesh=mesh)
@@ -199,19 +214,31 @@ def leather(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     pixels = size / UNITS
     spacing = 5.6 * scale * pixels
     count = int(np.ceil(size / spacing)) + 1
-    centres = (np.indices((count, count)).reshape(2, -1) + rng.uniform(-0.45, 0.45, (2, count**2))) * spacing
+    centres = (
+        np.indices((count, count)).reshape(2, -1) + rng.uniform(-0.45, 0.45, (2, count**2))
+    ) * spacing
     row, column = np.clip(np.round(centres), 0, size - 1).astype(int)
     seeds = np.ones((size, size), dtype=bool)
     seeds[row, column] = False
     distance, nearest = ndimage.distance_transform_edt(seeds, return_indices=True)
     pebble_tone = rng.normal(0, 1, (size, size)).astype(np.float32)[nearest[0], nearest[1]]
     height = -((distance / spacing) ** 2) * 2.2 + 0.10 * noise(rng, size, 0.9)
-    height = ndimage.gaussian_filter(height.astype(np.float32), 0.75 * pixels) + 0.05 * noise(rng, size, 9)
+    height = ndimage.gaussian_filter(height.astype(np.float32), 0.75 * pixels) + 0.05 * noise(
+        rng, size, 9
+    )
     slope_y, slope_x = np.gradient(height, 1 / pixels)
     direction = rng.uniform(-2.6, -2.0)  # light from the upper left
-    shade = 1 + 0.35 * (np.cos(direction) * slope_x + np.sin(direction) * slope_y) + 0.16 * (height - height.mean())
+    shade = (
+        1
+        + 0.35 * (np.cos(direction) * slope_x + np.sin(direction) * slope_y)
+        + 0.16 * (height - height.mean())
+    )
     tone = shade * (1 + 0.02 * pebble_tone + 0.015 * noise(rng, size, 24))
-    return Surface(_paint(np.clip(tone, 0.1, 2), (0.50, 0.335, 0.235)), float(rng.uniform(0, np.pi)), contrast_spread=0.15)
+    return Surface(
+        _paint(np.clip(tone, 0.1, 2), (0.50, 0.335, 0.235)),
+        float(rng.uniform(0, np.pi)),
+        contrast_spread=0.15,
+    )
 
 
 def tile(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
@@ -245,7 +272,13 @@ def wood(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     strength = rng.uniform(0.5, 1.2, 512)[number % 512]
     fibre = noise(rng, size, 14, 0.7, angle)
     pores = step(noise(rng, size, 5, 0.6, angle), 1.7, 2.3)
-    tone = 1 - 0.24 * strength * late + 0.045 * fibre - 0.16 * pores + 0.015 * noise(rng, size, 60, 12, angle)
+    tone = (
+        1
+        - 0.24 * strength * late
+        + 0.045 * fibre
+        - 0.16 * pores
+        + 0.015 * noise(rng, size, 60, 12, angle)
+    )
     colour = _paint(tone, (0.66, 0.475, 0.32))
     colour[..., 2] *= 1 - 0.15 * late  # late wood is redder
     return Surface(colour, angle, contrast_spread=0.13)

@@ -24,8 +24,21 @@ logger = logging.getLogger(__name__)
 # A formula has at most one number, that of Sphinx; "align" would count by itself.
 ENVIRONMENTS = {"aligned": "split", "align": "align*", "equation": "split", "equation*": "split"}
 KNOWN_ENVIRONMENTS = {command.removeprefix("\\") for command in MATRICES}
-CHILDREN = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "msubsup": 3, "munder": 2, "mover": 2, "munderover": 3}
-SPACES = {"negativethinmathspace": "-0.167em", "negativemediummathspace": "-0.222em", "negativethickmathspace": "-0.278em"}
+CHILDREN = {
+    "mfrac": 2,
+    "mroot": 2,
+    "msub": 2,
+    "msup": 2,
+    "msubsup": 3,
+    "munder": 2,
+    "mover": 2,
+    "munderover": 3,
+}
+SPACES = {
+    "negativethinmathspace": "-0.167em",
+    "negativemediummathspace": "-0.222em",
+    "negativethickmathspace": "-0.278em",
+}
 
 
 class MathError(ValueError):
@@ -34,7 +47,9 @@ class MathError(ValueError):
 
 def setup(app: Sphinx) -> None:
     """Offer Sphinx the choice `html_math_renderer: mathml`."""
-    app.add_html_math_renderer("mathml", inline_renderers=(_visit_inline, None), block_renderers=(_visit_block, None))
+    app.add_html_math_renderer(
+        "mathml", inline_renderers=(_visit_inline, None), block_renderers=(_visit_block, None)
+    )
 
 
 def to_mathml(tex: str, display: str = "inline") -> str:
@@ -56,9 +71,15 @@ def to_mathml(tex: str, display: str = "inline") -> str:
     MathError
         If a command, an environment or an argument is unknown, missing or out of place.
     """
-    source = re.sub(r"\\(begin|end)\{([^}]*)\}", lambda m: rf"\{m[1]}{{{ENVIRONMENTS.get(m[2], m[2])}}}", tex.strip())
+    source = re.sub(
+        r"\\(begin|end)\{([^}]*)\}",
+        lambda m: rf"\{m[1]}{{{ENVIRONMENTS.get(m[2], m[2])}}}",
+        tex.strip(),
+    )
     if r"\\" in source and r"\begin" not in source:
-        source = rf"\begin{{split}}{source}\end{{split}}"  # Sphinx allows lines without an environment
+        source = (
+            rf"\begin{{split}}{source}\end{{split}}"  # Sphinx allows lines without an environment
+        )
     for name in re.findall(r"\\begin\{([^}]*)\}", source):
         if name not in KNOWN_ENVIRONMENTS:
             raise MathError(f"unknown environment {name}")
@@ -119,12 +140,18 @@ def _visit_inline(self: HTML5Translator, node: nodes.math) -> None:
 
 def _visit_block(self: HTML5Translator, node: nodes.math_block) -> None:
     # The class makes the theme's script give a wide formula a tab stop, so that it can be scrolled with the keyboard.
-    self.body.append(self.starttag(node, "div", CLASS="math pst-scrollable-table-container notranslate nohighlight"))
+    self.body.append(
+        self.starttag(
+            node, "div", CLASS="math pst-scrollable-table-container notranslate nohighlight"
+        )
+    )
     if node["number"]:
         self.body.append(f'<span class="eqno">({get_node_equation_number(self, node)})')
         self.add_permalink_ref(node, _("Link to this equation"))
         self.body.append("</span>")
-    self.body += [_formula(node, part, "block") for part in node.astext().split("\n\n") if part.strip()]
+    self.body += [
+        _formula(node, part, "block") for part in node.astext().split("\n\n") if part.strip()
+    ]
     self.body.append("</div>\n")
     raise nodes.SkipNode
 
@@ -133,5 +160,12 @@ def _formula(node: nodes.Element, tex: str, display: str) -> str:
     try:
         return to_mathml(tex, display)
     except MathError as error:
-        logger.warning("no MathML for the formula %s: %s", tex.strip(), error, location=node, type="texad", subtype="math")
+        logger.warning(
+            "no MathML for the formula %s: %s",
+            tex.strip(),
+            error,
+            location=node,
+            type="texad",
+            subtype="math",
+        )
         return f'<code class="notranslate">{html.escape(tex)}</code>'

@@ -44,8 +44,14 @@ def links(url: str, branch: str, source: str) -> list[tuple[str, str]]:
     found = []
     if host == "github.com" and source.endswith(".ipynb"):
         found = [
-            ("Open in Binder", f"https://mybinder.org/v2/gh/{path}/{quote(branch, safe='')}?urlpath=lab/tree/{quote(source)}"),
-            ("Open in Colab", f"https://colab.research.google.com/github/{path}/blob/{quote(branch)}/{quote(source)}"),
+            (
+                "Open in Binder",
+                f"https://mybinder.org/v2/gh/{path}/{quote(branch, safe='')}?urlpath=lab/tree/{quote(source)}",
+            ),
+            (
+                "Open in Colab",
+                f"https://colab.research.google.com/github/{path}/blob/{quote(branch)}/{quote(source)}",
+            ),
         ]
     return [*found, ("View source", f"{url}/{files}/{quote(branch)}/{quote(source)}")]
 
@@ -61,7 +67,10 @@ def source_of(page: str, file: str) -> str | None:
 def _take_address(app: Sphinx, config: Config) -> None:
     """Keep the address from the theme, which would stop at a host that it does not know."""
     options = config.html_theme_options
-    config["texad_repository"] = (options.pop("repository_url", ""), options.pop("repository_branch", "") or "main")
+    config["texad_repository"] = (
+        options.pop("repository_url", ""),
+        options.pop("repository_branch", "") or "main",
+    )
 
 
 def _add_links(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
