@@ -295,7 +295,7 @@ def test_the_reason_survives_the_way_to_another_process(tmp_path):
         reading.read_image(tmp_path / "none.png")
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (str(copy), copy.reason) == (str(caught.value), "No such file or directory")
-    assert caught.value._render_traceback_() == [f"DataError: {copy}"]
+    assert caught.value._render_traceback_() == [f"ImageError: {copy}"]
 
 
 def test_names_are_shown_on_one_line_and_without_control_sequences():
