@@ -90,8 +90,8 @@ def fit(run: Run, seed: int, **options) -> None:
     run.finish()
 
 
-def score(run: Run, seed: int, alpha: float = 0.05) -> None:
-    run.start(STAGES[3], seed=seed, alpha=alpha)
+def score(run: Run, seed: int, false_alarms: float = 0.05) -> None:
+    run.start(STAGES[3], seed=seed, false_alarms=false_alarms)
     fitted = autoencoder.load(run.folder / "autoencoder.safetensors")
     scores, maps = {}, {}
     for split in SPLITS:
@@ -99,7 +99,9 @@ def score(run: Run, seed: int, alpha: float = 0.05) -> None:
             fitted, features.load(run.folder / "features" / f"{split}.npy"), progress=False
         )
     run.write_array("maps/test.npy", maps["test"])
-    thresholds = scoring.thresholds(scores["train"], scores["calibration"], alpha=alpha)
+    thresholds = scoring.thresholds(
+        scores["train"], scores["calibration"], false_alarms=false_alarms
+    )
     table = pd.concat([run.images(split) for split in SPLITS], ignore_index=True).drop(
         columns="mask"
     )
@@ -111,7 +113,12 @@ def score(run: Run, seed: int, alpha: float = 0.05) -> None:
             scores["calibration"], scores["test"]
         )
     run.write_table("scores.csv", table)
-    run.write(threshold=thresholds["sigma"], thresholds=thresholds, rule="sigma", alpha=alpha)
+    run.write(
+        threshold=thresholds["sigma"],
+        thresholds=thresholds,
+        rule="sigma",
+        false_alarms=false_alarms,
+    )
     run.finish()
 
 

@@ -30,7 +30,7 @@ top_k = 10  # the score is the mean of so many largest errors
 reduction = "auto"  # "none": of all errors; "channel_mean": of the anomaly map
 n_sigma = 3.0  # standard deviations from the mean score to the threshold
 rule = "auto"  # which threshold decides: "sigma", "held_out" or "conformal"
-alpha = 0.05  # false-alarm rate of "conformal"
+false_alarms = 0.05  # false-alarm rate of "conformal"
 
 # %%
 import numpy as np
@@ -47,7 +47,7 @@ from texad.runs.run_folder import Run
 from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
-decision = dict(n_sigma=n_sigma, rule=rule, alpha=alpha)
+decision = dict(n_sigma=n_sigma, rule=rule, false_alarms=false_alarms)
 shape = dict(top_k=top_k, reduction=reduction)
 run.start("04_scoring", weights=weights, seed=seed, **decision, **shape)
 train, calibration, test = map(run.images, ("train", "calibration", "test"))
@@ -58,8 +58,8 @@ if reduction == "auto":  # "none" for the published detector
 try:
     if rule == "auto":  # "sigma" for the published detector
         detector = run.parameter("detector")
-        rule = scoring.default_rule(detector, len(calibration), alpha)
-    scoring.check_rule(rule, len(calibration), alpha)
+        rule = scoring.default_rule(detector, len(calibration), false_alarms)
+    scoring.check_rule(rule, len(calibration), false_alarms)
 except ValueError as error:
     raise RunError(str(error)) from None
 F_train = features.load(run.folder / "features" / "train.npy")
@@ -179,7 +179,7 @@ Markdown(
 # scores. So one may draw the same line, $\mu + 3\sigma$, from *their* scores. We call this rule `held_out`, and the published one `sigma`.
 
 # %% mystnb={"figure": {"caption": "Scores of good images: those that the autoencoder was fit to, and those that were kept out."}, "image": {"alt": "Two rows of dots over the anomaly score, the images seen in training above and the images kept out below, with the thresholds of the rules sigma and held_out as lines. The dots below lie, on the whole, further to the right."}}
-thresholds = scoring.thresholds(train_scores, calibration_scores, n_sigma, alpha)
+thresholds = scoring.thresholds(train_scores, calibration_scores, n_sigma, false_alarms)
 groups = {"seen in training": train_scores, "kept out": calibration_scores}
 both_lines = {name: thresholds[name] for name in ("sigma", "held_out")}
 plotting.score_rows(groups, both_lines)
@@ -239,9 +239,9 @@ assert by_hand == p[example]
 # the score: the $\lceil (n+1)(1-\alpha) \rceil$-th smallest calibration score, where $\lceil\cdot\rceil$ rounds up. This is the rule `conformal`.
 
 # %%
-t_alpha = thresholds["conformal"]  # None: too few calibration images for this alpha
+t_alpha = thresholds["conformal"]  # None: too few calibration images for this false_alarms
 if t_alpha is not None:
-    assert np.array_equal(scoring.predict(test_scores, t_alpha), p <= alpha)
+    assert np.array_equal(scoring.predict(test_scores, t_alpha), p <= false_alarms)
 
 # %% mystnb={"figure": {"caption": "Scores of the calibration images, the line of the rule conformal, and the image that we computed by hand."}, "image": {"alt": "A row of blue dots over the anomaly score, the calibration images, with a line at the threshold. Below, one mark: the image of the example."}}
 groups = {"calibration images": calibration_scores, "the image above": [s]}
@@ -252,12 +252,12 @@ plotting.score_rows(groups, {"conformal": t_alpha}, anomalous=kinds)
 sentence = f"The image above has $p$ = **{p[example]:.3g}**: {int(np.sum(calibration_scores >= s))} of {n} calibration images score as high or higher. "
 if t_alpha is None:
     sentence += (
-        f"For $\\alpha$ = {alpha:g} at least **{scoring.images_needed(alpha)}** calibration images are needed, and there are {n}: with so few, "
+        f"For $\\alpha$ = {false_alarms:g} at least **{scoring.images_needed(false_alarms)}** calibration images are needed, and there are {n}: with so few, "
         f"even the highest of all scores has a $p$ of {1 / (n + 1):.3g}. So there is no line to draw, and this run decides by another rule."
     )
 else:
     sentence += (
-        f"For $\\alpha$ = {alpha:g} the line is at **{t_alpha:.4g}**, and the image is called "
+        f"For $\\alpha$ = {false_alarms:g} the line is at **{t_alpha:.4g}**, and the image is called "
         f"**{'anomalous' if s > t_alpha else 'normal'}**."
     )
 Markdown(sentence)
@@ -270,7 +270,9 @@ Markdown(sentence)
 # %%
 alphas = [0.2, 0.1, 0.05, 0.02, 0.01, 0.001]
 needed = [scoring.images_needed(value) for value in alphas]
-pd.DataFrame({"alpha": alphas, "calibration images needed": needed}).set_index("alpha")
+pd.DataFrame({"false_alarms": alphas, "calibration images needed": needed}).set_index(
+    "false_alarms"
+)
 
 # %% [markdown]
 # Read the small print of the promise, too.
@@ -296,7 +298,7 @@ scores["p_value"] = np.nan
 if len(calibration):
     scores.loc[scores["split"] == "test", "p_value"] = p
 run.write_table("scores.csv", scores)
-run.write(threshold=threshold, thresholds=thresholds, rule=rule, alpha=alpha)
+run.write(threshold=threshold, thresholds=thresholds, rule=rule, false_alarms=false_alarms)
 scores.groupby(["split", "defect"], sort=False).agg(
     images=("score", "size"), mean_score=("score", "mean"), alarms=("prediction", "sum")
 )
@@ -352,19 +354,21 @@ tried = gains if len(good) else ()  # a test without good images has no false al
 rates = [false_alarm_rate(gain) for gain in tried]
 
 # %% mystnb={"figure": {"caption": "False-alarm rate of the same good surfaces in brighter and brighter light."}, "image": {"alt": "Points joined by a line: the share of good images called anomalous against the gain of the light. A dotted line marks the promised rate alpha."}} tags=["aside"]
-plotting.false_alarm_rates(tried, rates, alpha)
+plotting.false_alarm_rates(tried, rates, false_alarms)
 
 # %% tags=["aside", "remove-input"]
 if rates:
-    broken = [gain for gain, rate in zip(gains, rates, strict=True) if rate > alpha and gain > 1]
+    broken = [
+        gain for gain, rate in zip(gains, rates, strict=True) if rate > false_alarms and gain > 1
+    ]
     sentence = (
         f"Called anomalous, of {len(good)} good images: **{round(rates[0] * len(good))}** in the light of the training, "
         f"**{round(rates[-1] * len(good))}** when it is {gains[-1]:g} times as bright. "
     )
     sentence += (
-        f"The rate is above $\\alpha$ = {alpha:g} from a gain of {broken[0]:g} on."
+        f"The rate is above $\\alpha$ = {false_alarms:g} from a gain of {broken[0]:g} on."
         if broken
-        else f"Even then the rate is not above $\\alpha$ = {alpha:g}: this backbone takes little notice of brightness."
+        else f"Even then the rate is not above $\\alpha$ = {false_alarms:g}: this backbone takes little notice of brightness."
     )
 else:
     sentence = "This test has no good image, so there is nothing to measure here."
@@ -432,7 +436,7 @@ p_few = scoring.cross_conformal_p_values(held_out_scores, folds, new_scores)
 seen, new = fit_and_score(F_few, F_few, F_new)
 called = {
     "sigma": scoring.predict(new, scoring.threshold(seen, n_sigma)),
-    "cross-conformal": p_few <= alpha,
+    "cross-conformal": p_few <= false_alarms,
 }
 counts = {
     name: {
@@ -446,16 +450,16 @@ counts = {
 pd.DataFrame(counts).T
 
 # %% tags=["aside", "remove-input"]
-if n_few < scoring.images_needed(alpha):
+if n_few < scoring.images_needed(false_alarms):
     sentence = (
-        f"This run has too few images to learn from ({n_few}). The smallest possible p-value is {1 / (n_few + 1):.3g}, above $\\alpha$ = {alpha:g}, so "
-        f"cross-conformal prediction calls nothing anomalous; it needs at least **{scoring.images_needed(alpha)}** images."
+        f"This run has too few images to learn from ({n_few}). The smallest possible p-value is {1 / (n_few + 1):.3g}, above $\\alpha$ = {false_alarms:g}, so "
+        f"cross-conformal prediction calls nothing anomalous; it needs at least **{scoring.images_needed(false_alarms)}** images."
     )
 else:
     sentence = (
         f"With {n_few} images, `sigma` calls **{counts['sigma']['called anomalous']}** of {int((~is_bad).sum())} good images anomalous, and cross-conformal "
-        f"prediction **{counts['cross-conformal']['called anomalous']}**. At a rate of $\\alpha$ = {alpha:g}, there would be about "
-        f"{alpha * (~is_bad).sum():.1f} on the average."
+        f"prediction **{counts['cross-conformal']['called anomalous']}**. At a rate of $\\alpha$ = {false_alarms:g}, there would be about "
+        f"{false_alarms * (~is_bad).sum():.1f} on the average."
     )
 Markdown(sentence)
 
@@ -533,7 +537,7 @@ for value in alphas:
         t = scoring.conformal_threshold(calibration_scores, value)
         alarms = scoring.predict(test_scores, t)
         rows.append((value, t, alarms[is_good].sum(), (~alarms[~is_good]).sum()))
-pd.DataFrame(rows, columns=["alpha", "threshold", "false alarms", "missed"])
+pd.DataFrame(rows, columns=["false_alarms", "threshold", "false alarms", "missed"])
 
 # %% [markdown] tags=["solution"]
 # A larger $\alpha$ lowers the line: more false alarms, fewer misses. Where even the smallest $\alpha$ misses nothing, take it. Otherwise multiply the misses by fifty,
@@ -577,12 +581,12 @@ quiz.Quiz(
         },
     ),
     quiz.Question(
-        f"How many calibration images does α = {alpha:g} need at least?",
-        right=f"{scoring.images_needed(alpha):,}",
+        f"How many calibration images does α = {false_alarms:g} need at least?",
+        right=f"{scoring.images_needed(false_alarms):,}",
         why="With n images, the smallest p-value is 1 / (n + 1).",
         wrong={
             "One": "Its smallest p-value would be one half.",
-            f"{50 * scoring.images_needed(alpha):,}": "More are better, but so many are not needed.",
+            f"{50 * scoring.images_needed(false_alarms):,}": "More are better, but so many are not needed.",
         },
     ),
     quiz.Question(

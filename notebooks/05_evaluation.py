@@ -292,13 +292,13 @@ elif promised["false_alarm_rate"] is None:
 else:
     low, high = promised["false_alarm_interval"]
     said += (
-        f"The rule `conformal` promised a false-alarm rate of at most {record['alpha']:.3g}; counted were {promised['false_alarm_rate']:.3f}, with an interval from "
+        f"The rule `conformal` promised a false-alarm rate of at most {record['false_alarms']:.3g}; counted were {promised['false_alarm_rate']:.3f}, with an interval from "
         f"{low:.3f} to {high:.3f}. The promise "
         + (
             "lies within it."
-            if low <= record["alpha"] <= high
+            if low <= record["false_alarms"] <= high
             else "lies above it."
-            if high < record["alpha"]
+            if high < record["false_alarms"]
             else "lies below it."
         )
     )

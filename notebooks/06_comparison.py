@@ -28,7 +28,7 @@ runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # of the autoencoders, the channels and the vectors that are drawn
 categories = ""  # compared beside it; empty: all that have finished runs
 top_k = 10  # the score is the mean over so many places with the largest errors
-alpha = 0.05  # false-alarm rate that the threshold promises
+false_alarms = 0.05  # false-alarm rate that the threshold promises
 n_vectors = 20_000  # at most so many vectors for PCA and nearest neighbours
 n_memory = 2_000  # at most so many of them are kept for nearest neighbours
 n_channels = 100  # channels for the Gaussian distance
@@ -57,7 +57,7 @@ from texad.runs.run_folder import SPLITS, Run
 from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
-options = dict(categories=categories, top_k=top_k, alpha=alpha)
+options = dict(categories=categories, top_k=top_k, false_alarms=false_alarms)
 sizes = dict(n_vectors=n_vectors, n_memory=n_memory, n_channels=n_channels)
 sizes |= dict(pixel_epochs=pixel_epochs)
 run.start("06_comparison", weights=weights, seed=seed, **options, **sizes)
@@ -370,9 +370,9 @@ def judge(seen, reading, labels):
     row["auroc_all_places"] = evaluation.image_auroc(labels, everywhere)
     known = seen["calibration"][reading] if "calibration" in seen else []
     row |= {"n_calibration": len(known), "n_good": int((labels == 0).sum())}
-    if len(known) < scoring.images_needed(alpha):  # no such promise
+    if len(known) < scoring.images_needed(false_alarms):  # no such promise
         return row | {"false_alarm_rate": None, "miss_rate": None}
-    t = scoring.conformal_threshold(known, alpha)
+    t = scoring.conformal_threshold(known, false_alarms)
     decided = evaluation.decision_metrics(labels, scoring.predict(scores, t))
     return row | {name: decided[name] for name in ("false_alarm_rate", "miss_rate")}
 
@@ -551,17 +551,17 @@ n_known = listed([f"{n:.0f}" for n in sorted(set(one["n_calibration"]))])
 rates = summary["false_alarm_rate"]
 if rates.isna().all():
     said = (
-        f"For $\\alpha$ = {alpha:g}, {scoring.images_needed(alpha)} calibration images are needed, and there are {n_known}: so there is no conformal threshold "
+        f"For $\\alpha$ = {false_alarms:g}, {scoring.images_needed(false_alarms)} calibration images are needed, and there are {n_known}: so there is no conformal threshold "
         "here, and no share of false alarms or misses."
     )
 else:
     variance = (
-        alpha * (1 - alpha) * (1 / (one["n_calibration"] + 2) + 1 / one["n_good"])
+        false_alarms * (1 - false_alarms) * (1 / (one["n_calibration"] + 2) + 1 / one["n_good"])
     )  # of the calibration images, of the test
-    limit = alpha + 1.645 * np.sqrt(variance.sum()) / len(one)
+    limit = false_alarms + 1.645 * np.sqrt(variance.sum()) / len(one)
     above = [named(m) for m in summary.index[rates > limit]]
     said = (
-        f"The threshold promised at most {alpha:.0%} false alarms; counted were between {rates.min():.1%} and {rates.max():.1%}, depending on the method. "
+        f"The threshold promised at most {false_alarms:.0%} false alarms; counted were between {rates.min():.1%} and {rates.max():.1%}, depending on the method. "
         f"The promise is one on average; with {n_known} calibration images of each texture, chance alone leaves a single run below {limit:.1%} in about nineteen cases of "
         f"twenty. {f'More than that has {listed(above)}: to it, the good test images probably look different from the calibration images.' if above else 'All methods are.'} "
         "The promise is the same for good and bad detectors. They differ in the misses: a poor detector must place its line so high that it finds little."

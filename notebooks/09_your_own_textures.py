@@ -191,15 +191,14 @@ plotting.image_grid(both, titles + [""] * len(covered), columns=len(pictures))
 # With it, the true rate may lie a little higher or lower; how much, $n$ tells {cite:p}`vovk2012conditional`.
 
 # %%
-alpha = false_alarms
-numbers = np.unique(np.geomspace(max(2, 1 / alpha), 2000, 60).astype(int))
-numbers = numbers[numbers >= scoring.images_needed(alpha)]
-low, high = np.array([drift.rate_interval(n, alpha) for n in numbers]).T
+numbers = np.unique(np.geomspace(max(2, 1 / false_alarms), 2000, 60).astype(int))
+numbers = numbers[numbers >= scoring.images_needed(false_alarms)]
+low, high = np.array([drift.rate_interval(n, false_alarms) for n in numbers]).T
 
 # %% mystnb={"figure": {"caption": "Where the true false-alarm rate lies, nine times in ten, when the chosen one is promised; and the smallest rate that can be promised at all."}, "image": {"alt": "Against the number of images kept out, on logarithmic axes: a band around the promised rate, which becomes narrower to the right, and a falling line, the smallest rate that can be promised."}}
 figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
 axis.fill_between(numbers, low, high, alpha=0.3, label="true rate, 9 times in 10")
-axis.axhline(alpha, color="#0072B2", label="promised")
+axis.axhline(false_alarms, color="#0072B2", label="promised")
 axis.plot(numbers, 1 / (numbers + 1), "--", color="#D55E00", label="smallest promise")
 axis.set(xscale="log", yscale="log", xlabel="images kept out, n", ylabel="rate")
 axis.legend(frameon=False)
@@ -487,7 +486,7 @@ run.finish()
 
 # %% tags=["solution"]
 def misses(calibration):
-    found = scoring.thresholds(detector.train_scores_, calibration, alpha=false_alarms)
+    found = scoring.thresholds(detector.train_scores_, calibration, false_alarms=false_alarms)
     line = found["conformal"] or found["held_out"] or found["sigma"]
     return line, int((scores[labels == 1] <= line).sum())
 

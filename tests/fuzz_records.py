@@ -47,7 +47,7 @@ def good_run() -> dict:
     RUN.write_table("scores.csv", RUN.write_images(DATA))
     for stage in STAGES + STUDIES:
         RUN.start(stage, seed=0).finish()
-    RUN.write(weights=SUMMARY["weights"], threshold=0.5, rule="sigma", alpha=0.05)
+    RUN.write(weights=SUMMARY["weights"], threshold=0.5, rule="sigma", false_alarms=0.05)
     content = RUN.read()
     for stage, entry in content["stages"].items():
         entry |= {

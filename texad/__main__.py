@@ -31,7 +31,7 @@ examples:
   python -m texad run --dataset /data/surfaces --jobs 2        each sub-folder laid out as MVTec AD lays out a category
   python -m texad run --category tile -p bottleneck 32         with another width of the autoencoder's bottleneck
   python -m texad run -p detector extended                     the stronger detector of chapter 8
-  python -m texad run -p rule conformal -p alpha 0.1           a threshold for one false alarm in ten good images, at most
+  python -m texad run -p rule conformal -p false_alarms 0.1           a threshold for one false alarm in ten good images, at most
   python -m texad run --studies                                chapters 6 to 9, too
   python -m texad run --seed 0,1,2 -p bottleneck 64,256        a sweep: each seed with each bottleneck, six runs
   python -m texad run --scheduler tcp://192.168.0.10:8786      on the machines of a Dask cluster, which share the folders with this one
@@ -283,9 +283,9 @@ def _add_fit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     fit.add_argument(
         "--false-alarms",
         type=float,
-        default=0.01,
+        default=0.05,
         metavar="A",
-        help="part of good images that may be called anomalous (default: 0.01)",
+        help="part of good images that may be called anomalous (default: 0.05)",
     )
     fit.add_argument(
         "--calibration-fraction",

@@ -82,7 +82,7 @@ class AnomalyDetector(BaseEstimator):
         Subtract the ImageNet mean and divide by its standard deviation. Off in the published method.
     calibration_fraction : float, default 0.2
         Part of the good images kept out of the fit. More are kept out where `false_alarms` needs them, up to half of all.
-    false_alarms : float, default 0.01
+    false_alarms : float, default 0.05
         The part of good images that may be called anomalous.
     seed : int, default 0
     progress : bool, default True
@@ -113,7 +113,7 @@ class AnomalyDetector(BaseEstimator):
         image_size: int = preprocessing.IMAGE_SIZE,
         normalize: bool = False,
         calibration_fraction: float = 0.2,
-        false_alarms: float = 0.01,
+        false_alarms: float = 0.05,
         seed: int = 0,
         progress: bool = True,
     ):
@@ -209,7 +209,7 @@ class AnomalyDetector(BaseEstimator):
         """
         self.calibration_scores_ = np.asarray(scores, dtype=np.float32)
         found = scoring.thresholds(
-            self.train_scores_, self.calibration_scores_, alpha=self.false_alarms
+            self.train_scores_, self.calibration_scores_, false_alarms=self.false_alarms
         )
         usable = ((rule, found[rule]) for rule in ("conformal", "held_out", "sigma"))
         self.rule_, self.threshold_ = next(

@@ -222,7 +222,7 @@ def test_the_extended_detector_goes_through_the_same_notebooks(surfaces, tmp_pat
             ("detector", "extended"),
             ("words", 24),
             ("calibration_fraction", 0.4),
-            ("alpha", 0.4),
+            ("false_alarms", 0.4),
         )
         for part in ("-p", *pair)
     ]
@@ -233,7 +233,7 @@ def test_the_extended_detector_goes_through_the_same_notebooks(surfaces, tmp_pat
     trained = autoencoder.load(folder / "autoencoder.safetensors")
     assert record["stages"][STAGES[2]]["parameters"]["detector"] == "extended"
     assert isinstance(trained, extended.QuantizedAutoencoder) and trained.codebook.shape == (24, 8)
-    assert record["rule"] == "conformal"  # two calibration images are enough for this alpha
+    assert record["rule"] == "conformal"  # two calibration images are enough for this false_alarms
     scores = pd.read_csv(folder / "scores.csv")
     calibration, test = (scores[scores["split"] == split] for split in ("calibration", "test"))
     assert len(calibration) == 2 and scores["score"].notna().all()

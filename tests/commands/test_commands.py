@@ -192,8 +192,8 @@ def test_of_few_images_the_detector_works_and_says_that_it_promises_nothing(
     assert main(["fit", str(tmp_path / "few"), "--out", str(file), "--detector", kind, *QUICK]) == 0
     text = said(capsys)
     assert (
-        "NO false-alarm rate is promised. For 1% at least 99 images must be kept out" in text
-        and "fit with 198 good images or more" in text
+        "NO false-alarm rate is promised. For 5% at least 19 images must be kept out" in text
+        and "fit with 38 good images or more" in text
     )
     assert "too few to know how a good surface varies" in text and "Expect false alarms" in text
     assert main(["predict", str(file), str(tmp_path / "few"), "--quiet"]) == 0

@@ -35,23 +35,25 @@ def test_the_distance_and_its_p_value_are_those_of_all_ways_to_deal_the_scores()
 def test_so_many_above_the_threshold_are_as_rare_as_drawing_them_shows():
     """Deal n + m values: how often are so many of the m new ones above the r-th largest of the n old ones?"""
     rng = np.random.default_rng(0)
-    n, m, alpha = 39, 10, 0.05
+    n, m, false_alarms = 39, 10, 0.05
     old, new = np.arange(n, dtype=float), np.full(m, -1.0)
     new[:2] = n
-    found = drift.compare(old, new, scoring.conformal_threshold(old, alpha), alpha)
+    found = drift.compare(old, new, scoring.conformal_threshold(old, false_alarms), false_alarms)
     drawn = rng.random((40000, n + m))
-    lines = np.sort(drawn[:, :n], axis=1)[:, n - drift.rejecting(n, alpha)]
+    lines = np.sort(drawn[:, :n], axis=1)[:, n - drift.rejecting(n, false_alarms)]
     assert found.n_above == 2
     assert found.p_above == pytest.approx(
         np.mean((drawn[:, n:] > lines[:, None]).sum(axis=1) >= 2), abs=0.01
     )
 
 
-@pytest.mark.parametrize("n, alpha", [(19, 0.05), (99, 0.01), (99, 0.29), (152, 0.01), (20, 0.3)])
-def test_the_threshold_is_the_score_of_the_first_image_that_it_would_reject(n, alpha):
+@pytest.mark.parametrize(
+    "n, false_alarms", [(19, 0.05), (99, 0.01), (99, 0.29), (152, 0.01), (20, 0.3)]
+)
+def test_the_threshold_is_the_score_of_the_first_image_that_it_would_reject(n, false_alarms):
     scores = np.random.default_rng(1).random(n)
-    r = drift.rejecting(n, alpha)
-    assert scoring.conformal_threshold(scores, alpha) == np.sort(scores)[n - r] and r >= 1
+    r = drift.rejecting(n, false_alarms)
+    assert scoring.conformal_threshold(scores, false_alarms) == np.sort(scores)[n - r] and r >= 1
 
 
 def test_the_rate_of_one_threshold_lies_in_its_interval_nine_times_in_ten():

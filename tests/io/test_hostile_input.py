@@ -764,7 +764,7 @@ ARGUMENTS = [  # what is wrong; the arguments after `run --dataset <a folder wit
     (
         "a parameter like no other",
         ["-p", "zzz", "3"],
-        "no notebook has a parameter zzz: there are ablation_epochs, alpha",
+        "no notebook has a parameter zzz: there are ablation_epochs, false_alarms",
     ),
     (
         "a word for a whole number",
@@ -815,8 +815,8 @@ ARGUMENTS = [  # what is wrong; the arguments after `run --dataset <a folder wit
     ),
     (
         "a false-alarm rate that is none",
-        ["-p", "alpha", "nan"],
-        "parameter alpha must be above 0 and below 1",
+        ["-p", "false_alarms", "nan"],
+        "parameter false_alarms must be above 0 and below 1",
     ),
     (
         "a detector misspelt",

@@ -74,7 +74,7 @@ def test_the_published_detector_sees_the_features_as_they_are():
 
 
 @pytest.mark.parametrize(
-    ("n", "alpha", "rule"),
+    ("n", "false_alarms", "rule"),
     [
         (0, 0.05, "sigma"),
         (1, 0.05, "sigma"),
@@ -85,11 +85,11 @@ def test_the_published_detector_sees_the_features_as_they_are():
     ],
 )
 def test_the_rule_of_the_extended_detector_is_the_best_for_which_there_are_images_enough(
-    n, alpha, rule
+    n, false_alarms, rule
 ):
-    assert scoring.default_rule("extended", n, alpha) == rule
-    assert scoring.default_rule("published", n, alpha) == "sigma"
-    scoring.check_rule(rule, n, alpha)  # what it chooses can be used
+    assert scoring.default_rule("extended", n, false_alarms) == rule
+    assert scoring.default_rule("published", n, false_alarms) == "sigma"
+    scoring.check_rule(rule, n, false_alarms)  # what it chooses can be used
 
 
 def test_anomaly_map_is_the_mean_over_channels():
@@ -248,38 +248,38 @@ def test_exactly_enough_images_are_enough_for_every_round_alpha():
 
 
 @pytest.mark.parametrize(
-    ("alpha", "needed"),
+    ("false_alarms", "needed"),
     [(0.1, 9), (0.05, 19), (0.01, 99), (0.001, 999), (0.3, 3), (0.07, 14), (0.5, 1), (0.9, 1)],
 )
-def test_images_needed_by_hand(alpha, needed):
-    assert scoring.images_needed(alpha) == needed
+def test_images_needed_by_hand(false_alarms, needed):
+    assert scoring.images_needed(false_alarms) == needed
 
 
-@pytest.mark.parametrize("alpha", [1e-12, 8.460617862160206e-22, 2.8e-291, 5e-324])
-def test_an_alpha_however_small_needs_a_number_of_images(alpha):
-    needed = scoring.images_needed(alpha)
-    assert needed * Fraction(alpha) == pytest.approx(1, rel=1e-9)
-    with pytest.raises(ValueError, match=f"alpha = {alpha} needs at least {needed} "):
-        scoring.conformal_threshold(np.arange(99.0), alpha)
+@pytest.mark.parametrize("false_alarms", [1e-12, 8.460617862160206e-22, 2.8e-291, 5e-324])
+def test_an_alpha_however_small_needs_a_number_of_images(false_alarms):
+    needed = scoring.images_needed(false_alarms)
+    assert needed * Fraction(false_alarms) == pytest.approx(1, rel=1e-9)
+    with pytest.raises(ValueError, match=f"false_alarms = {false_alarms} needs at least {needed} "):
+        scoring.conformal_threshold(np.arange(99.0), false_alarms)
 
 
 def test_too_few_images_names_alpha_and_both_numbers():
-    way_out = r"keep more out of the fit \(calibration_fraction\), or choose a larger alpha$"
+    way_out = r"keep more out of the fit \(calibration_fraction\), or choose a larger false_alarms$"
     with pytest.raises(
         ValueError,
-        match=rf"^alpha = 0\.05 needs at least 19 calibration images, and there are 18: {way_out}",
+        match=rf"^false_alarms = 0\.05 needs at least 19 calibration images, and there are 18: {way_out}",
     ):
         scoring.conformal_threshold(np.ones(18))
     with pytest.raises(ValueError, match="there are 0"):
         scoring.conformal_threshold(np.array([]), 0.05)
 
 
-@pytest.mark.parametrize("alpha", [0, 1, -0.1, 1.5, float("nan")])
-def test_an_alpha_that_is_no_rate_is_refused(alpha):
-    with pytest.raises(ValueError, match="alpha"):
-        scoring.conformal_threshold(np.arange(99.0), alpha)
-    with pytest.raises(ValueError, match="alpha"):
-        scoring.check_rule("conformal", 99, alpha)
+@pytest.mark.parametrize("false_alarms", [0, 1, -0.1, 1.5, float("nan")])
+def test_an_alpha_that_is_no_rate_is_refused(false_alarms):
+    with pytest.raises(ValueError, match="false_alarms"):
+        scoring.conformal_threshold(np.arange(99.0), false_alarms)
+    with pytest.raises(ValueError, match="false_alarms"):
+        scoring.check_rule("conformal", 99, false_alarms)
 
 
 def test_scores_that_are_not_finite_are_refused_by_name():
@@ -303,7 +303,7 @@ def test_above_the_conformal_threshold_is_exactly_a_p_value_of_at_most_alpha():
         scores = np.concatenate([calibration, np.arange(-1.0, 41.0)])
         p = scoring.p_values(calibration, scores)
         assert p.tolist() == [float(naive_p_value(calibration.tolist(), score)) for score in scores]
-        alpha = rng.choice(
+        false_alarms = rng.choice(
             [
                 0.01,
                 0.05,
@@ -317,23 +317,24 @@ def test_above_the_conformal_threshold_is_exactly_a_p_value_of_at_most_alpha():
                 rng.integers(1, n + 1) / (n + 1),
             ]
         )
-        if n >= scoring.images_needed(alpha):
+        if n >= scoring.images_needed(false_alarms):
             np.testing.assert_array_equal(
-                scoring.predict(scores, scoring.conformal_threshold(calibration, alpha)), p <= alpha
+                scoring.predict(scores, scoring.conformal_threshold(calibration, false_alarms)),
+                p <= false_alarms,
             )
         else:
-            assert (p > alpha).all()
+            assert (p > false_alarms).all()
 
 
 def test_the_three_rules_side_by_side():
     train, calibration = np.array([1.0, 3.0]), np.arange(19.0)
-    result = scoring.thresholds(train, calibration, n_sigma=2, alpha=0.05)
+    result = scoring.thresholds(train, calibration, n_sigma=2, false_alarms=0.05)
     assert result == {"sigma": 4.0, "held_out": pytest.approx(9 + 2 * 30**0.5), "conformal": 18.0}
     assert tuple(result) == scoring.RULES
     assert scoring.thresholds(train, calibration[:18])["conformal"] is None
     assert scoring.thresholds(train, calibration[:1])["held_out"] is None
     assert scoring.thresholds(train, calibration[:2])["held_out"] == 0.5 + 3 * 0.5
-    assert scoring.thresholds(train, calibration, alpha=0.1)["conformal"] == 17.0
+    assert scoring.thresholds(train, calibration, false_alarms=0.1)["conformal"] == 17.0
     assert (
         scoring.default_rule("extended", 19) == "conformal"
         and scoring.default_rule("extended", 18) == "held_out"
@@ -352,7 +353,7 @@ def test_the_three_rules_side_by_side():
         (("held_out", 1), "rule held_out needs at least 2 calibration images, and there are 1"),
         (
             ("conformal", 18),
-            r"rule conformal needs at least 19 calibration images for alpha = 0\.05, and there are 18",
+            r"rule conformal needs at least 19 calibration images for false_alarms = 0\.05, and there are 18",
         ),
     ],
 )
@@ -432,10 +433,10 @@ def check_promise(false_alarm_rate) -> None:
     false_alarm_rate : callable
         Takes a random generator, which draws one split, and α; gives the share of good images in it that are rejected.
     """
-    for alpha in ALPHAS:
+    for false_alarms in ALPHAS:
         rng = np.random.default_rng(0)
-        average = np.mean([false_alarm_rate(rng, alpha) for _ in range(200)])
-        assert average <= alpha + 0.01, f"alpha {alpha}: {average:.3f}"
+        average = np.mean([false_alarm_rate(rng, false_alarms) for _ in range(200)])
+        assert average <= false_alarms + 0.01, f"false_alarms {false_alarms}: {average:.3f}"
 
 
 def simulated(rng, n):
@@ -444,19 +445,19 @@ def simulated(rng, n):
 
 
 def test_conformal_keeps_its_promise_on_skewed_scores():
-    def rate(rng, alpha):
+    def rate(rng, false_alarms):
         calibration, fresh = simulated(rng, 150)[0], simulated(rng, 500)[0]
-        return np.mean(fresh > scoring.conformal_threshold(calibration, alpha))
+        return np.mean(fresh > scoring.conformal_threshold(calibration, false_alarms))
 
     check_promise(rate)
 
 
 def test_sigma_breaks_it_on_skewed_scores():
-    def rate(rng, alpha):
+    def rate(rng, false_alarms):
         seen, fresh = simulated(rng, 150)[1], simulated(rng, 500)[0]
         return np.mean(fresh > scoring.threshold(seen))
 
-    with pytest.raises(AssertionError, match=r"alpha 0\.01"):
+    with pytest.raises(AssertionError, match=r"false_alarms 0\.01"):
         check_promise(rate)
 
 
@@ -487,9 +488,9 @@ def real_scores(tmp_path_factory):
 def test_conformal_keeps_its_promise_on_real_surfaces(real_scores):
     _, good = real_scores
 
-    def rate(rng, alpha):
+    def rate(rng, false_alarms):
         shuffled = rng.permutation(good)
-        return np.mean(shuffled[150:] > scoring.conformal_threshold(shuffled[:150], alpha))
+        return np.mean(shuffled[150:] > scoring.conformal_threshold(shuffled[:150], false_alarms))
 
     check_promise(rate)
 
@@ -497,10 +498,10 @@ def test_conformal_keeps_its_promise_on_real_surfaces(real_scores):
 def test_sigma_breaks_it_on_real_surfaces(real_scores):
     seen, good = real_scores
 
-    def rate(rng, alpha):
+    def rate(rng, false_alarms):
         return np.mean(rng.permutation(good)[150:] > scoring.threshold(seen))
 
-    with pytest.raises(AssertionError, match=r"alpha 0\.01"):
+    with pytest.raises(AssertionError, match=r"false_alarms 0\.01"):
         check_promise(rate)
 
 
@@ -512,20 +513,20 @@ def fit_mean(points):
 def test_cross_conformal_keeps_near_its_promise_with_twenty_images_and_sigma_does_not():
     n, K = 20, 5
 
-    def cross(rng, alpha):
+    def cross(rng, false_alarms):
         points, fresh = rng.standard_t(4, (n, 12)), rng.standard_t(4, (60, 12))
         folds = rng.permutation(n) % K
         held_out, new = np.empty(n), np.empty((K, len(fresh)))
         for fold in range(K):
             score = fit_mean(points[folds != fold])
             held_out[folds == fold], new[fold] = score(points[folds == fold]), score(fresh)
-        return np.mean(scoring.cross_conformal_p_values(held_out, folds, new) <= alpha)
+        return np.mean(scoring.cross_conformal_p_values(held_out, folds, new) <= false_alarms)
 
-    def sigma(rng, alpha):
+    def sigma(rng, false_alarms):
         points, fresh = rng.standard_t(4, (n, 12)), rng.standard_t(4, (60, 12))
         score = fit_mean(points)
         return np.mean(score(fresh) > scoring.threshold(score(points)))
 
     check_promise(cross)
-    with pytest.raises(AssertionError, match=r"alpha 0\.01"):
+    with pytest.raises(AssertionError, match=r"false_alarms 0\.01"):
         check_promise(sigma)

@@ -336,19 +336,21 @@ def test_of_equal_training_scores_none_lies_above_their_threshold(score, n):
 
 
 @given(SCORES, ALPHA)
-def test_of_all_orders_of_good_images_at_most_a_share_of_alpha_is_rejected(scores, alpha):
+def test_of_all_orders_of_good_images_at_most_a_share_of_alpha_is_rejected(scores, false_alarms):
     """The promise itself, without chance: each of n + 1 images in turn is the new one, and the others calibrate."""
     n_rejected = 0
     for i, score in enumerate(scores):
         others = np.array(scores[:i] + scores[i + 1 :])
         (p,) = scoring.p_values(others, np.array([score]))
         assert p == float(Fraction(1 + sum(other >= score for other in others), len(scores)))
-        n_rejected += p <= alpha
-        if len(others) >= scoring.images_needed(alpha):
-            assert (score > scoring.conformal_threshold(others, alpha)) == (p <= alpha)
+        n_rejected += p <= false_alarms
+        if len(others) >= scoring.images_needed(false_alarms):
+            assert (score > scoring.conformal_threshold(others, false_alarms)) == (
+                p <= false_alarms
+            )
         else:
-            assert p > alpha
-    assert n_rejected <= alpha * len(scores) * (1 + 1e-12)
+            assert p > false_alarms
+    assert n_rejected <= false_alarms * len(scores) * (1 + 1e-12)
 
 
 @given(SCORES, SCORES)
@@ -371,9 +373,14 @@ def test_a_larger_score_never_has_a_larger_p_value_and_only_the_order_counts(cal
 @given(SCORES, st.lists(ALPHA, min_size=2, max_size=6))
 def test_a_larger_false_alarm_rate_never_has_a_higher_threshold(calibration, alphas):
     possible = [
-        alpha for alpha in sorted(alphas) if len(calibration) >= scoring.images_needed(alpha)
+        false_alarms
+        for false_alarms in sorted(alphas)
+        if len(calibration) >= scoring.images_needed(false_alarms)
     ]
-    found = [scoring.conformal_threshold(np.array(calibration), alpha) for alpha in possible]
+    found = [
+        scoring.conformal_threshold(np.array(calibration), false_alarms)
+        for false_alarms in possible
+    ]
     assert all(after <= before for before, after in zip(found, found[1:], strict=False)) and set(
         found
     ) <= set(calibration)
@@ -384,24 +391,26 @@ def test_a_larger_false_alarm_rate_never_has_a_higher_threshold(calibration, alp
 @example(2.8e-291)
 @example(8.460617862160206e-22)
 @example(1 - 2**-53)
-def test_the_images_that_an_alpha_needs_are_the_fewest_with_so_small_a_p_value(alpha):
-    n = scoring.images_needed(alpha)
-    assert n >= 1 and 1 / (n + 1) <= alpha
+def test_the_images_that_an_alpha_needs_are_the_fewest_with_so_small_a_p_value(false_alarms):
+    n = scoring.images_needed(false_alarms)
+    assert n >= 1 and 1 / (n + 1) <= false_alarms
     if n < 2**50:  # beyond, neighbours have the same 1/n
-        assert 1 / n > alpha
+        assert 1 / n > false_alarms
 
 
 @given(st.integers(0, 120), ALPHA, st.sampled_from(["published", "extended"]))
-def test_the_rule_that_is_chosen_can_be_used_and_every_other_says_what_it_lacks(n, alpha, detector):
+def test_the_rule_that_is_chosen_can_be_used_and_every_other_says_what_it_lacks(
+    n, false_alarms, detector
+):
     calibration = np.arange(float(n))
-    found = scoring.thresholds(np.array([1.0, 2.0]), calibration, alpha=alpha)
-    assert found[scoring.default_rule(detector, n, alpha)] is not None
+    found = scoring.thresholds(np.array([1.0, 2.0]), calibration, false_alarms=false_alarms)
+    assert found[scoring.default_rule(detector, n, false_alarms)] is not None
     for rule, value in found.items():
         if value is None:
             with pytest.raises(ValueError, match=f"rule {rule} needs at least"):
-                scoring.check_rule(rule, n, alpha)
+                scoring.check_rule(rule, n, false_alarms)
         else:
-            scoring.check_rule(rule, n, alpha)
+            scoring.check_rule(rule, n, false_alarms)
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.data())

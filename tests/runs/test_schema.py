@@ -11,7 +11,7 @@ from texad.runs.schema import read_metrics, read_record
 
 STAGE = {"seconds": 1.5, "parameters": {"seed": 0}, "files": {}, "peak_mb": None}
 GOOD = {
-    "dataset": "surfaces", "category": "steel", "versions": {}, "stages": {STAGES[0]: STAGE}, "threshold": 1, "alpha": 0.05, "rule": "sigma",
+    "dataset": "surfaces", "category": "steel", "versions": {}, "stages": {STAGES[0]: STAGE}, "threshold": 1, "false_alarms": 0.05, "rule": "sigma",
     "data": {"folder": "/x", "fingerprint": "ab", "n_train": 3, "n_test": 2, "unreadable": [{"path": "a.png", "reason": "empty"}]},
     "weights": {"name": "random", "sha256": "00"},
 }  # fmt: skip
@@ -143,7 +143,7 @@ def test_a_notebook_shows_it_as_one_line(surfaces, tmp_path):
     ):
         with pytest.raises(RunError, match="run.json is damaged") as caught:
             use()
-        assert caught.value._render_traceback_() == [f"RunError: {caught.value}"]
+        assert caught.value._render_traceback_() == [f"DamagedError: {caught.value}"]
 
 
 def test_what_a_record_does_not_say_is_one_line_that_says_what_to_run(surfaces, tmp_path):

@@ -86,7 +86,7 @@ def write_run(
             },
             "weights": {"name": "resnet50.pth", "sha256": "b" * 64},
             "rule": "sigma" if detector == "published" else "conformal",
-            "alpha": 0.05,
+            "false_alarms": 0.05,
         },
     )
     numbers = {
@@ -386,7 +386,7 @@ RUN = ("runs", 0)
     [
         broken(["date"]), broken(["date"], "yesterday"), broken(["texad"]), broken(["runs"], []), broken(["more"], 1),
         broken([*RUN, "data_sha256"], "a" * 12), broken([*RUN, "weights", "sha256"]), broken([*RUN, "weights", "name"], "/home/me/w.pth"),
-        broken([*RUN, "detector"], "other"), broken([*RUN, "rule"], None), broken([*RUN, "alpha"], 0), broken([*RUN, "seed"], "0"),
+        broken([*RUN, "detector"], "other"), broken([*RUN, "rule"], None), broken([*RUN, "false_alarms"], 0), broken([*RUN, "seed"], "0"),
         broken([*RUN, "n_test"], -1), broken([*RUN, "command"], "python -m texad run --dataset /home/me"), broken([*RUN, "versions", "torch"]),
         broken([*RUN, "metrics", "image_auroc"], 1.5), broken([*RUN, "metrics", "aupro"]),
         broken([*RUN, "metrics", "image_auroc_interval"], [0.5]), broken([*RUN, "metrics", "miss_rate"], "none"),

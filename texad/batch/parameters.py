@@ -33,7 +33,6 @@ RANGES = {  # every other number counts something, and is at least 1
     "learning_rate": (lambda value: 0 < value < math.inf, "a positive number"),
     "validation_fraction": (lambda value: 0 < value < 1, "above 0 and below 1"),
     "n_sigma": (math.isfinite, "a finite number"),
-    "alpha": (lambda value: 0 < value < 1, "above 0 and below 1"),
     "false_alarms": (lambda value: 0 < value < 1, "above 0 and below 1"),
     "defective_share": (lambda value: 0 < value < 1, "above 0 and below 1"),
     "cost_of_false_alarm": (lambda value: 0 <= value < math.inf, "at least 0"),

@@ -47,7 +47,7 @@ def fit(
     *,
     weights: str = "auto",
     detector: str = "published",
-    false_alarms: float = 0.01,
+    false_alarms: float = 0.05,
     calibration_fraction: float = 0.2,
     image_size: int = 224,
     unreadable_limit: float = 0.05,

@@ -138,18 +138,18 @@ def compare(
     )  # fmt: skip
 
 
-def rejecting(n: int, alpha: float) -> int:
+def rejecting(n: int, false_alarms: float) -> int:
     """How many of `n` calibration scores the threshold of `scoring.conformal_threshold` lies at or below: ⌊(n + 1)α⌋, counted as there."""
-    return int(np.sum(np.arange(1, n + 1) / (n + 1) <= alpha))
+    return int(np.sum(np.arange(1, n + 1) / (n + 1) <= false_alarms))
 
 
-def rate_interval(n: int, alpha: float) -> tuple[float, float]:
+def rate_interval(n: int, false_alarms: float) -> tuple[float, float]:
     """Where the false-alarm rate of one conformal threshold lies, 9 times in 10.
 
     The promise is kept on the average over all choices of calibration images. Given these, the rate is beta-distributed, with parameters r and
     n + 1 − r for r = ⌊(n + 1)α⌋ (Vovk 2012).
     """
-    r = rejecting(n, alpha)
+    r = rejecting(n, false_alarms)
     low, high = stats.beta.ppf([0.05, 0.95], r, n + 1 - r)
     return float(low), float(high)
 

@@ -212,7 +212,9 @@ def score_rows(
     return _finished(figure)
 
 
-def false_alarm_rates(gains: Sequence[float], rates: Sequence[float], alpha: float) -> Figure:
+def false_alarm_rates(
+    gains: Sequence[float], rates: Sequence[float], false_alarms: float
+) -> Figure:
     """The share of good images that are called anomalous, under brighter and brighter light.
 
     Parameters
@@ -220,7 +222,7 @@ def false_alarm_rates(gains: Sequence[float], rates: Sequence[float], alpha: flo
     gains : sequence of float
         How many times as bright as in training.
     rates : sequence of float, as long as `gains`
-    alpha : float
+    false_alarms : float
         The promised rate.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
@@ -233,7 +235,7 @@ def false_alarm_rates(gains: Sequence[float], rates: Sequence[float], alpha: flo
         clip_on=False,
         zorder=3,
     )
-    axis.axhline(alpha, color=THRESHOLD, linestyle=":", label=f"α = {alpha:g}")
+    axis.axhline(false_alarms, color=THRESHOLD, linestyle=":", label=f"α = {false_alarms:g}")
     axis.set(
         xlabel="light, 1 as in training", ylabel="false-alarm rate", ylim=(0, 1), xticks=list(gains)
     )

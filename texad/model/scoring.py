@@ -7,7 +7,7 @@ the surface is not normal.
 Three rules set the threshold, all from defect-free images alone. "sigma", the published one, is mean + 3 standard deviations of the
 scores of the images that the autoencoder was fit to. "held_out" is the same of calibration images, which were kept out of the fit.
 "conformal" takes a quantile of the calibration scores, and promises that a good image is rejected with a probability of at most
-alpha, however the scores are distributed.
+false_alarms, however the scores are distributed.
 
 The promise needs one assumption: the calibration images and the new good image are exchangeable, that is, every order of them is
 equally likely. Split conformal prediction: Papadopoulos, Proedrou, Vovk, Gammerman, "Inductive confidence machines for regression",
@@ -154,25 +154,27 @@ def p_values(calibration_scores: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return (1 + n_at_least) / (len(calibration) + 1)
 
 
-def images_needed(alpha: float) -> int:
-    """The fewest calibration images with which a p-value can be as small as `alpha`: ⌈1/α⌉ − 1.
+def images_needed(false_alarms: float) -> int:
+    """The fewest calibration images with which a p-value can be as small as `false_alarms`: ⌈1/α⌉ − 1.
 
     Raises
     ------
     ValueError
-        If `alpha` does not lie between 0 and 1.
+        If `false_alarms` does not lie between 0 and 1.
     """
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha, the false-alarm rate, must lie between 0 and 1, not {alpha}")
+    if not 0 < false_alarms < 1:
+        raise ValueError(
+            f"false_alarms, the false-alarm rate, must lie between 0 and 1, not {false_alarms}"
+        )
     near = math.ceil(
-        1 / Fraction(float(alpha))
-    )  # exact, where 1 / alpha would be rounded, or too large for a float
+        1 / Fraction(float(false_alarms))
+    )  # exact, where 1 / false_alarms would be rounded, or too large for a float
     return (
-        near - 1 - (1 / (near - 1) <= alpha)
+        near - 1 - (1 / (near - 1) <= false_alarms)
     )  # 1/m rounded, as p-values are, decides: as a float, 1/3 is less than a third
 
 
-def conformal_threshold(calibration_scores: np.ndarray, alpha: float = 0.05) -> float:
+def conformal_threshold(calibration_scores: np.ndarray, false_alarms: float = 0.05) -> float:
     """Threshold = the ⌈(n + 1)(1 − α)⌉-th smallest calibration score; a good image lies above it with a probability of at most α.
 
     A score is above this threshold exactly when its p-value is at most α. The promise holds for any distribution of the scores and any n,
@@ -184,7 +186,7 @@ def conformal_threshold(calibration_scores: np.ndarray, alpha: float = 0.05) -> 
     ----------
     calibration_scores : ndarray, shape (n,)
         Of defect-free images that the autoencoder was not fit to.
-    alpha : float, default 0.05
+    false_alarms : float, default 0.05
         The false-alarm rate.
 
     Returns
@@ -194,17 +196,17 @@ def conformal_threshold(calibration_scores: np.ndarray, alpha: float = 0.05) -> 
     Raises
     ------
     ValueError
-        If `alpha` does not lie between 0 and 1, there are too few images for it, or a score is not finite.
+        If `false_alarms` does not lie between 0 and 1, there are too few images for it, or a score is not finite.
     """
     calibration = np.sort(_finite(calibration_scores, "calibration_scores"))
-    n, needed = len(calibration), images_needed(alpha)
+    n, needed = len(calibration), images_needed(false_alarms)
     if n < needed:
         raise ValueError(
-            f"alpha = {alpha} needs at least {needed} calibration images, and there are {n}: "
-            "keep more out of the fit (calibration_fraction), or choose a larger alpha"
+            f"false_alarms = {false_alarms} needs at least {needed} calibration images, and there are {n}: "
+            "keep more out of the fit (calibration_fraction), or choose a larger false_alarms"
         )
     # ⌊(n + 1)α⌋, counted instead of computed: (n + 1) · 0.29 would fall short of 29 for n = 99
-    n_rejecting = int(np.sum(np.arange(1, n + 1) / (n + 1) <= alpha))
+    n_rejecting = int(np.sum(np.arange(1, n + 1) / (n + 1) <= false_alarms))
     return float(calibration[n - n_rejecting])
 
 
@@ -266,7 +268,7 @@ def thresholds(
     train_scores: np.ndarray,
     calibration_scores: np.ndarray,
     n_sigma: float = 3.0,
-    alpha: float = 0.05,
+    false_alarms: float = 0.05,
 ) -> dict[str, float | None]:
     """The threshold of each rule; None where there are too few calibration images for it.
 
@@ -275,7 +277,7 @@ def thresholds(
     train_scores, calibration_scores : ndarray, shape (N,) and (n,)
         Of defect-free images that the autoencoder was fit to, and was not fit to; the latter may be empty.
     n_sigma : float, default 3.0
-    alpha : float, default 0.05
+    false_alarms : float, default 0.05
 
     Returns
     -------
@@ -285,31 +287,31 @@ def thresholds(
     Raises
     ------
     ValueError
-        If `alpha` does not lie between 0 and 1, there is no training score, or a score is not finite.
+        If `false_alarms` does not lie between 0 and 1, there is no training score, or a score is not finite.
     """
     n = len(calibration_scores)
     return {
         "sigma": threshold(train_scores, n_sigma),
         "held_out": threshold(calibration_scores, n_sigma)
-        if n >= _fewest("held_out", alpha)
+        if n >= _fewest("held_out", false_alarms)
         else None,
-        "conformal": conformal_threshold(calibration_scores, alpha)
-        if n >= _fewest("conformal", alpha)
+        "conformal": conformal_threshold(calibration_scores, false_alarms)
+        if n >= _fewest("conformal", false_alarms)
         else None,
     }
 
 
-def default_rule(detector: str, n_calibration: int, alpha: float = 0.05) -> str:
+def default_rule(detector: str, n_calibration: int, false_alarms: float = 0.05) -> str:
     """The rule, one of `RULES`, that decides if the user names none.
 
     The published method is kept as it was published: "sigma". The extended detector knows its own training images too well for
     that, and takes the first of "conformal", "held_out" and "sigma" for which there are calibration images enough.
     """
     wanted = ("sigma",) if detector == "published" else ("conformal", "held_out", "sigma")
-    return next(rule for rule in wanted if n_calibration >= _fewest(rule, alpha))
+    return next(rule for rule in wanted if n_calibration >= _fewest(rule, false_alarms))
 
 
-def check_rule(rule: str, n_calibration: int, alpha: float = 0.05) -> None:
+def check_rule(rule: str, n_calibration: int, false_alarms: float = 0.05) -> None:
     """Make sure that a rule can set a threshold, before anything is computed for it.
 
     Parameters
@@ -317,19 +319,19 @@ def check_rule(rule: str, n_calibration: int, alpha: float = 0.05) -> None:
     rule : str
         One of `RULES`.
     n_calibration : int
-    alpha : float, default 0.05
+    false_alarms : float, default 0.05
 
     Raises
     ------
     ValueError
-        If there is no such rule, `alpha` does not lie between 0 and 1, or the rule needs more calibration images.
+        If there is no such rule, `false_alarms` does not lie between 0 and 1, or the rule needs more calibration images.
     """
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, not {rule!r}")
-    needed = _fewest(rule, alpha)
+    needed = _fewest(rule, false_alarms)
     if n_calibration < needed:
         raise ValueError(
-            f"rule {rule} needs at least {needed} calibration images{f' for alpha = {alpha}' if rule == 'conformal' else ''}, and there "
+            f"rule {rule} needs at least {needed} calibration images{f' for false_alarms = {false_alarms}' if rule == 'conformal' else ''}, and there "
             f"are {n_calibration}: keep more out of the fit (calibration_fraction), or choose rule sigma"
         )
 
@@ -413,9 +415,9 @@ def score_features(
     return scores, maps
 
 
-def _fewest(rule: str, alpha: float) -> int:
+def _fewest(rule: str, false_alarms: float) -> int:
     """Calibration images that a rule needs; one alone has no standard deviation."""
-    return {"sigma": 0, "held_out": 2, "conformal": images_needed(alpha)}[rule]
+    return {"sigma": 0, "held_out": 2, "conformal": images_needed(false_alarms)}[rule]
 
 
 def _finite(scores: np.ndarray, name: str) -> np.ndarray:

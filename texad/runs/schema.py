@@ -13,7 +13,7 @@ from texad.io.json_files import damaged, read_json
 NUMBER = (int, float)
 MEASURED = (int, float, type(None))  # None where the system did not say
 RECORD = {"dataset": str, "category": str, "versions": dict, "stages": dict, "data": dict, "weights": dict, "threshold": NUMBER, "thresholds": dict,
-          "rule": str, "alpha": NUMBER}  # fmt: skip
+          "rule": str, "false_alarms": NUMBER}  # fmt: skip
 DATA = {
     "folder": str,
     "fingerprint": str,

@@ -193,7 +193,10 @@ def _measures(detectors: dict[str, list[dict]]) -> list[tuple[str, ...]]:
         ),
     ]
     alphas = dict.fromkeys(
-        f"{run['alpha']:g}" for runs in detectors.values() for run in runs if run["alpha"]
+        f"{run['false_alarms']:g}"
+        for runs in detectors.values()
+        for run in runs
+        if run["false_alarms"]
     )
     for rule in RULES:
         promise = f" ($\\alpha$ = {', '.join(alphas)})" if rule == "conformal" and alphas else ""

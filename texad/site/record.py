@@ -95,7 +95,7 @@ _RUN = {
     "detector": {"enum": list(DETECTORS)},
     "seed": {"type": "integer"},
     "rule": {"enum": list(RULES)},
-    "alpha": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    "false_alarms": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
     "parameters": {
         "type": "object",
         "additionalProperties": {
@@ -247,7 +247,7 @@ def _entry(run: FinishedRun) -> dict:
         "detector": detector,
         "seed": seed,
         "rule": content.get("rule"),
-        "alpha": content.get("alpha"),
+        "false_alarms": content.get("false_alarms"),
         "parameters": parameters,
         "versions": {name: content["versions"][name] for name in ("texad", "python", "torch")},
         "metrics": {name: metrics.get(name) for name in _METRICS},
