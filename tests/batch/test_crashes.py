@@ -34,7 +34,8 @@ from texad.batch import notebooks as jobs
 from texad.batch import parameters
 from texad.batch.kernels import PRELOADED
 from texad.data import datasets
-from texad.io.atomic import LOCK, TEMPORARY, digests, leave, take
+from texad.io.atomic import TEMPORARY, digests
+from texad.io.locks import LOCK, leave, take
 from texad.io.paths import notebooks_folder
 from texad.runs.run_folder import FILES, STAGES, Run
 

@@ -12,8 +12,9 @@ from PIL import Image
 from texad.data import datasets
 from texad.errors import RunError
 from texad.io import paths
-from texad.io.atomic import HELD, LOCK, sha256
+from texad.io.atomic import sha256
 from texad.io.json_files import write_json
+from texad.io.locks import HELD, LOCK
 from texad.model.weights import RANDOM_WARNING, Weights
 from texad.runs import run_folder as artifacts
 from texad.runs.run_folder import SPLITS, STAGES, STUDIES, Run

@@ -24,7 +24,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
 
-from texad.io.atomic import HELD, descriptor
+from texad.io.locks import HELD, descriptor
 
 # What the notebooks import and what takes long. Not pyplot and seaborn, which look for IPython when they are imported.
 PRELOADED = [

@@ -27,8 +27,9 @@ from texad.batch.kernels import THREADS, ForkedKernelManager
 from texad.batch.parameters import defaults
 from texad.data import datasets
 from texad.errors import DamagedError
-from texad.io.atomic import alone, digests, replacing, sha256
+from texad.io.atomic import digests, replacing, sha256
 from texad.io.json_files import read_json
+from texad.io.locks import alone
 from texad.io.paths import notebooks_folder
 from texad.runs.run_folder import FILES, STAGES, STUDIES, Run
 

@@ -1,57 +1,37 @@
-"""Files that are whole or not there, and folders that one process fills at a time.
-
-Atomic writes, hashes to know a file by, locks, and arrays on disk that take no memory.
-"""
+"""Files and folders that are whole or not there, and hashes to know a file by."""
 
 import errno
 import hashlib
-import mmap
 import os
 import re
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from texad.errors import DiskFullError
 
 if TYPE_CHECKING:
     import torch
 
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows: there, nothing keeps two processes out of one folder
-    fcntl = None  # type: ignore[assignment]  # mypy has no word for a module that may be missing
-
-FULL = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-)  # the disk, the user's part of it, or the largest file allowed
+# The disk, the user's share of it, or the largest file allowed is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")  # as `replacing` names them
 FILLED = ".importing-"  # begins the name of a folder that `filling` fills
 DAY_S = 86_400.0
-LOCK = ".lock"
-HELD = (
-    "TEXAD_HELD"  # in the environment of a batch's kernel: the folder that its batch holds for it
-)
-WAIT_SECONDS = 0.5
-
-_descriptors: dict[Path, int] = {}  # of the locks that this process holds
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it becomes `file` when the block ends, and vanishes if the block fails.
+    """Replace a file atomically: yield a temporary path that becomes `file` when the block ends.
 
-    A reader sees the old file or the new one, never a half. Who may read it is as if `open` had written it: the old file's permissions stay, and a
-    new one has those that the system gives new files, whatever the writer does.
+    If the block fails, the temporary file is removed. A reader sees the old file or the new one,
+    never a half. An old file's permissions stay, and a new file has those that the system gives
+    new files, whatever the writer does.
 
     Parameters
     ----------
@@ -61,18 +41,27 @@ def replacing(file: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        In the same folder, with the same suffix, hidden. The file is there, and empty.
+        Hidden, in the same folder, with the same suffix. The file is there, and empty.
 
     Raises
     ------
     DiskFullError
         If there is no room for the file. The old one is as it was.
+
+    Examples
+    --------
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing(folder / "scores.csv") as temporary:
+    ...     _ = temporary.write_text("score")
+    ...     (folder / "scores.csv").exists()
+    False
+    >>> [file.name for file in folder.iterdir()]
+    ['scores.csv']
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(
-            f".{uuid.uuid4().hex[:8]}.{file.name}"
-        )  # of no other process, on this machine or another
+        # A name of no other process, on this machine or another.
+        temporary = file.with_name(f".{uuid.uuid4().hex[:8]}.{file.name}")
         try:
             temporary.touch()
             permissions = _permissions(file if file.exists() else temporary)
@@ -86,15 +75,16 @@ def replacing(file: Path) -> Iterator[Path]:
         if not _is_full(error):
             raise
         raise DiskFullError(
-            f"no room to write {file}: the disk is full, or a quota or limit on the size of files is reached. "
-            "What was there before is as it was: make room, and run the same again"
+            f"no room to write {file}: the disk is full, or a quota or limit on the size of files "
+            "is reached. What was there before is as it was: make room, and run the same again"
         ) from error
 
 
 def write_tensors(file: Path, tensors: dict[str, "torch.Tensor"], metadata: dict[str, str]) -> None:
-    """Write a file of safetensors, as `replacing` does.
+    """Write a safetensors file whole or not at all, as `replacing` does.
 
-    Not by their own `save_file`: that writes to a hidden file of its own first, which a killed process leaves behind for good.
+    safetensors' own `save_file` first writes to a hidden file of its own, which a killed process
+    would leave behind for good.
 
     Parameters
     ----------
@@ -109,9 +99,7 @@ def write_tensors(file: Path, tensors: dict[str, "torch.Tensor"], metadata: dict
     DiskFullError
         If there is no room for the file. The old one is as it was.
     """
-    from safetensors.torch import (
-        save,
-    )  # only now: it imports torch, and who moves files about needs none
+    from safetensors.torch import save  # imports torch, which moving files about does not need
 
     with replacing(file) as temporary:
         temporary.write_bytes(save(tensors, metadata))
@@ -119,14 +107,15 @@ def write_tensors(file: Path, tensors: dict[str, "torch.Tensor"], metadata: dict
 
 @contextmanager
 def filling(target: Path) -> Iterator[Path]:
-    """Give a hidden folder to write to; it becomes `target` when the block ends, and vanishes if the block fails.
+    """Fill a folder atomically: yield a hidden folder that becomes `target` when the block ends.
 
-    What a killed process left beside it is removed when it is a day old; a younger folder may be at work.
+    If the block fails, the hidden folder is removed. What a killed process left beside it is
+    removed when it is a day old; a younger folder may be in use.
 
     Parameters
     ----------
     target : Path
-        A folder that does not exist; the one that it lies in is made if need be.
+        A folder that does not exist; the folder that holds it is made if need be.
 
     Yields
     ------
@@ -135,7 +124,7 @@ def filling(target: Path) -> Iterator[Path]:
     Raises
     ------
     FileExistsError
-        If somebody else has made `target` meanwhile.
+        If another process has made `target` meanwhile.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(f"{FILLED}*"):
@@ -143,12 +132,13 @@ def filling(target: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=FILLED, dir=target.parent))
     try:
-        folder = temporary / target.name  # not the temporary one itself: that is for its owner only
+        folder = temporary / target.name  # not the temporary one: only its owner may read that
         folder.mkdir()
         yield folder
         if os.path.lexists(target):
             raise FileExistsError(
-                f"{target} was made by somebody else meanwhile, and nothing is overwritten: name another category"
+                f"{target} was made by another process meanwhile, and nothing is overwritten: "
+                "name another category"
             )
         folder.rename(target)
     finally:
@@ -160,7 +150,7 @@ def _permissions(file: Path) -> int:
 
 
 def _is_full(error: BaseException) -> bool:
-    """Was there no room? NumPy says it in words of its own, without the error's number."""
+    """Tell whether there was no room; NumPy says so in words, without the error's number."""
     return isinstance(error, OSError) and (
         error.errno in FULL or bool(re.search(r"\d+ requested and \d+ written", str(error)))
     )
@@ -176,19 +166,19 @@ def sha256(file: Path) -> str:
 
 
 def digests(folder: Path, patterns: Iterable[str]) -> dict[str, str]:
-    """Hashes to tell by whether files are still the same.
+    """Hashes that tell whether files are still the same.
 
     Parameters
     ----------
     folder : Path
     patterns : iterable of str
-        Names of files, relative to `folder`, or patterns such as `pictures/*.jpg` that stand for many.
+        Names of files, relative to `folder`, or patterns such as `pictures/*.jpg`.
 
     Returns
     -------
     dict of str to str
-        For the name of a file, its SHA-256; for a pattern, one SHA-256 over the names and hashes of all files that match. What matches no
-        file is left out.
+        For the name of a file, its SHA-256; for a pattern, one SHA-256 over the names and hashes of
+        all files that match. What matches no file is left out.
     """
     found = {}
     for pattern in patterns:
@@ -196,93 +186,9 @@ def digests(folder: Path, patterns: Iterable[str]) -> dict[str, str]:
             if (folder / pattern).is_file():
                 found[pattern] = sha256(folder / pattern)
         elif files := sorted(file for file in folder.glob(pattern) if file.is_file()):
-            found[pattern] = hashlib.sha256(
-                "".join(f"{sha256(file)}  {file.name}\n" for file in files).encode(
-                    "utf-8", "surrogateescape"
-                )
-            ).hexdigest()
+            lines = "".join(f"{sha256(file)}  {file.name}\n" for file in files)
+            found[pattern] = hashlib.sha256(os.fsencode(lines)).hexdigest()
     return found
-
-
-# -- one process at a time -------------------------------------------------------------------------
-
-
-def take(folder: Path) -> bool:
-    """Become the one process that writes into a folder, unless another one is.
-
-    The system ends a lock with the process that holds it, and with the kernels that share it (see `descriptor`), however they end. What
-    killed processes left half-written in the folder is removed now, since nobody else is writing there.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if need be. The lock is the empty file `.lock` in it, which stays.
-
-    Returns
-    -------
-    bool
-        False if the folder is taken already.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
-            os.close(lock)
-            return False  # else the file system knows no locks: better without than not at all
-    if not os.fstat(lock).st_nlink:  # the folder was deleted meanwhile
-        os.close(lock)
-        return False
-    _descriptors[folder] = lock
-    remove_leftovers(folder, "**/.*")
-    return True
-
-
-def leave(folder: Path) -> None:
-    """End what `take` began; nothing if this process does not hold the folder."""
-    if (lock := _descriptors.pop(folder, None)) is None:
-        return
-    if fcntl is not None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_UN)  # for the kernels that share it, too
-        except OSError:
-            pass
-    os.close(lock)
-
-
-def is_held(folder: Path) -> bool:
-    """Does this process hold the folder, or the batch that started it?"""
-    return folder in _descriptors or os.environ.get(HELD) == str(folder)
-
-
-def descriptor(folder: Path) -> int | None:
-    """The open file behind the lock, to be handed to a kernel: the lock then lasts until both have ended. So a kernel that outlives its batch by
-    a moment is still the only one to write.
-    """
-    return _descriptors.get(folder)
-
-
-@contextmanager
-def alone(folder: Path, waits: Callable[[int], None]) -> Iterator[None]:
-    """Hold a folder while the block runs, after waiting until nobody else does.
-
-    Parameters
-    ----------
-    folder : Path
-    waits : callable
-        Called before each wait of half a second, with the number of waits so far. An exception that it raises ends the waiting.
-    """
-    waited = 0
-    while not take(folder):
-        waits(waited)
-        waited += 1
-        time.sleep(WAIT_SECONDS)
-    try:
-        yield
-    finally:
-        leave(folder)
 
 
 def remove_leftovers(folder: Path, pattern: str = ".*", older_than: float = 0) -> None:
@@ -294,27 +200,10 @@ def remove_leftovers(folder: Path, pattern: str = ".*", older_than: float = 0) -
     pattern : str, default ".*"
         Where to look; "**/.*" also in the folders below.
     older_than : float, default 0
-        In seconds: where others may be writing, what is new stays.
+        In seconds: where other processes may be writing, what is new stays.
     """
     for file in folder.glob(pattern):
-        try:
-            if TEMPORARY.fullmatch(file.name) and (
-                not older_than or file.stat().st_mtime < time.time() - older_than
-            ):
-                file.unlink()
-        except OSError:  # another one was faster, or it is no file
-            pass
-
-
-def release(array: np.ndarray) -> None:
-    """Give back the memory of an array that is mapped from a file; what is read of it again comes from the file again.
-
-    The system counts all that was read of such an array as memory of the process, and so would a limit. Does nothing for other arrays.
-    """
-    base: object = array
-    while base is not None and not isinstance(base, mmap.mmap):
-        base = getattr(base, "base", None)
-    if (
-        base is not None and not array.flags.writeable and hasattr(base, "madvise")
-    ):  # Windows has no such call
-        base.madvise(mmap.MADV_DONTNEED)
+        if TEMPORARY.fullmatch(file.name):
+            with suppress(OSError):  # another process was faster, or it is a folder
+                if not older_than or file.stat().st_mtime < time.time() - older_than:
+                    file.unlink()

@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm import tqdm
 
-from texad.io.atomic import release, write_tensors
+from texad.io.arrays import release
+from texad.io.atomic import write_tensors
 
 DETECTORS = ("published", "extended")  # this module, and texad.model.codebook
 BLOCK = 64  # images in memory at a time

@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from texad.io.atomic import release
+from texad.io.arrays import release
 from texad.model import autoencoder
 from texad.model.autoencoder import BLOCK
 

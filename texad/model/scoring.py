@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from texad.io.atomic import release
+from texad.io.arrays import release
 from texad.model.autoencoder import FeatureAutoencoder
 
 REDUCTIONS = ("none", "channel_mean", "local_and_global")

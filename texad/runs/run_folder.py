@@ -33,9 +33,10 @@ from matplotlib.figure import Figure
 
 from texad.data import datasets
 from texad.errors import RunError, printable
-from texad.io.atomic import digests, is_held, leave, replacing, take
+from texad.io.atomic import digests, replacing
 from texad.io.escape import for_spreadsheet, from_spreadsheet
 from texad.io.json_files import write_json
+from texad.io.locks import is_held, leave, take
 from texad.io.paths import runs_root
 from texad.model.weights import RANDOM_WARNING, Weights, check
 from texad.runs.schema import read_record
