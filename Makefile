@@ -1,5 +1,6 @@
 # make book   everything: environment, data, all categories, the studies (chapters 6 to 9), the book
-# make test   the tests
+# make test   everything that can be checked: make check, then the slow tests
+# make check  in two minutes: lint, format, types, who may import whom, and the fast tests
 # make bench  how fast it is, beside the bars; the values go to benchmarks/results.json
 # make lab    JupyterLab on the notebooks
 # make student  the notebooks with the solutions cut out, in student/
@@ -19,7 +20,7 @@ UPGRADE ?=
 
 BIN := .venv/bin
 
-.PHONY: book test bench lab student pdf sync lock clean help
+.PHONY: book check test bench lab student pdf sync lock clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -35,10 +36,18 @@ book: .venv/installed
 	echo; echo "The book: $(CURDIR)/_build/html/index.html"; \
 	exit $$status
 
-test: .venv/installed
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+SLOW := slow or browser or crash
+
+check: .venv/installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/lint-imports
+	$(PYTEST) -m "not ($(SLOW))"
+
+test: check
+	$(PYTEST) -m "$(SLOW)"
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks --json benchmarks/results.json
@@ -57,7 +66,7 @@ sync: .venv/installed
 	$(BIN)/jupyter nbconvert --clear-output --inplace notebooks/*.ipynb
 
 clean:
-	rm -rf _build runs book/run texad.egg-info dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf _build runs book/run texad.egg-info dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 
 # The versions of requirements.lock and no others, each checked by its hash. A torch built for processors alone, if one is there already, stays,
 # and then the lock's packages of CUDA are left out. LOCK= (empty) takes what pyproject.toml allows instead.

@@ -18,6 +18,17 @@ CHROMIUM = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
+def pytest_collection_modifyitems(items):
+    """Mark tests by what they ask for: a browser, or the results of a whole batch."""
+    for item in items:
+        asked = set(item.fixturenames)
+        if "browser" in asked:
+            item.add_marker(pytest.mark.browser)
+        if asked & {"finished", "built"}:
+            item.add_marker(pytest.mark.slow)
+
+
 def needs_shared(relative: str) -> Path:
     """A file of the real material, or a skip that says what is missing."""
     path = SHARED / relative
