@@ -28,10 +28,9 @@ with atheris.instrument_imports(
     from texad.data import datasets
     from texad.errors import RunError
     from texad.io.json_files import read_json
-    from texad.runs.run_folder import STAGES, STUDIES, Run
+    from texad.runs.run_folder import STAGES, STUDIES, FinishedRun, Run
     from texad.site import cluster_page as scale
     from texad.site import pages, record
-    from texad.site.gallery import FinishedRun
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
 CATEGORY = write_category(

@@ -38,9 +38,8 @@ from texad.io import download as downloads
 from texad.io import escape as names
 from texad.io.json_files import read_json
 from texad.model import weights
-from texad.runs.run_folder import Run
+from texad.runs.run_folder import FinishedRun, Run
 from texad.site import markdown
-from texad.site.gallery import FinishedRun
 
 # -- models are data -------------------------------------------------------------------------------
 

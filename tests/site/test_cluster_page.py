@@ -3,9 +3,8 @@ from pathlib import Path
 import pytest
 
 from texad.io.json_files import write_json
-from texad.runs.run_folder import STAGES, STUDIES
+from texad.runs.run_folder import STAGES, STUDIES, FinishedRun
 from texad.site import cluster_page as scale
-from texad.site.gallery import FinishedRun
 
 
 def run_that_cost(

@@ -14,9 +14,9 @@ from texad.data import datasets
 from texad.evaluation import metrics as evaluation
 from texad.io import images as reading
 from texad.io.json_files import read_json, write_json
-from texad.runs.run_folder import STAGES, STUDIES, Run
+from texad.runs.run_folder import STAGES, STUDIES, FinishedRun, Run
 from texad.site import gallery, markdown, pages
-from texad.site.gallery import FinishedRun, PicturesGoneError
+from texad.site.gallery import PicturesGoneError
 
 HOSTILE = "brushed <b>& {ü}nusual"
 

@@ -422,6 +422,25 @@ class Run:
         return facts
 
 
+class FinishedRun(Run):
+    """A run folder to read from; unlike for a `Run`, its data set need not be there any more.
+
+    Parameters
+    ----------
+    folder : Path
+        runs/<data set>/<category>.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.dataset, self.category = folder, folder.parent.name, folder.name
+
+    def test(self) -> pd.DataFrame:
+        """The test images with score, prediction and mask, in the order of their anomaly maps."""
+        scores = self.read_table("scores.csv")
+        test = scores[scores["split"] == "test"].reset_index(drop=True)
+        return test.assign(mask=self.images("test")["mask"])
+
+
 def _peak_mb() -> float | None:
     """The most memory (resident set, in 10⁶ bytes) that this process has had at any time; None where the system does not say, as on Windows."""
     try:

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from math import ceil
 from statistics import mean
 
-from texad.runs.run_folder import STAGES, STUDIES
+from texad.runs.run_folder import STAGES, STUDIES, FinishedRun
 from texad.site import markdown
-from texad.site.gallery import FinishedRun
 
 CATEGORIES = 10_000
 MACHINES = (1, 10, 100)

@@ -17,7 +17,7 @@ from texad.figures import plots as plotting
 from texad.io import images as reading
 from texad.io.atomic import replacing
 from texad.model import preprocessing
-from texad.runs.run_folder import Run
+from texad.runs.run_folder import FinishedRun
 
 THUMBNAIL = 320  # pixels of the longer side of a photograph in a gallery
 DPI = 140  # of the files, finer than they are shown
@@ -46,25 +46,6 @@ class Picture:
         """How wide to show it."""
         with Image.open(self.file) as image:
             return f"{round(image.width * CSS_DPI / DPI)}px"
-
-
-class FinishedRun(Run):
-    """A run folder to read from; unlike for a `Run`, its data set need not be there any more.
-
-    Parameters
-    ----------
-    folder : Path
-        runs/<data set>/<category>.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder, self.dataset, self.category = folder, folder.parent.name, folder.name
-
-    def test(self) -> pd.DataFrame:
-        """The test images with score, prediction and mask, in the order of their anomaly maps."""
-        scores = self.read_table("scores.csv")
-        test = scores[scores["split"] == "test"].reset_index(drop=True)
-        return test.assign(mask=self.images("test")["mask"])
 
 
 # -- what the data look like -----------------------------------------------------------------------

@@ -26,13 +26,13 @@ from texad.errors import RunError
 from texad.figures import plots as plotting
 from texad.io.atomic import replacing
 from texad.io.json_files import read_json
-from texad.runs.run_folder import SPLITS, STAGES, STUDIES
+from texad.runs.run_folder import SPLITS, STAGES, STUDIES, FinishedRun
 from texad.runs.run_folder import lead as lead_category
 from texad.runs.schema import read_metrics
 from texad.site import cluster_page as scale
 from texad.site import gallery, markdown
 from texad.site import real_surfaces as real
-from texad.site.gallery import FinishedRun, PicturesGoneError
+from texad.site.gallery import PicturesGoneError
 from texad.teaching import explorer
 
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -25,8 +25,7 @@ from texad.io.json_files import read_json, write_json
 from texad.io.paths import notebooks_folder
 from texad.model.autoencoder import DETECTORS
 from texad.model.scoring import RULES
-from texad.runs.run_folder import STAGES, STUDIES
-from texad.site.gallery import FinishedRun
+from texad.runs.run_folder import STAGES, STUDIES, FinishedRun
 
 FILE = "real_surfaces.json"
 NUMBERS = ("image_auroc", "average_precision", "pixel_auroc", "aupro", "f1", "f1_max")
