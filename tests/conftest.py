@@ -1,4 +1,4 @@
-"""Small data sets, their runs, the book built of them, and a browser to look at it with: what the tests share."""
+"""What the tests share: small data sets, their runs, the book built of them, and a browser."""
 
 import json
 import os
@@ -72,7 +72,8 @@ def write_category(
     return folder
 
 
-LEAD = "brushed <b>& {ü}nusual"  # a name that needs care; the first in order, so the studies are of this category
+# A name that needs care. It is the first in order, so the studies are of this category.
+LEAD = "brushed <b>& {ü}nusual"
 
 
 @pytest.fixture(scope="session")
@@ -124,7 +125,7 @@ def run_arguments(dataset, out, *more) -> list:
 
 @pytest.fixture(scope="session")
 def finished(surfaces, tmp_path_factory):
-    """The runs of a batch over both tiny categories, with the studies, and what the command printed."""
+    """Runs of a batch over both tiny categories, with the studies, and the command's output."""
     out = tmp_path_factory.mktemp("batch") / "runs"
     return out, texad(*run_arguments(surfaces, out, "--jobs", 2, "--studies"))
 
@@ -174,7 +175,7 @@ def built(finished, tmp_path_factory) -> Path:
 
 
 def pages(built: Path) -> list[Path]:
-    """The pages of the built book that readers meet: those in the table of contents, and that of the search."""
+    """Pages of the built book that readers meet: the table of contents and the search."""
     return [*sorted((built / "book").rglob("*.html")), built / "search.html"]
 
 

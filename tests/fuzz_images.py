@@ -1,13 +1,15 @@
-"""Fuzzing of image decoding: whatever the bytes of a file, they become pixels, or one line that names the file.
+"""Fuzzing of image decoding: any bytes become pixels, or one line that names the file.
 
-Not a test that pytest collects, since it never ends by itself. atheris changes the bytes of a corpus, and keeps what reaches lines that
-nothing has reached before. It wants Linux:
+Not a test that pytest collects, since it never ends by itself. atheris changes the bytes of a
+corpus, and keeps what reaches lines that nothing has reached before. It wants Linux:
 
     .venv/bin/pip install atheris
     .venv/bin/python tests/fuzz_images.py -max_total_time=600 -rss_limit_mb=4096 corpus/
 
-`corpus/` is a folder of your own; it is filled with one small file of each kind first, and keeps what was found. What fails is written to
-`crash-…` in the current folder: give it as the argument to see it again, and make it a case of `test_properties.py`.
+`corpus/` is a folder of your own; it is filled with one small file of each kind first, and keeps
+what was found. What fails is written to `crash-…` in the current folder: give it as the argument
+to
+see it again, and make it a case of `test_properties.py`.
 """
 
 import io
@@ -33,7 +35,7 @@ MOST_PIXELS = (
 
 
 def check(data: bytes) -> None:
-    """Raise an AssertionError, or what reading raised, if a file of these bytes is not treated as promised."""
+    """Raise an error if a file of these bytes is not treated as promised."""
     FILE.write_bytes(data)
     shapes = []
     for read, dtype, ndim in ((reading.read_image, np.uint8, 3), (reading.read_mask, np.bool_, 2)):

@@ -1,13 +1,15 @@
-"""Fuzzing of run.json and metrics.json: whatever stands in them, it is read, or one RunError names the file.
+"""Fuzzing of run.json and metrics.json: they are read, or one RunError names the file.
 
-Not a test that pytest collects, since it never ends by itself. Half of the time the bytes of atheris are the file; half of the time they
-choose parts of a good record, and JSON values to put there instead. It wants Linux:
+Not a test that pytest collects, since it never ends by itself. Half of the time the bytes of
+atheris are the file; half of the time they choose parts of a good record, and JSON values to put
+there instead. It wants Linux:
 
     .venv/bin/pip install atheris
     .venv/bin/python tests/fuzz_records.py -max_total_time=600 -len_control=0 corpus/
 
-`corpus/` is an empty folder of your own. Without `-len_control=0` the first minutes go to inputs too short to change much. What fails
-is written to `crash-…` in the current folder: give it as the argument to see it again, and make it a case of `test_properties.py`.
+`corpus/` is an empty folder of your own. Without `-len_control=0` the first minutes go to inputs
+too short to change much. What fails is written to `crash-…` in the current folder: give it as the
+argument to see it again, and make it a case of `test_properties.py`.
 """
 
 import copy
@@ -59,11 +61,24 @@ def good_run() -> dict:
 
 
 METRICS = {
-    "image_auroc": 0.9, "image_auroc_interval": [0.8, 1.0], "pixel_auroc": None, "aupro": 0.5, "threshold": 0.5, "rule": "sigma",
-    "accuracy": 0.9, "precision": 0.8, "recall": 0.7, "f1": 0.75, "confusion": {"tn": 1, "fp": 0, "fn": 1, "tp": 0},
-    "auroc_by_defect": {"spot": 0.5}, "weights": SUMMARY["weights"], "n_train": 2, "n_calibration": 0, "n_test": 2,
+    "image_auroc": 0.9,
+    "image_auroc_interval": [0.8, 1.0],
+    "pixel_auroc": None,
+    "aupro": 0.5,
+    "threshold": 0.5,
+    "rule": "sigma",
+    "accuracy": 0.9,
+    "precision": 0.8,
+    "recall": 0.7,
+    "f1": 0.75,
+    "confusion": {"tn": 1, "fp": 0, "fn": 1, "tp": 0},
+    "auroc_by_defect": {"spot": 0.5},
+    "weights": SUMMARY["weights"],
+    "n_train": 2,
+    "n_calibration": 0,
+    "n_test": 2,
     "decisions_by_rule": {"sigma": {"threshold": 0.5}},
-}  # fmt: skip
+}
 GOOD = {"run.json": good_run(), "metrics.json": METRICS}
 
 
@@ -72,11 +87,20 @@ def use_run() -> list:
     run, finished = RUN, FinishedRun(RUN.folder)
     fingerprint = datasets.fingerprint(DATA)
     return [
-        run.read, run.finished, run.__repr__, run._repr_html_, lambda: run.parameter("seed"), lambda: run.data_path("a.png"),
-        lambda: scale.measure([finished]), lambda: record.collect([FOLDER / "runs"]),
-        lambda: jobs.is_current(run, STAGES[4], {"seed": 0}, DATA, fingerprint), lambda: jobs.is_current(run, STUDIES[0], {}, DATA, fingerprint),
-        lambda: run.start(STUDIES[1], seed=1).finish(), lambda: run.start(STAGES[3], weights="random").finish(), lambda: run.write(threshold=1.0),
-    ]  # fmt: skip
+        run.read,
+        run.finished,
+        run.__repr__,
+        run._repr_html_,
+        lambda: run.parameter("seed"),
+        lambda: run.data_path("a.png"),
+        lambda: scale.measure([finished]),
+        lambda: record.collect([FOLDER / "runs"]),
+        lambda: jobs.is_current(run, STAGES[4], {"seed": 0}, DATA, fingerprint),
+        lambda: jobs.is_current(run, STUDIES[0], {}, DATA, fingerprint),
+        lambda: run.start(STUDIES[1], seed=1).finish(),
+        lambda: run.start(STAGES[3], weights="random").finish(),
+        lambda: run.write(threshold=1.0),
+    ]
 
 
 def use_metrics() -> list:
@@ -93,7 +117,7 @@ USES = {"run.json": use_run, "metrics.json": use_metrics}
 
 
 def check(data: bytes) -> None:
-    """Raise whatever is no RunError that names the file, if a file of these bytes is not treated as promised."""
+    """Raise an error if a file of these bytes is not treated as promised."""
     source = atheris.FuzzedDataProvider(data)
     name = source.PickValueInList(list(GOOD))
     raw = (

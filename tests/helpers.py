@@ -1,4 +1,4 @@
-"""What tests of several rooms share: a small web server, a visit of the browser, and a metric by its definition."""
+"""What tests of several rooms share: a web server, a visit of the browser, AUPRO by definition."""
 
 import http.server
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from scipy import ndimage
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Sends `content`; `cuts` are the numbers of bytes after which the next connections break, then all is well."""
+    """Sends `content`; `cuts` are the bytes after which the next connections break."""
 
     daemon_threads = True
     content = b""

@@ -72,9 +72,10 @@ NO_RESULTS = {"0.5", "1.3 million"}
 def results_in_prose(text: str) -> list[str]:
     """Numbers in prose that look like results.
 
-    A result is typed as a decimal fraction ("0.94", "3.5 seconds"), a percentage ("12 %", "12%") or a count of a count ("3 of 40"). These
-    must come from the run. Not looked at: mathematics, code, links, and what stands in `NO_RESULTS`. The limit of this rule: a lone
-    whole number ("224 pixels", "10 largest") passes, since it may be a definition.
+    A result is typed as a decimal fraction ("0.94", "3.5 seconds"), a percentage ("12 %", "12%") or
+    a count of a count ("3 of 40"). These must come from the run. Not looked at: mathematics, code,
+    links, and what stands in `NO_RESULTS`. The limit of this rule: a lone whole number ("224
+    pixels", "10 largest") passes, since it may be a definition.
     """
     for skipped in (
         r"```.*?```",
@@ -137,7 +138,7 @@ def test_chapters_have_all_their_parts(stage):
 
 @pytest.mark.parametrize("stage", CHAPTERS)
 def test_every_solution_runs(finished, stage):
-    """papermill stops at an error, so a notebook that has come to its end has run its solutions; here, that they were in it."""
+    """papermill stops at an error, so a finished notebook has run its solutions."""
     out, result = finished
     assert result.returncode == 0
     notebook = nbformat.read(out / "surfaces" / LEAD / "notebooks" / f"{stage}.ipynb", as_version=4)
@@ -251,7 +252,7 @@ def test_an_unknown_detector_is_one_line_that_names_those_there_are(surfaces, tm
 def test_run_all_from_the_notebooks_folder_and_papermill_from_another_share_the_run_folder(
     tmp_path,
 ):
-    """The defaults: synthetic leather. JupyterLab starts a kernel in the notebook's folder, papermill in the caller's."""
+    """JupyterLab starts a kernel in the notebook's folder, papermill in the caller's."""
     environment = os.environ | {
         "TEXAD_DATA": str(tmp_path / "data"),
         "TEXAD_RUNS": str(tmp_path / "runs"),

@@ -1,8 +1,9 @@
 """What holds for any input, tried with inputs that hypothesis thinks up.
 
-Each time the same ones, so that a failure is the fault of a change. `TEXAD_EXAMPLES=2000 pytest tests/project/test_properties.py` tries so many, and
-others each time. Where a property fails, hypothesis prints the smallest input that it found: make it an `example`, or a case of the
-module's own tests.
+Each time the same ones, so that a failure is the fault of a change. `TEXAD_EXAMPLES=2000 pytest
+tests/project/test_properties.py` tries so many, and others each time. Where a property fails,
+hypothesis prints the smallest input that it found: make it an `example`, or a case of the module's
+own tests.
 """
 
 import gc
@@ -53,7 +54,7 @@ SIDES = st.integers(1, 12)
 
 @st.composite
 def levels(draw, dtype, largest, channels=0):
-    """Pixels of any size; few of the numbers are 0 by chance, so that masks are neither empty nor full."""
+    """Pixels of any size; few numbers are 0, so that masks are neither empty nor full."""
     shape = (draw(SIDES), draw(SIDES), *([channels] if channels else []))
     return draw(hnp.arrays(dtype, shape, elements=st.one_of(st.just(0), st.integers(0, largest))))
 
@@ -147,9 +148,15 @@ def test_every_file_is_read_in_its_own_size(tmp_path, mode, width, height, quali
 
 
 TURNS = {  # the EXIF orientation, and how the stored pixels become those to see
-    1: lambda p: p, 2: np.fliplr, 3: lambda p: np.rot90(p, 2), 4: np.flipud, 5: lambda p: np.swapaxes(p, 0, 1),
-    6: lambda p: np.rot90(p, -1), 7: lambda p: np.rot90(np.swapaxes(p, 0, 1), 2), 8: lambda p: np.rot90(p),
-}  # fmt: skip
+    1: lambda p: p,
+    2: np.fliplr,
+    3: lambda p: np.rot90(p, 2),
+    4: np.flipud,
+    5: lambda p: np.swapaxes(p, 0, 1),
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: np.rot90(np.swapaxes(p, 0, 1), 2),
+    8: lambda p: np.rot90(p),
+}
 
 
 @given(
@@ -168,8 +175,10 @@ def test_an_image_is_turned_as_its_camera_was_and_its_mask_with_it(
     np.testing.assert_array_equal(reading.read_mask(tmp_path / "a"), expected.any(axis=2))
 
 
-CHUNK_WITHOUT_A_NAME = bytes.fromhex(  # libpng names the chunk in its message, and the name is no text
-    "89504e470d0a1a0a0000000d4948445200000007000000050800000000acf1a904470d0a1a0a0000000d4948445200000007000000051000000000fc617547000000"
+# libpng names the chunk in its message, and the name is no text.
+CHUNK_WITHOUT_A_NAME = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000007000000050800000000acf1a904"
+    "470d0a1a0a0000000d4948445200000007000000051000000000fc617547000000"
     "564902da26c600b6bb29c149b2190111a511f3e465b5039a0013690f6c63cd0000000049454e44ae426082"
 )
 
@@ -222,7 +231,7 @@ def test_any_bytes_are_an_image_or_an_error_of_one_line_that_names_the_file(tmp_
 
 
 def test_damaged_files_do_not_wear_the_process_out(tmp_path):
-    """imagecodecs lets go of None once too often for each PNG that it gives up: after some thousands of them Python itself stops."""
+    """imagecodecs loses a reference to None with each PNG it refuses; thousands stop Python."""
     whole = written(Image.fromarray(np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)), "PNG")
     (tmp_path / "a.png").write_bytes(whole[:50] + b"?" + whole[51:])
 
@@ -337,7 +346,7 @@ def test_of_equal_training_scores_none_lies_above_their_threshold(score, n):
 
 @given(SCORES, ALPHA)
 def test_of_all_orders_of_good_images_at_most_a_share_of_alpha_is_rejected(scores, false_alarms):
-    """The promise itself, without chance: each of n + 1 images in turn is the new one, and the others calibrate."""
+    """The promise itself, without chance: each image in turn is the new one."""
     n_rejected = 0
     for i, score in enumerate(scores):
         others = np.array(scores[:i] + scores[i + 1 :])
@@ -533,7 +542,7 @@ def test_wilsons_interval_holds_the_share_and_shrinks_with_more_images(
 
 @st.composite
 def outlined(draw):
-    """Masks and maps of images of different sizes; the maps' values are whole numbers, which are counted exactly."""
+    """Masks and maps of images of different sizes; whole numbers are counted exactly."""
     masks, maps = [], []
     for _ in range(draw(st.integers(1, 3))):
         shape = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))

@@ -1,4 +1,4 @@
-r"""What comes from outside is data: files, downloads, and the names of folders. Nothing of it is run, and nothing of it reaches the network.
+r"""What comes from outside is data: files, downloads, names. Nothing of it is run or sent.
 
 How an archive is unpacked is tested in test_mvtec.py.
 """
@@ -177,7 +177,7 @@ def test_an_array_of_objects_is_not_read(tmp_path):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server on this machine. It has no certificate, so the rule for addresses is turned round: http alone is opened here, not https."""
+    """A server on this machine. It has no certificate, so here http alone is opened, not https."""
     monkeypatch.setattr(downloads, "SCHEMES", ("http",))
     monkeypatch.setattr(downloads, "TIMEOUT_S", 5.0)
     monkeypatch.setattr(downloads, "BLOCK", 4096)
@@ -295,8 +295,15 @@ HOSTILE = [
     "x\n!mkdir trace\n",
     "x\r\n%mkdir trace",
     "x\u2028!mkdir trace\u2029\x0b\x0c\x85!mkdir trace",
-    "\\", '\\"', '"""', "'''", "{os.mkdir('trace')}", "$(mkdir trace)", "`mkdir trace`", "; mkdir trace",
-]  # fmt: skip
+    "\\",
+    '\\"',
+    '"""',
+    "'''",
+    "{os.mkdir('trace')}",
+    "$(mkdir trace)",
+    "`mkdir trace`",
+    "; mkdir trace",
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -403,7 +410,10 @@ def test_the_command_line_prints_no_control_sequence(tmp_path, capsys):
 # -- one whole run of hostile names, without a network ---------------------------------------------
 
 DATASET = '=1+1"); import os; os.mkdir("trace"); ("`{raw} html`'
-CATEGORY = 'x"); import os; os.mkdir("trace"); ("<img src=x onerror=window.trace=1>$a$|`b`{abbr}`c`[d](e)\x1b[31m'
+CATEGORY = (
+    'x"); import os; os.mkdir("trace"); ("'
+    "<img src=x onerror=window.trace=1>$a$|`b`{abbr}`c`[d](e)\x1b[31m"
+)
 DEFECTS = ("<img src=x onerror=window.trace=2>", "=1+1|`b`", "\x1b[31m$x$ {{ substituted }}")
 IMAGE = "<img src=x onerror=window.trace=3>$`{abbr}`[a](b).png"
 
@@ -411,12 +421,15 @@ GUARD = """
 import os, sys
 
 def guard(event, arguments):
-    # Whoever looks up or calls another machine is told off and written down; programs on this machine may talk to each other.
+    # Whoever looks up or calls another machine is told off and written down; programs on this
+    # machine may talk to each other.
     if event == "socket.connect" or event == "socket.sendto":
         address = arguments[1]
-        is_here = not isinstance(address, tuple) or str(address[0]) in ("localhost", "::1") or str(address[0]).startswith("127.")
+        host = str(address[0]) if isinstance(address, tuple) else "localhost"
+        is_here = host in ("localhost", "::1") or host.startswith("127.")
     elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
-        is_here = arguments[0] in (None, "", "localhost", b"localhost") or str(arguments[0]).startswith("127.")
+        host = arguments[0]
+        is_here = host in (None, "", "localhost", b"localhost") or str(host).startswith("127.")
     else:
         return
     if not is_here:
@@ -430,7 +443,7 @@ sys.addaudithook(guard)
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    """An environment for Python programs in which none can call another machine, and the file that tells who tried."""
+    """An environment in which no program can call another machine, and a file of who tried."""
     folder = tmp_path_factory.mktemp("guard")
     (folder / "sitecustomize.py").write_text(GUARD)
     calls = folder / "calls"
@@ -550,7 +563,7 @@ def test_hostile_names_are_text_in_the_book(hostile_book, browser):
 
 
 def test_no_program_of_a_run_or_of_the_book_calls_another_machine(hostile, hostile_book, guarded):
-    """papermill, the kernels, matplotlib, torch, Jupyter Book: no telemetry, no look for updates."""
+    """No telemetry and no look for updates, by any program that takes part."""
     environment, calls = guarded
     assert calls.read_text() == ""
     code = "import socket; socket.create_connection(('192.0.2.1', 80), 1)"
@@ -568,7 +581,8 @@ def test_no_program_of_a_run_or_of_the_book_calls_another_machine(hostile, hosti
 
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 BLOCK = re.compile(
-    r"^(?P<pin>[A-Za-z0-9._-]+==[^\\\n]+?) \\\n(?P<hashes>(?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)",
+    r"^(?P<pin>[A-Za-z0-9._-]+==[^\\\n]+?) \\\n"
+    r"(?P<hashes>(?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)",
     re.MULTILINE,
 )
 PINS = [Requirement(match["pin"]) for match in BLOCK.finditer(LOCK)]
