@@ -12,7 +12,7 @@ from sklearn import metrics as sklearn_metrics
 
 from texad.data import datasets
 from texad.evaluation import metrics as evaluation
-from texad.figures import plots as plotting
+from texad.figures import result_figures
 from texad.model import autoencoder, preprocessing, scoring, weights
 from texad.model import backbone as features
 from texad.runs.run_folder import SPLITS, STAGES, Run
@@ -196,12 +196,12 @@ def draw(
     """The figures that need only scores."""
     fpr, tpr = ([], []) if auroc is None else sklearn_metrics.roc_curve(labels, scores)[:2]
     run.write_figure(
-        "1_score_distribution.svg", plotting.score_distribution(scores, labels, threshold)
+        "1_score_distribution.svg", result_figures.score_distribution(scores, labels, threshold)
     )
-    run.write_figure("3_roc_curve.svg", plotting.roc_curve(fpr, tpr, auroc))
-    run.write_figure("4_confusion_matrix.svg", plotting.confusion_matrix(confusion))
+    run.write_figure("3_roc_curve.svg", result_figures.roc_curve(fpr, tpr, auroc))
+    run.write_figure("4_confusion_matrix.svg", result_figures.confusion_matrix(confusion))
     run.write_figure(
-        "5_scores_by_defect.svg", plotting.scores_by_defect(scores, defects, threshold)
+        "5_scores_by_defect.svg", result_figures.scores_by_defect(scores, defects, threshold)
     )
 
 
@@ -212,7 +212,7 @@ def heatmaps(seed: int, paths, scores, defects, maps, mask, image_size: int, n: 
         kind for kind in ["good", *sorted(set(defects) - {"good"})] if (defects == kind).any()
     ][:n]
     picks = [int(rng.choice(np.flatnonzero(defects == kind))) for kind in kinds]
-    return plotting.heatmaps(
+    return result_figures.heatmaps(
         preprocessing.load_pictures([paths[i] for i in picks], image_size),
         evaluation.upsample(maps[picks], image_size),
         [mask(i) for i in picks],

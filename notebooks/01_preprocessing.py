@@ -44,7 +44,7 @@ from IPython.display import Markdown, display
 from texad.data import datasets
 from texad.errors import printable
 from texad.evaluation import metrics as evaluation
-from texad.figures import plots as plotting
+from texad.figures import plots
 from texad.io import images as reading
 from texad.model import preprocessing
 from texad.runs.run_folder import Run
@@ -135,7 +135,7 @@ Markdown(
 rng = np.random.default_rng(seed)
 picks = rng.choice(len(data.train), size=min(4, len(data.train)), replace=False)
 chosen = [data.train[i] for i in picks]
-plotting.image_grid([reading.read_image(sample.path) for sample in chosen])
+plots.image_grid([reading.read_image(sample.path) for sample in chosen])
 
 # %% [markdown]
 # One defective test image of each kind, with the border of its mask. *What to look for:* how small most defects are, and how different from
@@ -148,7 +148,7 @@ for kind in kinds:
     shown.append(rng.choice([sample for sample in data.test if sample.defect == kind]))
 pictures = [reading.read_image(sample.path) for sample in shown]
 masks = [reading.read_mask(sample.mask) if sample.mask else None for sample in shown]
-plotting.image_grid(pictures, titles=kinds, masks=masks, columns=5)
+plots.image_grid(pictures, titles=kinds, masks=masks, columns=5)
 
 # %% [markdown]
 # ## One image, step by step
@@ -201,7 +201,7 @@ if sample.mask:
     small_mask = preprocessing.load_mask(sample.mask, image_size)
     masks = [reading.read_mask(sample.mask), small_mask]
 titles = ["photograph", f"{image_size} × {image_size}"]
-plotting.image_grid([before, after], titles=titles, masks=masks)
+plots.image_grid([before, after], titles=titles, masks=masks)
 
 # %%
 run.finish()
@@ -237,7 +237,7 @@ run.finish()
 # %% mystnb={"figure": {"caption": "The same image in smaller and smaller squares."}, "image": {"alt": "Four squares side by side. The first shows the surface in detail, the last is a mosaic of coarse blocks in which the defect can hardly be told."}} tags=["solution"]
 sizes = (224, 96, 48, 32)
 squares = [preprocessing.to_array(before, size) for size in sizes]
-plotting.image_grid(squares, titles=[f"{size} × {size}" for size in sizes])
+plots.image_grid(squares, titles=[f"{size} × {size}" for size in sizes])
 
 # %% [markdown] tags=["solution"]
 # A defect vanishes when it is about as small as one pixel of the square: its colour is then mixed with that of its surroundings. If your

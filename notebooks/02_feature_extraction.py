@@ -34,7 +34,7 @@ import pandas as pd
 import torch
 
 from texad.evaluation import metrics as evaluation
-from texad.figures import plots as plotting
+from texad.figures import plots
 from texad.model import backbone as features
 from texad.model import preprocessing
 from texad.model import weights as backbone_weights
@@ -173,7 +173,7 @@ for i, F in zip(pair, maps, strict=True):
     grey = preprocessing.load_pictures([test_paths[i]], image_size)[0].mean(axis=2)
     shown += [grey, *F[channels]]
     titles += [test["defect"][i], *(f"channel {c}" for c in channels)]
-plotting.map_grid(shown, titles, columns=6)
+plots.map_grid(shown, titles, columns=6)
 
 # %% [markdown]
 # *What to look for:* a channel that lights up at the defect and nowhere else. It is a good sign, but no single channel is a detector: each reacts to
@@ -243,7 +243,7 @@ mean = F_train[:20].mean(axis=(0, 2, 3))[:, None, None]  # (C, 1, 1)
 distances = np.stack([np.square(F - mean).sum(axis=0) for F in F_test])  # (N, H, W)
 auroc = evaluation.image_auroc(labels, distances.max(axis=(1, 2)))
 print("AUROC of the distance:", auroc if auroc is None else round(auroc, 3))
-plotting.map_grid([grey, distances[pair[-1]]], ["image", "distance"])
+plots.map_grid([grey, distances[pair[-1]]], ["image", "distance"])
 
 # %% [markdown] tags=["solution"]
 # This detector knows one normal vector only. A texture has many: the dark crease of leather is as normal as the pebble beside it. An autoencoder

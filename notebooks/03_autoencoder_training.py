@@ -42,7 +42,7 @@ from IPython.display import Markdown
 from torch import nn
 
 from texad.errors import RunError
-from texad.figures import plots as plotting
+from texad.figures import plots
 from texad.model import autoencoder, scoring
 from texad.model import backbone as features
 from texad.model import codebook as extended
@@ -145,7 +145,7 @@ autoencoder.save(trained, run.folder / "autoencoder.safetensors")
 run.write_table("training.csv", history)
 
 # %% mystnb={"figure": {"caption": "The loss after each epoch."}, "image": {"alt": "Two falling curves over the epochs, the training loss and the loss on held-out images. Both fall steeply at first and then level off."}}
-plotting.loss_curves(history)
+plots.loss_curves(history)
 
 # %% tags=["remove-input"]
 best = history.loc[history["validation_loss"].idxmin()]
@@ -166,7 +166,7 @@ Markdown(
 F = scoring.prepare(trained, F_train[:1])  # as the autoencoder sees it
 F_hat = scoring.reconstruct(trained, F)
 row, column = H // 2, W // 2
-plotting.vector_comparison(
+plots.vector_comparison(
     F[0, :, row, column],
     F_hat[0, :, row, column],
     f"place ({row}, {column}) of the first training image",

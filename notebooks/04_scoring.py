@@ -40,7 +40,7 @@ from IPython.display import Markdown
 
 from texad.errors import RunError
 from texad.evaluation import metrics as evaluation
-from texad.figures import plots as plotting
+from texad.figures import plots, result_figures
 from texad.model import autoencoder, preprocessing, scoring
 from texad.model import backbone as features
 from texad.runs.run_folder import Run
@@ -102,7 +102,7 @@ path = run.data_path(test["path"][example])
 image = preprocessing.load_pictures([path], image_size)[0]
 mask = preprocessing.load_mask(run.data_path(test["mask"][example]), image_size)
 upsampled = evaluation.upsample(A, image_size)
-plotting.heatmaps([image], upsampled, [mask], [test["defect"][example]])
+result_figures.heatmaps([image], upsampled, [mask], [test["defect"][example]])
 
 # %% [markdown]
 # *What to look for:* does the bright spot lie on the defect? It is often larger than the defect, since each place has seen a wide piece of the image.
@@ -117,7 +117,7 @@ plotting.heatmaps([image], upsampled, [mask], [test["defect"][example]])
 # %% mystnb={"figure": {"caption": "The largest errors of the image; the coloured ones make the score."}, "image": {"alt": "Bars of falling height: the largest errors in order. The first ones, which make the score, are coloured."}}
 values = E if options["reduction"] == "none" else A
 largest_first = np.sort(values.ravel())[::-1]
-plotting.sorted_errors(largest_first[: 4 * top_k], top_k)
+plots.sorted_errors(largest_first[: 4 * top_k], top_k)
 
 # %%
 by_hand = largest_first[:top_k].mean()
@@ -182,7 +182,7 @@ Markdown(
 thresholds = scoring.thresholds(train_scores, calibration_scores, n_sigma, false_alarms)
 groups = {"seen in training": train_scores, "kept out": calibration_scores}
 both_lines = {name: thresholds[name] for name in ("sigma", "held_out")}
-plotting.score_rows(groups, both_lines)
+plots.score_rows(groups, both_lines)
 
 # %% tags=["remove-input"]
 n = len(calibration)
@@ -246,7 +246,7 @@ if t_alpha is not None:
 # %% mystnb={"figure": {"caption": "Scores of the calibration images, the line of the rule conformal, and the image that we computed by hand."}, "image": {"alt": "A row of blue dots over the anomaly score, the calibration images, with a line at the threshold. Below, one mark: the image of the example."}}
 groups = {"calibration images": calibration_scores, "the image above": [s]}
 kinds = ["the image above"] if test["label"][example] else []
-plotting.score_rows(groups, {"conformal": t_alpha}, anomalous=kinds)
+plots.score_rows(groups, {"conformal": t_alpha}, anomalous=kinds)
 
 # %% tags=["remove-input"]
 sentence = f"The image above has $p$ = **{p[example]:.3g}**: {int(np.sum(calibration_scores >= s))} of {n} calibration images score as high or higher. "
@@ -333,7 +333,7 @@ def under_light(gain, some=paths):
 gains = (1.0, 1.5, 2.0)
 one = [(paths or run.data_paths(train["path"]))[0]]
 lights = [under_light(gain, one)[0].permute(1, 2, 0).numpy() for gain in gains]
-plotting.image_grid(lights, titles=[f"gain {gain:g}" for gain in gains])
+plots.image_grid(lights, titles=[f"gain {gain:g}" for gain in gains])
 
 # %% [markdown] tags=["aside"]
 # Which share of the good images is called anomalous under each light? The line is that of `conformal` where there is one, else that of `sigma`.
@@ -354,7 +354,7 @@ tried = gains if len(good) else ()  # a test without good images has no false al
 rates = [false_alarm_rate(gain) for gain in tried]
 
 # %% mystnb={"figure": {"caption": "False-alarm rate of the same good surfaces in brighter and brighter light."}, "image": {"alt": "Points joined by a line: the share of good images called anomalous against the gain of the light. A dotted line marks the promised rate alpha."}} tags=["aside"]
-plotting.false_alarm_rates(tried, rates, false_alarms)
+plots.false_alarm_rates(tried, rates, false_alarms)
 
 # %% tags=["aside", "remove-input"]
 if rates:

@@ -35,7 +35,7 @@ from IPython.display import Markdown
 from sklearn import metrics as sklearn_metrics
 
 from texad.evaluation import metrics as evaluation
-from texad.figures import plots as plotting
+from texad.figures import plots, result_figures
 from texad.model import preprocessing, scoring
 from texad.runs.run_folder import Run
 from texad.teaching import explorer, quiz
@@ -59,7 +59,7 @@ run
 # Each test image is one count. A good detector has two heaps, with the threshold between them.
 
 # %% mystnb={"figure": {"caption": "Figure 1. Scores of normal and of anomalous test images."}, "image": {"alt": "Two histograms over the anomaly score, normal images in blue and anomalous images in orange, with the threshold as a dashed line."}}
-figure = plotting.score_distribution(scores, labels, threshold)
+figure = result_figures.score_distribution(scores, labels, threshold)
 run.write_figure("1_score_distribution.svg", figure)
 figure
 
@@ -89,7 +89,7 @@ picks = [int(rng.choice(np.flatnonzero(defects == kind))) for kind in kinds]
 
 
 def heatmaps(picks):
-    return plotting.heatmaps(
+    return result_figures.heatmaps(
         preprocessing.load_pictures([paths[i] for i in picks], image_size),
         evaluation.upsample(small_maps[picks], image_size),
         [mask(i) for i in picks],
@@ -121,7 +121,7 @@ auroc = evaluation.image_auroc(labels, scores)
 fpr, tpr = [], []
 if auroc is not None:  # the curve needs both kinds of images
     fpr, tpr, _ = sklearn_metrics.roc_curve(labels, scores)
-figure = plotting.roc_curve(fpr, tpr, auroc)
+figure = result_figures.roc_curve(fpr, tpr, auroc)
 run.write_figure("3_roc_curve.svg", figure)
 figure
 
@@ -184,7 +184,7 @@ Markdown(said)
 
 # %% mystnb={"figure": {"caption": "Figure 4. Decisions against truth."}, "image": {"alt": "A table of two by two counts: true against predicted, normal and anomalous."}}
 decisions = evaluation.decision_metrics(labels, test["prediction"])
-figure = plotting.confusion_matrix(decisions["confusion"])
+figure = result_figures.confusion_matrix(decisions["confusion"])
 run.write_figure("4_confusion_matrix.svg", figure)
 figure
 
@@ -217,7 +217,7 @@ Markdown(
 # One average hides much. Here each kind of defect has a row of its own, one dot an image.
 
 # %% mystnb={"figure": {"caption": "Figure 5. Scores by defect type, with the threshold."}, "image": {"alt": "For the good images and for each kind of defect, a box with dots that shows the distribution of the scores, and the threshold as a dashed line."}}
-figure = plotting.scores_by_defect(scores, defects, threshold)
+figure = result_figures.scores_by_defect(scores, defects, threshold)
 run.write_figure("5_scores_by_defect.svg", figure)
 figure
 
@@ -280,7 +280,7 @@ pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
 # %% mystnb={"figure": {"caption": "The thresholds of the three rules over the scores of the test images."}, "image": {"alt": "Two rising staircases over the anomaly score, blue for the normal images and orange for the anomalous ones, and a vertical line at the threshold of each rule."}}
 reachable = {rule: t for rule, t in thresholds.items() if t is not None}
-plotting.thresholds_compared(scores, labels, reachable)
+plots.thresholds_compared(scores, labels, reachable)
 
 # %% tags=["remove-input"]
 said = f"The decisions of the other sections are those of `{record['rule']}`. "

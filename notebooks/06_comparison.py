@@ -49,8 +49,7 @@ from torch.nn import functional
 from texad.data import datasets
 from texad.errors import RunError
 from texad.evaluation import metrics as evaluation
-from texad.figures import plots as plotting
-from texad.figures import study_plots as studies
+from texad.figures import plots, study_plots
 from texad.model import autoencoder, preprocessing, scoring
 from texad.model import backbone as features
 from texad.runs.run_folder import SPLITS, Run
@@ -429,12 +428,12 @@ defective = np.flatnonzero(shown["label"])
 example = int(rng.choice(defective)) if len(defective) else 0
 image = preprocessing.load_pictures([run.data_path(shown["path"][example])], size)
 mask = preprocessing.load_mask(run.data_path(shown["mask"][example]), size)
-plotting.image_grid(image, [shown["defect"][example]], [mask])
+plots.image_grid(image, [shown["defect"][example]], [mask])
 
 # %% mystnb={"figure": {"caption": "The anomaly maps of the five methods for this image, each on its own scale."}, "image": {"alt": "Five small maps side by side, one for each method, bright where it takes the surface to be unusual."}}
 methods = ["published", *rivals]
 maps = [everything[category, method]["test"]["maps"][example] for method in methods]
-plotting.map_grid(maps, methods)
+plots.map_grid(maps, methods)
 
 # %% [markdown]
 # *What to look for:* is the brightest spot at the defect, and how dark is the rest? The maps have different units, errors or distances, so only their patterns
@@ -525,7 +524,7 @@ Markdown(said)
 # A mean can hide that a method fails on one texture altogether.
 
 # %% mystnb={"figure": {"caption": "AUROC of each method on each texture, with its 95% interval."}, "image": {"alt": "A row for each method, with a dot for each texture at its AUROC and a line through it for the interval."}}
-figure = studies.points_with_intervals(table, "method", "category")
+figure = study_plots.points_with_intervals(table, "method", "category")
 figure
 
 # %% [markdown]

@@ -42,8 +42,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.utils import make_grid
 
 from texad.evaluation import metrics as evaluation
-from texad.figures import plots as plotting
-from texad.figures import study_plots as studies
+from texad.figures import plots, study_plots, style
 from texad.model import autoencoder, preprocessing, scoring
 from texad.model import backbone as features
 from texad.model import weights as backbone_weights
@@ -172,7 +171,7 @@ def rows_of(ablation):
 
 
 def picture(ablation):
-    figure = studies.points_with_intervals(rows_of(ablation), rows="setting")
+    figure = study_plots.points_with_intervals(rows_of(ablation), rows="setting")
     figure.axes[0].set_ylabel(ablation)
     figure.axes[0].axvline(baseline_auroc, color="black", linestyle=":")
     return figure
@@ -374,8 +373,8 @@ figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
 curves = rows_of("top-k")
 curves[["way", "k"]] = curves["setting"].str.split(", k = ", expand=True)
 for i, (way, rows) in enumerate(curves.groupby("way")):
-    k, color = rows["k"].astype(int), studies.COLORS[i]
-    axis.plot(k, rows["auroc"], f"{studies.MARKERS[i]}-", color=color, label=way)
+    k, color = rows["k"].astype(int), style.COLORS[i]
+    axis.plot(k, rows["auroc"], f"{style.MARKERS[i]}-", color=color, label=way)
     axis.fill_between(k, rows["low"], rows["high"], color=color, alpha=0.15)
 axis.axhline(baseline_auroc, color="black", linestyle=":")
 axis.set(xlabel="k, logarithmic", ylabel="image AUROC", xscale="log")
@@ -415,11 +414,11 @@ for n in counts:
 rows, shares = rows_of("training images"), pd.DataFrame(rates)["false_alarm_interval"]
 shares = np.array([share or (np.nan, np.nan) for share in shares], dtype=float)
 figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
-axis.plot(counts, rows["auroc"], "o-", color=plotting.NORMAL, label="AUROC")
-axis.fill_between(counts, rows["low"], rows["high"], color=plotting.NORMAL, alpha=0.15)
-alarms = dict(color=plotting.ANOMALOUS, label="false-alarm rate of sigma")
+axis.plot(counts, rows["auroc"], "o-", color=style.NORMAL, label="AUROC")
+axis.fill_between(counts, rows["low"], rows["high"], color=style.NORMAL, alpha=0.15)
+alarms = dict(color=style.ANOMALOUS, label="false-alarm rate of sigma")
 axis.plot(counts, rows["false_alarm_rate"], "s--", **alarms)
-axis.fill_between(counts, *shares.T, color=plotting.ANOMALOUS, alpha=0.15)
+axis.fill_between(counts, *shares.T, color=style.ANOMALOUS, alpha=0.15)
 axis.set(xlabel="training images", xscale="log", ylim=(0, 1.02), xticks=counts)
 axis.set_xticklabels(counts)
 axis.minorticks_off()
@@ -527,7 +526,7 @@ by_weights = {
     for (ablation, setting), scores in scores_of.items()
     if ablation == "weights"
 }
-figure = studies.coloured_table(pd.DataFrame(by_weights, dtype=float))
+figure = study_plots.coloured_table(pd.DataFrame(by_weights, dtype=float))
 figure
 
 # %% [markdown]
@@ -547,7 +546,7 @@ def side_by_side_filters(backbone):  # (64, 3, 7, 7) -> (71, 71, 3)
 
 
 filters = [side_by_side_filters(backbone) for backbone in backbones.values()]
-figure = plotting.image_grid(filters, list(backbones))
+figure = plots.image_grid(filters, list(backbones))
 figure
 
 # %% [markdown]
@@ -610,9 +609,9 @@ ranges.round(3)
 
 # %% mystnb={"figure": {"caption": "For each knob, the AUROC from its worst to its best setting. The dotted line is the baseline."}, "image": {"alt": "A thick horizontal line for each knob from the lowest to the highest AUROC among its settings, the longest on top, and a dotted line at the baseline."}}
 figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
-axis.hlines(ranges.index, ranges["lowest"], ranges["highest"], plotting.NORMAL, lw=5)
+axis.hlines(ranges.index, ranges["lowest"], ranges["highest"], style.NORMAL, lw=5)
 for end in ("lowest", "highest"):
-    axis.plot(ranges[end], ranges.index, "o", color=plotting.NORMAL, clip_on=False)
+    axis.plot(ranges[end], ranges.index, "o", color=style.NORMAL, clip_on=False)
 axis.axvline(baseline_auroc, color="black", linestyle=":")
 axis.set(xlabel="image AUROC")
 axis.invert_yaxis()

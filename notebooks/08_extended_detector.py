@@ -42,8 +42,7 @@ from sklearn.decomposition import PCA
 
 from texad.data import synthetic_defects as pretend
 from texad.evaluation import metrics as evaluation
-from texad.figures import plots as plotting
-from texad.figures import study_plots as studies
+from texad.figures import plots, study_plots
 from texad.model import autoencoder, preprocessing, scoring
 from texad.model import backbone as features
 from texad.model import codebook as extended
@@ -219,7 +218,7 @@ damaged = [pretend.damage(good[i % len(good)], kind, rng) for i, kind in enumera
 
 # %% mystnb={"figure": {"caption": "Good images with pretend defects, outlined."}, "image": {"alt": "Eight photographs of the surface, each with one outlined piece that was damaged: pasted, scratched, stained or blurred."}}
 pictures, outlines = zip(*damaged[:8], strict=True)
-plotting.image_grid(pictures, kinds[:8], outlines)
+plots.image_grid(pictures, kinds[:8], outlines)
 
 # %% [markdown]
 # *What to look for:* some are obvious, some hardly to be seen. Both are wanted: a rehearsal that all pass, or all fail, ranks nobody.
@@ -290,7 +289,7 @@ rehearsal = pd.DataFrame(rows)
 
 # %% mystnb={"figure": {"caption": "AUROC of the variants on pretend defects, with 95% intervals."}, "image": {"alt": "A row for each variant, with a dot at its AUROC on pretend defects and a line for the interval."}}
 xlabel = "AUROC on pretend defects"
-figure = studies.points_with_intervals(rehearsal, "variant", xlabel=xlabel)
+figure = study_plots.points_with_intervals(rehearsal, "variant", xlabel=xlabel)
 figure
 
 # %% tags=["remove-input"]
@@ -400,7 +399,7 @@ drawn = results
 if drawn.empty:  # nothing to compare, but the picture has its row
     drawn = pd.DataFrame([[category, "published"]], columns=columns[:2])
     drawn = drawn.reindex(columns=columns)
-figure = studies.points_with_intervals(drawn, "category", "detector")
+figure = study_plots.points_with_intervals(drawn, "category", "detector")
 figure
 
 # %% tags=["remove-input"]

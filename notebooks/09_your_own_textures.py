@@ -48,8 +48,8 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from texad.detector import AnomalyDetector
 from texad.evaluation import drift
-from texad.figures import overlay as heatmaps
-from texad.figures import plots as plotting
+from texad.figures import plots
+from texad.figures.overlay import overlay
 from texad.io.images import read_image
 from texad.model import scoring
 from texad.runs.run_folder import Run
@@ -91,7 +91,7 @@ images = run.read_table("images.csv")  # what could be read, says chapter 1
 is_test = images["split"] == "test"
 good = run.data_paths(images[~is_test]["path"])
 shown = [np.asarray(read_image(path)) for path in good[:4]]
-plotting.image_grid(shown, [path.name for path in good[:4]])
+plots.image_grid(shown, [path.name for path in good[:4]])
 
 # %% [markdown]
 # *What to look for:* what differs between them? That much difference, and no more, the detector will put up with.
@@ -153,7 +153,7 @@ print(f"rule {detector.rule_}, threshold {t:.4g}, {len(kept_out)} images kept ou
 
 # %% mystnb={"figure": {"caption": "Scores of the good images. Each dot is an image."}, "image": {"alt": "Two rows of dots over the anomaly score: images that the detector was fit to, and images that were kept out. A line marks the threshold."}}
 groups = {"fit to": detector.train_scores_, "kept out": kept_out}
-figure = plotting.score_rows(groups, {detector.rule_: t})
+figure = plots.score_rows(groups, {detector.rule_: t})
 figure
 
 # %% [markdown]
@@ -173,10 +173,10 @@ heat = detector.origin_["heat"]  # one scale for all heatmaps of this detector
 # %% mystnb={"figure": {"caption": "The strangest good images with their scores, and where the detector's attention was."}, "image": {"alt": "Above, photographs of the surface with their names and scores; below, the same photographs covered by their heatmaps, which glow where the surface is least well rebuilt."}}
 pictures = [read_image(found.path) for found in strange]
 maps = [found.anomaly_map for found in strange]
-covered = [heatmaps.overlay(p, A, heat) for p, A in zip(pictures, maps, strict=True)]
+covered = [overlay(p, A, heat) for p, A in zip(pictures, maps, strict=True)]
 titles = [f"{Path(found.path).name}\n{found.score:.3g}" for found in strange]
 both = [np.asarray(picture) for picture in [*pictures, *covered]]
-plotting.image_grid(both, titles + [""] * len(covered), columns=len(pictures))
+plots.image_grid(both, titles + [""] * len(covered), columns=len(pictures))
 
 # %% [markdown]
 # *What to look for:* is the bright place something that you would show to a colleague? If it is a hair, a scratch or a finger, remove the image and fit again: one bad image among
@@ -250,7 +250,7 @@ decided = scoring.predict(scores, t)
 
 # %% mystnb={"figure": {"caption": "Scores on the line."}, "image": {"alt": "Two rows of dots over the anomaly score, good and defective images of the line, with the threshold as a line."}}
 groups = {"good": scores[labels == 0], "defective": scores[labels == 1]}
-figure = plotting.score_rows(groups, {detector.rule_: t}, anomalous=["defective"])
+figure = plots.score_rows(groups, {detector.rule_: t}, anomalous=["defective"])
 figure
 
 
@@ -368,7 +368,7 @@ for number, change in enumerate(changes.values()):
 # %% mystnb={"figure": {"caption": "One good piece, six photographs."}, "image": {"alt": "Six photographs of one piece of the surface: as it is, a little darker, much darker, out of focus, from nearer, and turned by a quarter."}}
 taken = [work / f"change_{number}" / "000.png" for number in range(len(changes))]
 pictures = [np.asarray(read_image(path)) for path in taken]
-plotting.image_grid(pictures, list(changes), columns=3)
+plots.image_grid(pictures, list(changes), columns=3)
 
 # %%
 changed = {}
@@ -377,7 +377,7 @@ for number, name in enumerate(changes):
     changed[name] = detector.score_samples(paths[:12])
 
 # %% mystnb={"figure": {"caption": "Scores of good pieces under changed conditions. No piece has a defect."}, "image": {"alt": "A row of dots for each change, over the anomaly score, with the threshold as a line."}}
-figure = plotting.score_rows(changed, {detector.rule_: t})
+figure = plots.score_rows(changed, {detector.rule_: t})
 figure
 
 # %% tags=["remove-input"]

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from texad.figures import plots as plotting
+from texad.figures import plots, result_figures
 
 RNG = np.random.default_rng(0)
 SCORES = np.array([1.0, 2.0, 3.0, 8.0, 9.0])
@@ -19,22 +19,24 @@ def bar_heights(figure):
 
 
 def test_score_distribution_counts_every_image_once():
-    figure = plotting.score_distribution(SCORES, LABELS, 5.0)
+    figure = result_figures.score_distribution(SCORES, LABELS, 5.0)
     assert sum(bar_heights(figure)) == len(SCORES)
     assert any(np.allclose(line.get_xdata(), 5.0) for line in figure.axes[0].lines)
 
 
 @pytest.mark.parametrize("scores", [np.array([0.0, 1, 2, 3, 4]), np.full(5, 2.0)])
 def test_score_distribution_takes_zeros_and_ties(scores):
-    assert sum(bar_heights(plotting.score_distribution(scores, LABELS, 2.5))) == 5
+    assert sum(bar_heights(result_figures.score_distribution(scores, LABELS, 2.5))) == 5
 
 
 def test_score_distribution_of_one_kind_only():
-    assert sum(bar_heights(plotting.score_distribution(SCORES[:3], LABELS[:3], 5.0))) == 3
+    assert sum(bar_heights(result_figures.score_distribution(SCORES[:3], LABELS[:3], 5.0))) == 3
 
 
 def test_heatmaps_draw_each_image_and_its_map_on_one_scale():
-    figure = plotting.heatmaps(IMAGES, MAPS, [None, MASK, np.zeros((8, 8), bool)], ["a", "b", "c"])
+    figure = result_figures.heatmaps(
+        IMAGES, MAPS, [None, MASK, np.zeros((8, 8), bool)], ["a", "b", "c"]
+    )
     maps = [
         image
         for axis in figure.axes
@@ -45,21 +47,21 @@ def test_heatmaps_draw_each_image_and_its_map_on_one_scale():
 
 
 def test_roc_curve_shows_the_area_it_was_given():
-    figure = plotting.roc_curve(np.array([0, 0, 1]), np.array([0, 1, 1]), 0.987)
+    figure = result_figures.roc_curve(np.array([0, 0, 1]), np.array([0, 1, 1]), 0.987)
     assert "0.987" in figure.axes[0].get_legend().get_texts()[0].get_text()
     assert (
         "one kind"
-        in plotting.roc_curve([], [], None).axes[0].get_legend().get_texts()[0].get_text()
+        in result_figures.roc_curve([], [], None).axes[0].get_legend().get_texts()[0].get_text()
     )
 
 
 def test_confusion_matrix_shows_the_counts_with_truth_in_rows():
-    figure = plotting.confusion_matrix({"tn": 11, "fp": 12, "fn": 21, "tp": 22})
+    figure = result_figures.confusion_matrix({"tn": 11, "fp": 12, "fn": 21, "tp": 22})
     assert [text.get_text() for text in figure.axes[0].texts] == ["11", "12", "21", "22"]
 
 
 def test_scores_by_defect_has_a_row_for_each_kind_and_good_first():
-    figure = plotting.scores_by_defect(SCORES, DEFECTS, 5.0)
+    figure = result_figures.scores_by_defect(SCORES, DEFECTS, 5.0)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
         "good",
         "cut",
@@ -71,7 +73,7 @@ def test_scores_by_defect_has_a_row_for_each_kind_and_good_first():
 
 @pytest.mark.parametrize("scores", [SCORES, SCORES - 1])
 def test_thresholds_compared_show_the_shares_below_each_threshold(scores):
-    figure = plotting.thresholds_compared(scores, LABELS, {"sigma": 2.5, "conformal": 8.5})
+    figure = plots.thresholds_compared(scores, LABELS, {"sigma": 2.5, "conformal": 8.5})
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert (
         lines["threshold: sigma"].get_xdata()[0] == 2.5
@@ -87,7 +89,7 @@ def test_thresholds_compared_show_the_shares_below_each_threshold(scores):
 
 
 def test_thresholds_compared_of_one_kind_only_and_without_any_threshold():
-    assert len(plotting.thresholds_compared(SCORES[:3], LABELS[:3], {}).axes[0].lines) == 1
+    assert len(plots.thresholds_compared(SCORES[:3], LABELS[:3], {}).axes[0].lines) == 1
 
 
 @pytest.mark.parametrize("scores", [SCORES, SCORES - 1])
@@ -95,7 +97,7 @@ def test_score_rows_have_a_dot_for_each_image_in_the_row_of_its_group_and_a_line
     scores,
 ):
     groups = {"good": scores[:3], "cut": scores[3:], "none": scores[:0]}
-    figure = plotting.score_rows(
+    figure = plots.score_rows(
         groups, {"sigma": 2.5, "held_out": None, "conformal": 8.5}, anomalous=["cut"]
     )
     axis = figure.axes[0]
@@ -113,12 +115,12 @@ def test_score_rows_have_a_dot_for_each_image_in_the_row_of_its_group_and_a_line
 
 
 def test_score_rows_need_no_threshold():
-    axis = plotting.score_rows({"good": SCORES}, {"conformal": None}).axes[0]
+    axis = plots.score_rows({"good": SCORES}, {"conformal": None}).axes[0]
     assert not axis.lines and axis.get_legend() is None
 
 
 def test_false_alarm_rates_are_drawn_over_the_light_beside_the_promise():
-    rates, promise = plotting.false_alarm_rates([0.8, 1, 1.2], [0.5, 0.04, 0.6], 0.05).axes[0].lines
+    rates, promise = plots.false_alarm_rates([0.8, 1, 1.2], [0.5, 0.04, 0.6], 0.05).axes[0].lines
     assert rates.get_xdata().tolist() == [0.8, 1, 1.2] and rates.get_ydata().tolist() == [
         0.5,
         0.04,
@@ -131,21 +133,19 @@ def test_the_other_pictures_are_drawn():
     history = pd.DataFrame(
         {"epoch": [1, 2], "train_loss": [3.0, 2.0], "validation_loss": [3.5, 2.5]}
     )
-    assert len(plotting.loss_curves(history).axes[0].lines) == 2
-    assert (
-        len(plotting.image_grid(IMAGES, ["a", "b", "c"], [None, MASK, None], columns=2).axes) == 4
-    )
-    assert len(plotting.map_grid(MAPS, ["a", "b", "c"], shared_scale=True).axes) == 4
-    assert len(plotting.vector_comparison(np.arange(5), np.arange(5)).axes[0].lines) == 2
-    assert len(plotting.sorted_errors(np.arange(9, 0, -1), 3).axes[0].patches) == 9
+    assert len(plots.loss_curves(history).axes[0].lines) == 2
+    assert len(plots.image_grid(IMAGES, ["a", "b", "c"], [None, MASK, None], columns=2).axes) == 4
+    assert len(plots.map_grid(MAPS, ["a", "b", "c"], shared_scale=True).axes) == 4
+    assert len(plots.vector_comparison(np.arange(5), np.arange(5)).axes[0].lines) == 2
+    assert len(plots.sorted_errors(np.arange(9, 0, -1), 3).axes[0].patches) == 9
     table = pd.DataFrame({"category": ["a", "b"], "image_auroc": [0.9, None]})
-    assert len(plotting.category_comparison(table).axes[0].patches) == 2
+    assert len(plots.category_comparison(table).axes[0].patches) == 2
 
 
 def test_no_figure_stays_open():
     before = plt.get_fignums()
-    plotting.image_grid(IMAGES)
-    plotting.roc_curve([0, 1], [0, 1], 0.5)
+    plots.image_grid(IMAGES)
+    result_figures.roc_curve([0, 1], [0, 1], 0.5)
     assert plt.get_fignums() == before
 
 
@@ -153,8 +153,8 @@ def test_no_figure_stays_open():
 def test_an_axis_of_scores_has_plain_numbers(scores):
     labels, defects = np.array([0, 1, 1]), np.array(["good", "cut", "cut"])
     for figure in (
-        plotting.score_distribution(np.array(scores), labels, scores[1]),
-        plotting.scores_by_defect(np.array(scores), defects, scores[1]),
+        result_figures.score_distribution(np.array(scores), labels, scores[1]),
+        result_figures.scores_by_defect(np.array(scores), defects, scores[1]),
     ):
         figure.canvas.draw()
         axis = figure.axes[0]

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from texad.figures import study_plots as studies
+from texad.figures import study_plots
 
 TABLE = pd.DataFrame(
     {
@@ -33,7 +33,7 @@ def drawn(figure):
 
 
 def test_each_point_has_its_interval_and_stands_in_the_row_of_its_method():
-    figure = studies.points_with_intervals(TABLE, "method", "category")
+    figure = study_plots.points_with_intervals(TABLE, "method", "category")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
         "b",
         "a",
@@ -46,7 +46,7 @@ def test_each_point_has_its_interval_and_stands_in_the_row_of_its_method():
 
 
 def test_points_of_a_row_stand_apart_and_the_legend_tells_them_apart():
-    axis = studies.points_with_intervals(TABLE, "method", "category").axes[0]
+    axis = study_plots.points_with_intervals(TABLE, "method", "category").axes[0]
     heights = [y for line in axis.lines if line.get_marker() != "None" for y in line.get_ydata()]
     assert len(set(heights)) == len(heights)
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["tile", "wood"]
@@ -56,7 +56,7 @@ def test_without_groups_there_is_one_point_a_row_and_no_legend():
     table = pd.DataFrame(
         {"setting": [16, 4], "auroc": [0.5, 0.6], "low": [0.4, 0.5], "high": [0.6, 0.7]}
     )
-    figure = studies.points_with_intervals(table, rows="setting")
+    figure = study_plots.points_with_intervals(table, rows="setting")
     assert drawn(figure) == [(0.5, 0.4, 0.6, 0), (0.6, 0.5, 0.7, 1)]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
         "16",
@@ -75,7 +75,7 @@ def test_many_groups_differ_in_colour_or_marker():
             "high": 1.0,
         }
     )
-    axis = studies.points_with_intervals(table, "method", "category").axes[0]
+    axis = study_plots.points_with_intervals(table, "method", "category").axes[0]
     assert (
         len(
             {
@@ -92,7 +92,7 @@ def test_a_coloured_table_shows_each_number_at_its_place_and_leaves_out_what_is_
     table = pd.DataFrame(
         {"random": {"cut": 0.5, "a$b$": None}, "trained": {"cut": 1.0, "a$b$": 0.75}}, dtype=float
     )
-    axis = studies.coloured_table(table).axes[0]
+    axis = study_plots.coloured_table(table).axes[0]
     shown = {
         (text.get_position()[0] - 0.5, text.get_position()[1] - 0.5): text.get_text()
         for text in axis.texts
@@ -112,13 +112,13 @@ def test_names_with_dollar_signs_are_no_mathematics(tmp_path):
             "high": 0.6,
         }
     )
-    studies.points_with_intervals(table, "method", "category").savefig(tmp_path / "x.svg")
+    study_plots.points_with_intervals(table, "method", "category").savefig(tmp_path / "x.svg")
 
 
 def test_a_table_without_a_column_or_row_says_which():
     with pytest.raises(ValueError, match="lacks the columns category, high"):
-        studies.points_with_intervals(
+        study_plots.points_with_intervals(
             TABLE.drop(columns=["high", "category"]), "method", "category"
         )
     with pytest.raises(ValueError, match="lacks rows"):
-        studies.points_with_intervals(TABLE[:0])
+        study_plots.points_with_intervals(TABLE[:0])

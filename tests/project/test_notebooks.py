@@ -202,7 +202,9 @@ def test_code_fits_the_page(stage):
 def shows_a_picture(source: str) -> bool:
     last = ast.parse(source).body[-1:]
     shown = ast.unparse(last[0].value) if last and isinstance(last[0], ast.Expr) else ""
-    return shown == "figure" or shown.startswith(("plotting.", "studies.", "heatmaps("))
+    return shown == "figure" or shown.startswith(
+        ("plots.", "result_figures.", "study_plots.", "heatmaps(")
+    )
 
 
 @pytest.mark.parametrize("stage", CHAPTERS)

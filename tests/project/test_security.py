@@ -33,7 +33,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from texad.__main__ import main
-from texad.figures import plots as plotting
+from texad.figures import plots, result_figures
 from texad.io import download as downloads
 from texad.io import escape as names
 from texad.io.json_files import read_json
@@ -364,12 +364,12 @@ def test_a_name_in_a_picture_is_no_mathematics(tmp_path, name):
     scores = np.array([1.0, 2, 3])
     image, places = np.zeros((4, 4, 3)), np.eye(4)
     figures = [
-        plotting.image_grid([image], [name]),
-        plotting.map_grid([places], [name]),
-        plotting.heatmaps([image], [places], [None], [f"{name}\nscore 3"]),
-        plotting.score_rows({name: scores}, {}),
-        plotting.scores_by_defect(scores, np.array(["good", name, name]), 1.5),
-        plotting.category_comparison(pd.DataFrame({"category": [name], "image_auroc": [0.5]})),
+        plots.image_grid([image], [name]),
+        plots.map_grid([places], [name]),
+        result_figures.heatmaps([image], [places], [None], [f"{name}\nscore 3"]),
+        plots.score_rows({name: scores}, {}),
+        result_figures.scores_by_defect(scores, np.array(["good", name, name]), 1.5),
+        plots.category_comparison(pd.DataFrame({"category": [name], "image_auroc": [0.5]})),
     ]
     for number, figure in enumerate(figures):
         figure.savefig(tmp_path / f"{number}.svg")

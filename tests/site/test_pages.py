@@ -211,7 +211,7 @@ def test_an_alternative_text_tells_whether_the_map_points_at_the_defect():
 
 def test_a_large_picture_is_compressed_until_it_is_small_enough(tmp_path):
     noisy = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
-    figure = gallery.plotting.image_grid([noisy] * 3)
+    figure = gallery.plots.image_grid([noisy] * 3)
     gallery._save(figure, tmp_path / "fine.jpg", 10**9)
     gallery._save(figure, tmp_path / "small.jpg", (tmp_path / "fine.jpg").stat().st_size // 2)
     assert (tmp_path / "small.jpg").stat().st_size <= (tmp_path / "fine.jpg").stat().st_size // 2

@@ -489,9 +489,11 @@ def test_the_picture_has_a_row_for_each_detector_and_a_dot_for_each_seed(
     tmp_path, content, monkeypatch
 ):
     drawn = []
-    draw = real.studies.points_with_intervals
+    draw = real.study_plots.points_with_intervals
     monkeypatch.setattr(
-        real.studies, "points_with_intervals", lambda *given: drawn.append(given) or draw(*given)
+        real.study_plots,
+        "points_with_intervals",
+        lambda *given: drawn.append(given) or draw(*given),
     )
     page = recorded_page(tmp_path, content)
     ((table, rows, groups),) = drawn

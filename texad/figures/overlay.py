@@ -1,4 +1,4 @@
-"""Images covered by their heatmaps: where a detector's attention was, on the surface that it looked at."""
+"""Images covered by their anomaly maps: where on the surface the errors are large."""
 
 from collections.abc import Sequence
 
@@ -6,25 +6,33 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-HEAT = "inferno"  # the colours of anomaly maps, here and in texad.figures.plots
+HEAT = "inferno"  # the colours of anomaly maps in all figures
 
 
 def overlay(image: Image.Image, anomaly_map: np.ndarray, heat: Sequence[float]) -> Image.Image:
-    """An image covered by its anomaly map: what is low stays clear, so that the surface shows, and what is high glows.
+    """Cover an image by its anomaly map: low values stay clear, high ones glow.
 
     Parameters
     ----------
     image : PIL.Image.Image
-        RGB, of any size.
+        RGB, in any size.
     anomaly_map : ndarray, shape (H, W)
-        Of any size; it is stretched.
+        In any size; it is stretched to that of the image.
     heat : (float, float)
-        The values that are clear and that glow most; the scale between them is logarithmic, since one strong defect would leave all others dark.
+        The values that are clear and that glow most. The scale between them is logarithmic, since
+        one strong defect would leave all others dark.
 
     Returns
     -------
     PIL.Image.Image
-        As large as `image`.
+        RGB, as large as `image`.
+
+    Examples
+    --------
+    >>> grey = Image.new("RGB", (8, 8), (100, 100, 100))
+    >>> covered = overlay(grey, np.array([[1.0, 1.0], [1.0, 90.0]]), heat=(1, 100))
+    >>> covered.size, covered.getpixel((7, 7))
+    ((8, 8), (222, 224, 152))
     """
     low, high = np.log(np.maximum(heat, np.finfo(np.float32).tiny))
     level = (np.log(np.maximum(anomaly_map, np.finfo(np.float32).tiny)) - low) / max(

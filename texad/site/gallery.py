@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from texad.evaluation import metrics as evaluation
-from texad.figures import plots as plotting
+from texad.figures import plots, result_figures
 from texad.io import images as reading
 from texad.io.atomic import replacing
 from texad.model import preprocessing
@@ -72,7 +72,7 @@ def data(run: FinishedRun, file: Path) -> Picture:
         _mask(run.data_path(mask), image.shape[:2])
         for mask, image in zip(rows["mask"], images, strict=True)
     ]
-    figure = plotting.image_grid(images, list(rows["defect"]), masks, columns=3)
+    figure = plots.image_grid(images, list(rows["defect"]), masks, columns=3)
     _save(figure, file, MOST_BYTES)
     kinds = [
         f"{name}, {_extent(mask)}" for name, mask in zip(rows["defect"][1:], masks[1:], strict=True)
@@ -165,7 +165,7 @@ def hits_and_misses(run: FinishedRun, folder: Path, stem: str, most_bytes: int) 
             f"{case}\n{test['defect'][row]}\nscore {test['score'][row]:.4g}"
             for case, row in cases.items()
         ]
-        figure = plotting.heatmaps(
+        figure = result_figures.heatmaps(
             photographs, evaluation.upsample(own_places, size), masks, titles
         )
         _share_scale(figure, low, high)
@@ -240,16 +240,16 @@ def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
     verdicts = [f"{letter}: {text}" for letter, text in zip(letters, decided, strict=True)]
     n_right, n_damaged = int((rows["label"] == rows["prediction"]).sum()), int(rows["label"].sum())
 
-    detector = plotting.heatmaps(
+    detector = result_figures.heatmaps(
         photographs,
         evaluation.upsample(places, size),
         masks,
         [verdict.replace(", ", "\n") for verdict in verdicts],
     )
     figures = {
-        "good": plotting.image_grid(good, columns=4),
-        "question": plotting.image_grid(images, letters, columns=2),
-        "answer": plotting.image_grid(images, truth, outlines, columns=2),
+        "good": plots.image_grid(good, columns=4),
+        "question": plots.image_grid(images, letters, columns=2),
+        "answer": plots.image_grid(images, truth, outlines, columns=2),
         "detector": detector,
     }
     for name, figure in figures.items():

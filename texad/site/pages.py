@@ -23,7 +23,7 @@ import pandas as pd
 
 from texad import __version__
 from texad.errors import RunError
-from texad.figures import plots as plotting
+from texad.figures import plots
 from texad.io.atomic import replacing
 from texad.io.json_files import read_json
 from texad.runs.run_folder import SPLITS, STAGES, STUDIES, FinishedRun
@@ -286,7 +286,7 @@ def _results_page(run: FinishedRun, stem: str, summary: dict) -> str:
 def _comparison_page(summary: dict, stems: dict[str, str], folder: Path) -> str:
     done = [row for row in summary["categories"] if not row["error"]]
     with replacing(folder / "comparison.svg") as temporary:
-        plotting.category_comparison(pd.DataFrame(done)).savefig(
+        plots.category_comparison(pd.DataFrame(done)).savefig(
             temporary, bbox_inches="tight", metadata={"Date": None}
         )
     header = ("Category", "Images", "AUROC", "Precision", "Recall", "F1", "Seconds")

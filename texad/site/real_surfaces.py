@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from texad.figures import study_plots as studies
+from texad.figures import study_plots
 from texad.io.atomic import replacing
 from texad.io.json_files import read_json
 from texad.model.autoencoder import DETECTORS
@@ -101,7 +101,7 @@ def _picture(runs: list[dict], name_category: bool, folder: Path) -> list[str]:
     if table["auroc"].isna().all():
         return []
     with replacing(folder / "real_surfaces.svg") as temporary:
-        figure = studies.points_with_intervals(table, "method", "seed")
+        figure = study_plots.points_with_intervals(table, "method", "seed")
         figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None})
     alt = "A row for each detector, with a dot for each seed at its image AUROC and a line through the dot for the interval."
     return [

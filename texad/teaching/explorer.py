@@ -44,7 +44,7 @@ def write_pictures(
 ) -> list[str]:
     """Write a small JPEG for each test image: left the image, right its heatmap, on both the border of the true defect.
 
-    All heatmaps have one scale, see `heatmaps.overlay`, from the median of all maps to their largest value.
+    All heatmaps have one scale, see `texad.figures.overlay`, from the median of all maps to their largest value.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def write_pictures(
 
 
 def _outlined(picture: Image.Image, mask: np.ndarray | None) -> np.ndarray:
-    """Draw the border of the defect, dark around light, as texad.figures.plots does; uint8, (PICTURE_SIZE, PICTURE_SIZE, 3)."""
+    """Draw the border of the defect, dark around light, as texad.figures.style does; uint8, (PICTURE_SIZE, PICTURE_SIZE, 3)."""
     image = np.asarray(picture)
     if mask is None or not mask.any() or mask.all():
         return image
