@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sklearn_metrics
 
-from texad.data import datasets
+from texad.data import datasets, screening
 from texad.evaluation import metrics as evaluation
 from texad.figures import result_figures
 from texad.model import autoencoder, preprocessing, scoring, weights
@@ -60,7 +60,7 @@ def read_data(
     run.start(
         STAGES[0], seed=seed, image_size=image_size, calibration_fraction=calibration_fraction
     )
-    run.write_images(preprocessing.readable(data, progress=False), calibration_fraction, seed)
+    run.write_images(screening.readable(data, progress=False), calibration_fraction, seed)
     run.finish()
 
 

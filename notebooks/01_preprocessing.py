@@ -41,7 +41,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from texad.data import datasets
+from texad.data import datasets, screening
 from texad.errors import printable
 from texad.evaluation import metrics as evaluation
 from texad.figures import plots
@@ -81,7 +81,7 @@ run.start("01_preprocessing", weights=weights, seed=seed, **options)
 
 # %%
 data = datasets.load_category(dataset, category)
-data = preprocessing.readable(data, unreadable_limit)
+data = screening.readable(data, unreadable_limit)
 
 # %% tags=["remove-input"]
 left_out = len(data.unreadable)

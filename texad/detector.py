@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from texad.data import datasets
+from texad.data import splitting
 from texad.io.atomic import write_tensors
 from texad.model import autoencoder, preprocessing, scoring, weights
 from texad.model import backbone as features
@@ -225,7 +225,9 @@ class AnomalyDetector(BaseEstimator):
     def _kept_out(self, n: int) -> set[int]:
         """Which of `n` good images are kept out of the fit: as many as the promise needs, but no more than half, or as `calibration_fraction` says."""
         needed = min(scoring.images_needed(self.false_alarms), n // 2)
-        return datasets.calibration_images(n, max(self.calibration_fraction, needed / n), self.seed)
+        return splitting.calibration_images(
+            n, max(self.calibration_fraction, needed / n), self.seed
+        )
 
     # -- judge -------------------------------------------------------------------------------------
 

@@ -1,10 +1,19 @@
-"""What can go wrong in a way that the user can mend; each error is one line, in notebooks too."""
+"""Errors that the user can act on, each one line in notebooks too, and helpers for their wording."""
 
+import difflib
+import operator
+from collections.abc import Iterable
 from pathlib import Path
 
 
 def printable(name: str | Path) -> str:
-    """Name on one line: a newline, a control sequence or half a letter is shown as Python would write it."""
+    """Name on one line: a newline, a control sequence or half a letter is escaped as by `repr`.
+
+    Examples
+    --------
+    >>> print(printable("a\\nb"))
+    a\\nb
+    """
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(name))
 
 
@@ -53,3 +62,63 @@ class DamagedError(RunError):
 
 class DiskFullError(_OneLine, OSError):
     """There is no room for a file."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Hint at the known name that is nearest to a mistyped one, in upper or lower case.
+
+    Returns
+    -------
+    str
+        To be put after the mistyped name; empty if none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("Lether", ["leather", "wood"])
+    " (did you mean 'leather'?)"
+    """
+    as_written = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), as_written, n=1)
+    return f" (did you mean {as_written[near[0]]!r}?)" if near else ""
+
+
+def check_range(
+    name: str,
+    value: float,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+    hint: str = "",
+    error: type[Exception] = ValueError,
+) -> None:
+    """Raise an error unless a number is in a range; NaN is in none.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls the number.
+    value : float
+    at_least, above, below, at_most : float, optional
+        The ends of the range.
+    hint : str, optional
+        An example of what the number means.
+    error : type of exception, default ValueError
+
+    Examples
+    --------
+    >>> check_range("fraction", 1.2, at_least=0, below=1, hint="0.2 is one image in five")
+    Traceback (most recent call last):
+    ValueError: fraction must be at least 0 and below 1 (0.2 is one image in five), not 1.2
+    """
+    ends = (
+        ("at least", operator.ge, at_least),
+        ("above", operator.gt, above),
+        ("below", operator.lt, below),
+        ("at most", operator.le, at_most),
+    )
+    given = [(word, is_kept, end) for word, is_kept, end in ends if end is not None]
+    if not all(is_kept(value, end) for _, is_kept, end in given):
+        words = " and ".join(f"{word} {end}" for word, _, end in given)
+        raise error(f"{name} must be {words}{hint and f' ({hint})'}, not {value}")

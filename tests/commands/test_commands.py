@@ -19,6 +19,7 @@ from texad.__main__ import main
 from texad.commands import prediction_writer as rows
 from texad.data import inputs as sources
 from texad.detector import AnomalyDetector, Prediction
+from texad.io.atomic import sha256
 from texad.model import scoring
 
 QUICK = ["--weights", "random", "--image-size", "64", "--quiet"]
@@ -91,10 +92,10 @@ def test_copies_are_left_out_and_a_few_unreadable_files_too(tmp_path):
         and found.copies == [tmp_path / "copy of 3.png"]
         and list(found.unreadable) == [tmp_path / "torn.png"]
     )
-    assert found.hashes[3] == sources.sha256(tmp_path / "3.png")[:16]
+    assert found.hashes[3] == sha256(tmp_path / "3.png")[:16]
     with pytest.raises(
         ValueError,
-        match=r"1 of 22 images cannot be read, and --unreadable-limit allows 0.01 of them: torn.png \(",
+        match=r"1 of 22 images cannot be read, and unreadable_limit allows 0.01 of them: torn.png \(",
     ):
         sources.good_images(tmp_path, unreadable_limit=0.01, progress=False)
 
@@ -228,7 +229,7 @@ def test_an_image_with_a_defect_among_the_good_ones_is_pointed_out(steel, tmp_pa
     (["--image-size", "48", "--detector", "extended"], "--image-size must be at least 64 for the extended detector"),
     (["--seed", "-1"], "--seed must be at least 0"),
     (["--weights", "imagnet"], "did you mean 'imagenet'?"),
-    (["--unreadable-limit", "2"], "unreadable_limit must be between 0 and 1"),
+    (["--unreadable-limit", "2"], "unreadable_limit must be at least 0 and at most 1"),
 ])  # fmt: skip
 def test_options_are_checked_before_anything_is_computed(steel, tmp_path, capsys, options, problem):
     assert main(["fit", str(steel), "--out", str(tmp_path / "d"), *QUICK, *options]) == 2

@@ -12,8 +12,8 @@ from PIL import Image
 from texad.__main__ import main
 from texad.data import datasets
 from texad.data.convert.importing import guess, import_category
-from texad.data.convert.labels import clean
 from texad.data.convert.outlines import Polygon, Runs, draw, uncompressed
+from texad.data.names import clean
 from texad.errors import DataError
 from texad.io.images import read_image, read_mask
 

@@ -24,7 +24,7 @@ from torch import nn
 from benchmarks import stages
 from texad.__main__ import main
 from texad.batch import parameters
-from texad.data import datasets
+from texad.data import datasets, screening
 from texad.errors import DataError, ImageError
 from texad.evaluation import metrics as evaluation
 from texad.io import images as reading
@@ -238,9 +238,7 @@ def many(tmp_path: Path, n_train: int = 21) -> Path:
 
 
 def checked(root: Path, limit: float = 0.05) -> datasets.Category:
-    return preprocessing.readable(
-        datasets.load_category(root.parent, root.name), limit, progress=False
-    )
+    return screening.readable(datasets.load_category(root.parent, root.name), limit, progress=False)
 
 
 @pytest.mark.filterwarnings("error")
@@ -416,7 +414,7 @@ def test_how_many_images_of_a_folder_may_be_lost(tmp_path, train, good, spot, li
 
 @pytest.mark.parametrize("limit", [-0.1, 1.1, float("nan")])
 def test_a_limit_that_is_none_is_refused(tmp_path, limit):
-    with pytest.raises(DataError, match="unreadable_limit must be between 0 and 1"):
+    with pytest.raises(DataError, match="unreadable_limit must be at least 0 and at most 1"):
         checked(write_category(tmp_path / "mine" / "steel", n_train=1), limit)
 
 
@@ -630,7 +628,7 @@ def test_a_folder_laid_out_wrongly_is_named(tmp_path, make, words, early):
     with pytest.raises(ValueError) as caught:
         category = datasets.load_category(root.parent, "steel")
         assert not early
-        preprocessing.readable(category, progress=False)
+        screening.readable(category, progress=False)
     one_line(caught.value, words.format(root=root))
 
 
@@ -764,7 +762,7 @@ ARGUMENTS = [  # what is wrong; the arguments after `run --dataset <a folder wit
     (
         "a parameter like no other",
         ["-p", "zzz", "3"],
-        "no notebook has a parameter zzz: there are ablation_epochs, false_alarms",
+        "no notebook has a parameter zzz: there are ablation_epochs, batch_size",
     ),
     (
         "a word for a whole number",

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from texad.data import datasets
+from texad.data import datasets, splitting
 from texad.errors import RunError
 from texad.io import paths
 from texad.io.atomic import sha256
@@ -215,7 +215,7 @@ def test_the_choice_of_calibration_images_depends_on_the_seed_only(run, surfaces
     ],
 )
 def test_how_many_images_are_kept_out(n, fraction, kept_out):
-    assert len(datasets.calibration_images(n, fraction, 0)) == kept_out
+    assert len(splitting.calibration_images(n, fraction, 0)) == kept_out
 
 
 @pytest.mark.parametrize("fraction", [1, -0.1, 1.5, float("nan")])

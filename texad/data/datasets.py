@@ -10,28 +10,24 @@ kind of defect::
 
 A data set is a folder of categories. Two are known by name: "synthetic" is drawn on the spot, "mvtec" is
 downloaded once. What comes after this module sees paths and labels; `reading` makes RGB images of them, whatever the files are like.
-Nothing is opened here: which files can be read at all, `preprocessing.readable` finds out.
+Nothing is opened here: which files can be read at all, `screening.readable` finds out.
 
 MVTec AD, a comprehensive real-world dataset for unsupervised anomaly detection, Bergmann et al., CVPR 2019.
 """
 
-import difflib
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from texad.data import mvtec, synthetic
-from texad.errors import DataError
+from texad.data.walking import SUFFIXES, is_image, walk
+from texad.errors import DataError, did_you_mean
 from texad.io.atomic import sha256
 from texad.io.paths import data_root
 
 EMBEDDED = ("synthetic", "mvtec")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ class Category:
         Absolute; holds train and test.
     train, test : tuple of Sample
     unreadable : tuple of Unreadable
-        What `preprocessing.readable` left out of them; until then, empty.
+        What `screening.readable` left out of them; until then, empty.
     """
 
     dataset: str
@@ -178,9 +174,7 @@ def select(dataset: str | Path, category: str) -> list[str]:
     # The name of a folder may have a comma in it. Only listed names pass, so none leads out of the data set.
     names = [category] if category in known else [part.strip() for part in category.split(",")]
     for unknown in (each for each in names if each not in known):
-        as_written = {each.lower(): each for each in known}
-        near = difflib.get_close_matches(unknown.lower(), as_written, n=1)
-        hint = f" (did you mean {as_written[near[0]]!r}?)" if near else ""
+        hint = did_you_mean(unknown, known)
         if not is_embedded(dataset) and unknown in os.listdir(_folder(dataset)):
             hint = f" (there is no folder {_train(_folder(dataset) / unknown)})"
         raise DataError(
@@ -216,10 +210,8 @@ def _folder(dataset: str | Path) -> Path:
     folder = Path(dataset).expanduser().resolve()
     if str(dataset) and folder.is_dir():
         return folder
-    near = difflib.get_close_matches(Path(dataset).name.lower(), EMBEDDED, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise FileNotFoundError(
-        f"data set {str(dataset)!r} is no folder{hint}: choose synthetic, mvtec, or a folder whose "
+        f"data set {str(dataset)!r} is no folder{did_you_mean(Path(dataset).name, EMBEDDED)}: choose synthetic, mvtec, or a folder whose "
         "sub-folders hold train/good"
     )
 
@@ -261,23 +253,10 @@ def load_category(dataset: str | Path, category: str) -> Category:
         )
     prepare(dataset, names)
     root = _folder(dataset) / names[0]
-    try:
-        train = _samples(root, "train", "good")
-        folder = root / "test"
-        defects = (
-            [sub.name for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith(".")]
-            if folder.is_dir()
-            else []
-        )
-        test = [
-            sample
-            for defect in sorted(defects, key=natural)
-            for sample in _samples(root, "test", defect)
-        ]
-    except PermissionError as error:
-        raise DataError(
-            f"{error.filename} may not be read ({error.strerror}): ask its owner, or copy the data"
-        ) from None
+    train = _samples(root, "train", "good")
+    folder = root / "test"
+    defects = next(walk(folder))[1] if folder.is_dir() else []
+    test = [sample for defect in defects for sample in _samples(root, "test", defect)]
     if not train:
         raise DataError(
             f"{_train(root)} has no images: put defect-free ones there ({', '.join(SUFFIXES)})"
@@ -294,27 +273,6 @@ def load_category(dataset: str | Path, category: str) -> Category:
             f"ones into a folder for each kind of defect ({', '.join(SUFFIXES)})"
         )
     return Category(name(dataset), names[0], root, tuple(train), tuple(test))
-
-
-def calibration_images(n: int, fraction: float, seed: int = 0) -> set[int]:
-    """Which of `n` good images are kept out of the fit; whole images, since the places of one image resemble each other.
-
-    Parameters
-    ----------
-    n : int
-    fraction : float
-        Rounded to whole images; if it is above 0, at least one of two, and never all.
-    seed : int, default 0
-
-    Raises
-    ------
-    ValueError
-        If `fraction` is not at least 0 and below 1.
-    """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"calibration_fraction must be at least 0 and below 1, not {fraction}")
-    n_kept_out = min(max(1, round(fraction * n)), n - 1) if fraction > 0 else 0
-    return set(np.random.default_rng(seed).permutation(n)[:n_kept_out].tolist())
 
 
 def fingerprint(category: Category) -> str:
@@ -361,14 +319,6 @@ def _samples(root: Path, split: str, defect: str) -> list[Sample]:
 
 
 def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
-    # Not is_file(): a broken link is to fail when it is read, not to go missing.
-    files = [file for file in files if not file.name.startswith(".") and not file.is_dir()]
-    return sorted(files, key=lambda file: natural(file.name))
-
-
-def natural(text: str) -> tuple:
-    """A sort key that puts 2 before 10."""
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))], text
+    # A broken link is among them: it is to fail when it is read, not to go missing.
+    files = next(walk(folder))[2] if folder.is_dir() else []
+    return [file for file in files if is_image(file.name)]

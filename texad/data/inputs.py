@@ -1,6 +1,7 @@
-"""Which images a command is about: a folder of good ones to learn from, or whatever paths are given, one after the other.
+"""Which images a command is about: a folder of good ones to learn from, or a stream of paths.
 
-A folder to learn from is listed as a whole, looked through, and put in order. Paths to judge are an endless stream: nothing here keeps them.
+A folder to learn from is listed as a whole, looked through, and put in order. Paths to judge are an
+endless stream: nothing here keeps them.
 """
 
 import glob
@@ -8,20 +9,20 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
-from texad.data import datasets
-from texad.data.convert.labels import BAD, GOOD, plain
-from texad.data.datasets import SUFFIXES
-from texad.errors import DataError, ImageError
+from texad.data.names import BAD, GOOD, plain
+from texad.data.screening import check_limit, check_lost, screen
+from texad.data.walking import SUFFIXES, is_image, walk
+from texad.errors import DataError
 from texad.io.atomic import sha256
 from texad.io.images import check_image
 
 DIGITS = 16  # of a hash in hexadecimal: enough to tell some thousand million images apart
+
+
+# -- a folder of good images -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -47,29 +48,21 @@ class GoodImages:
     """
 
     root: Path
-    paths: list[Path]
-    hashes: list[str]
-    sizes: Counter[tuple[int, int]]
+    paths: list[Path] = field(default_factory=list)
+    hashes: list[str] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     unreadable: dict[Path, str] = field(default_factory=dict)
     copies: list[Path] = field(default_factory=list)
     layout: str = ""
 
     def without(self, known: Iterable[str]) -> "GoodImages":
-        """Only the images whose hashes are not among these."""
+        """Only the images whose hashes are not among `known`."""
         known = set(known)
-        kept = [
-            (path, digest)
-            for path, digest in zip(self.paths, self.hashes, strict=True)
-            if digest not in known
-        ]
-        return GoodImages(
-            self.root,
-            [path for path, _ in kept],
-            [digest for _, digest in kept],
-            self.sizes,
-            self.unreadable,
-            self.copies,
-            self.layout,
+        kept = [i for i, digest in enumerate(self.hashes) if digest not in known]
+        return replace(
+            self,
+            paths=[self.paths[i] for i in kept],
+            hashes=[self.hashes[i] for i in kept],
         )
 
 
@@ -78,8 +71,9 @@ def good_images(
 ) -> GoodImages:
     """Find the good images of a folder and of those below it.
 
-    Hidden files and folders are passed over, and links to folders are not followed. Copies are left out: a copy of an image to learn from, among
-    those to calibrate with, would make the detector seem better than it is.
+    Hidden files and folders are passed over, and links to folders are not followed. Copies are left
+    out: a copy of an image to learn from, among those to calibrate with, would make the detector
+    seem better than it is.
 
     Parameters
     ----------
@@ -88,87 +82,67 @@ def good_images(
     split : {"train", "test"}, default "train"
         Which one: `train/good` or `test/good`.
     unreadable_limit : float, default 0.05
-        The largest part of the images that may be unreadable, from 0 to 1. They are left out.
+        The largest fraction of the images that may be unreadable, from 0 to 1. They are left out.
     progress : bool, default True
         Show a progress bar.
 
     Raises
     ------
     DataError
-        A ValueError: there is no such folder, it holds no image or seems to hold bad ones, or too many cannot be read.
+        A ValueError: there is no such folder, it holds no image or seems to hold bad ones, or too
+        many cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from texad.data import synthetic
+    >>> folder = synthetic.write(tempfile.mkdtemp(), "grid", n_train=3, n_good=2, size=64)
+    >>> found = good_images(folder, progress=False)
+    >>> found.layout, [path.name for path in found.paths]
+    ('train/good', ['000.png', '001.png', '002.png'])
     """
-    if not 0 <= unreadable_limit <= 1:
-        raise DataError(
-            f"unreadable_limit must be between 0 and 1 (0.05 is one image in twenty), not {unreadable_limit}"
-        )
+    check_limit(unreadable_limit)
     root = Path(folder).expanduser()
     if not str(folder) or not root.is_dir():
         reason = "is a file, and no folder" if root.is_file() else "does not exist"
         raise DataError(f"folder {str(folder)!r} {reason}: name a folder of good images")
     layout = f"{split}/good" if (root / "train" / "good").is_dir() else ""
-    if layout and not (root / layout).is_dir():
-        raise DataError(
-            f"{root} is laid out as MVTec AD, but has no {layout}: name the folder of new good images itself"
-        )
     root = root / layout
-    paths, others = _listed(root)
-    if not paths:
-        seen = (
-            f"; there are {len(others)} other files in it, such as {others[0].name}"
-            if others
-            else ""
-        )
+    if not root.is_dir():
         raise DataError(
-            f"{root} holds no image, and neither do its sub-folders ({', '.join(SUFFIXES)}){seen}: name a folder of good images"
+            f"{folder} is laid out as MVTec AD, but has no {layout}: name the folder of new good "
+            "images itself"
         )
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    try:
-        looked = list(
-            tqdm(pool.map(_look, paths), "reading", len(paths), unit="image", disable=not progress)
+    images, others = _listed(root)
+    if not images:
+        seen = f"; there are {len(others)} other files in it, such as " if others else ""
+        raise DataError(
+            f"{root} holds no image, and neither do its sub-folders ({', '.join(SUFFIXES)})"
+            f"{seen}{others[0].name if others else ''}: name a folder of good images"
         )
-    finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for no other image
-    found, known = GoodImages(root, [], [], Counter(), layout=layout), set()
-    for path, (reason, digest, size) in zip(paths, looked, strict=True):
-        if reason:
-            found.unreadable[path] = reason
-        elif digest in known:
+    readable, unreadable = screen(images, _look, progress)
+    check_lost(root, unreadable, len(images), unreadable_limit)
+    found = GoodImages(root, unreadable=dict(unreadable), layout=layout)
+    known = set()
+    for path, (digest, size) in readable:
+        if digest in known:
             found.copies.append(path)
         else:
             known.add(digest)
             found.paths.append(path)
             found.hashes.append(digest)
             found.sizes[size] += 1
-    n_lost = len(found.unreadable)
-    if n_lost == len(paths) or n_lost / len(paths) > unreadable_limit:
-        names = "; ".join(
-            f"{path.relative_to(root)} ({reason})"
-            for path, reason in list(found.unreadable.items())[:3]
-        )
-        allowed = (
-            ""
-            if n_lost == len(paths)
-            else f", and --unreadable-limit allows {unreadable_limit:.4g} of them"
-        )
-        raise DataError(
-            f"{root}: {n_lost} of {len(paths)} images cannot be read{allowed}: {names}{'; …' if n_lost > 3 else ''}: replace or remove them"
-        )
     return found
 
 
 def _listed(root: Path) -> tuple[list[Path], list[Path]]:
-    """Images in natural order, and other files; DataError if there is a sign that not all of them are good."""
+    """Images, and other files; DataError if there is a sign that not all of them are good."""
     images: list[Path] = []
     others: list[Path] = []
-    for folder, below, names in os.walk(root, onerror=_refuse):
-        below[:] = sorted(
-            (name for name in below if not name.startswith(".")), key=datasets.natural
-        )
-        _check_names(Path(folder), below)
-        for name in sorted(
-            (name for name in names if not name.startswith(".")), key=datasets.natural
-        ):
-            (images if is_image(name) else others).append(Path(folder, name))
+    for folder, below, files in walk(root):
+        _check_names(folder, below)
+        for file in files:
+            (images if is_image(file.name) else others).append(file)
     return images, others
 
 
@@ -177,67 +151,53 @@ def _check_names(folder: Path, below: Sequence[str]) -> None:
     bad = [name for name in below if plain(name) in BAD]
     if categories := [name for name in below if (folder / name / "train" / "good").is_dir()]:
         raise DataError(
-            f"{folder} is a data set of {len(categories)} categories: name one of them, such as {folder / categories[0]}"
+            f"{folder} is a data set of {len(categories)} categories: name one of them, such as "
+            f"{folder / categories[0]}"
         )
     if bad or (good and len(below) > 1):
         instead = f"name {folder / good[0]}" if good else f"move {folder / bad[0]} elsewhere"
         raise DataError(
-            f"{folder} has the sub-folders {', '.join(below[:5])}{', …' if len(below) > 5 else ''}, not all of which seem to hold good images, and "
-            f"only good ones are wanted: {instead}, or sort them with texad import"
+            f"{folder} has the sub-folders {', '.join(below[:5])}{', …' if len(below) > 5 else ''},"
+            " not all of which seem to hold good images, and only good ones are wanted: "
+            f"{instead}, or sort them with texad import"
         )
 
 
-def _refuse(error: OSError) -> None:
-    raise DataError(
-        f"{error.filename} may not be read ({error.strerror}): ask its owner, or copy the images"
-    )
-
-
-def _look(path: Path) -> tuple[str, str, tuple[int, int]]:
-    """What is wrong with an image (empty if nothing is), its hash, and its size."""
-    try:
-        return "", *(sha256(path)[:DIGITS], check_image(path))
-    except ImageError as error:
-        return error.reason, "", (0, 0)
-    except OSError as error:
-        return error.strerror or type(error).__name__, "", (0, 0)
-
-
-def is_image(name: str) -> bool:
-    """Is it called as an image is?"""
-    return name.lower().endswith(SUFFIXES)
+def _look(path: Path) -> tuple[str, tuple[int, int]]:
+    return sha256(path)[:DIGITS], check_image(path)
 
 
 # -- a stream of paths -----------------------------------------------------------------------------
 
 
 def stream(arguments: Iterable[str], complain: Callable[[str], None]) -> Iterator[str]:
-    """Paths of images, one at a time, as they are found; none is kept.
+    """Find paths of images, one at a time; none is kept.
 
     Parameters
     ----------
     arguments : iterable of str
-        Files, which are given as they are; folders, whose images are found with those of all folders below, in the order of the file system;
-        patterns such as `line/**/*.png`, for when the shell expands none; "-" for the lines of the standard input, as they come.
+        Files, which are given as they are; folders, whose images are found with those of all
+        folders below, in the order of the file system; patterns such as `line/**/*.png`, for when
+        the shell expands none; "-" for the lines of the standard input, as they come.
     complain : callable
         Given one line if a pattern matches nothing, or a folder holds no image; the others go on.
+
+    Yields
+    ------
+    str
     """
+    endings = ", ".join(SUFFIXES)
     for argument in arguments:
         path = os.path.expanduser(argument)
         if argument == "-":
             yield from _lines()
         elif os.path.isdir(path):
-            yield from _some(
-                _below(path),
-                complain,
-                f"folder {argument} holds no image, and neither do its sub-folders ({', '.join(SUFFIXES)})",
-            )
+            complaint = f"folder {argument} holds no image, and neither do its sub-folders"
+            yield from _some(_below(path), complain, f"{complaint} ({endings})")
         elif not os.path.lexists(path) and glob.has_magic(path):
-            yield from _some(
-                _matching(path),
-                complain,
-                f"pattern {argument} matches no image ({', '.join(SUFFIXES)}); ** stands for folders at any depth",
-            )
+            complaint = f"pattern {argument} matches no image ({endings})"
+            hint = "** stands for folders at any depth"
+            yield from _some(_matching(path), complain, f"{complaint}; {hint}")
         else:
             yield path
 
@@ -251,6 +211,7 @@ def _lines() -> Iterator[str]:
 
 
 def _below(folder: str) -> Iterator[str]:
+    # Not `walk`, which lists a whole folder first: a line's folder may hold millions of images.
     try:
         with os.scandir(folder) as entries:
             for entry in entries:

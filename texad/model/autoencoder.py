@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm import tqdm
 
+from texad.data import splitting
 from texad.io.arrays import release
 from texad.io.atomic import write_tensors
 
@@ -268,13 +269,8 @@ def split(
     rng: np.random.Generator, n_images: int, validation_fraction: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose whole images, since the places of one image resemble each other; a lone image validates itself."""
-    order = rng.permutation(n_images)
-    n_validation = min(max(1, round(n_images * validation_fraction)), n_images - 1)
-    return (
-        (np.sort(order[n_validation:]), np.sort(order[:n_validation]))
-        if n_validation
-        else (order, order)
-    )
+    train, validation = splitting.split(n_images, validation_fraction, rng)
+    return train, (validation if len(validation) else train)
 
 
 def check(features: np.ndarray, validation_fraction: float, **at_least_1: int) -> None:

@@ -31,7 +31,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from texad.data import datasets
+from texad.data import datasets, splitting
 from texad.errors import RunError, printable
 from texad.io.atomic import digests, replacing
 from texad.io.escape import for_spreadsheet, from_spreadsheet
@@ -241,7 +241,7 @@ class Run:
         Parameters
         ----------
         category : Category
-            As `preprocessing.readable` returns it, if some of its images cannot be read.
+            As `screening.readable` returns it, if some of its images cannot be read.
         calibration_fraction : float, default 0.0
             Part of the good training images kept out of the fit, to set a threshold with: rounded to whole images, at least one of two,
             and never all. Their `split` is "calibration".
@@ -261,7 +261,7 @@ class Run:
         if seed < 0:
             raise RunError(f"seed must be at least 0, not {seed}")
         try:
-            kept_out = datasets.calibration_images(len(category.train), calibration_fraction, seed)
+            kept_out = splitting.calibration_images(len(category.train), calibration_fraction, seed)
         except ValueError as error:
             raise RunError(str(error)) from None
         train = [sample for i, sample in enumerate(category.train) if i not in kept_out]

@@ -17,19 +17,17 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from texad.data import datasets
 from texad.data.convert.annotations import class_file, coco_files, label_file, read_coco, read_yolo
 from texad.data.convert.labels import (
-    GOOD,
-    GOOD_CELLS,
     Labels,
     Mark,
-    clean,
     images,
     read_csv,
     read_folders,
 )
 from texad.data.convert.outlines import draw
+from texad.data.names import GOOD, GOOD_CELLS, clean
+from texad.data.walking import natural
 from texad.errors import DataError, ImageError, printable
 from texad.io.atomic import filling
 from texad.io.images import FORMATS, check_image, read_mask
@@ -340,7 +338,7 @@ def _merged(marks: Sequence[Mark]) -> list[_Entry]:
         (os.path.relpath(said[0].path, common) if common else str(said[0].path), said)
         for said in of_image.values()
     ]
-    for relative, said in sorted(found, key=lambda pair: datasets.natural(pair[0])):
+    for relative, said in sorted(found, key=lambda pair: natural(pair[0])):
         kinds = {mark.defect: mark for mark in reversed(said)}
         if len(kinds) > 1 and "good" in kinds:
             other = next(mark for defect, mark in kinds.items() if defect != "good")

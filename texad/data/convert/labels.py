@@ -6,42 +6,19 @@ opened here.
 
 import csv
 import io
-import os
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from texad.data import datasets
 from texad.data.convert.outlines import Polygon, Runs
-from texad.data.datasets import SUFFIXES
+from texad.data.names import BAD, GOOD, MASKS, NEUTRAL, YES, clean, plain
+from texad.data.walking import SUFFIXES, walk
 from texad.errors import DataError
 
-# As `plain` writes them: in small letters, without what is between the words.
-GOOD = frozenset(
-    "good ok okay normal defectfree nodefect nodefects nondefective pass passed".split()
-)
-GOOD_CELLS = GOOD | {
-    "0",
-    "00",
-    "false",
-    "no",
-    "none",
-}  # of a column that says whether there is a defect; 00 is 0.0
-YES = frozenset("1 10 true yes".split())
-BAD = frozenset(
-    "bad ng nok notok nogood notgood defect defects defective anomaly anomalies anomalous abnormal fail failed reject rejected".split()
-)
-NEUTRAL = frozenset(
-    "train training test testing val valid validation image images img imgs data".split()
-)  # say nothing of what is in them
-MASKS = frozenset("mask masks groundtruth gt".split())
 PATH_COLUMNS = "path file filename filepath image imagepath imagefile img imgpath imagename imgname name".split()
 LABEL_COLUMNS = "label defect defecttype class classname category anomaly isanomaly isdefect isdefective anomalous target y".split()
 MASK_COLUMNS = "mask maskpath maskfile groundtruth gt segmentation".split()
-MOST_BYTES = 120  # of a name: with what is put before and after it, every file system takes it
 
 
 @dataclass(frozen=True)
@@ -122,22 +99,6 @@ class Labels:
         return ", ".join(f"{label} ({count})" for label, count in counts) or "none"
 
 
-def plain(label: str) -> str:
-    """A label in small letters, without spaces, dashes and the like."""
-    return re.sub(r"[\W_]", "", label.casefold())
-
-
-def clean(name: str) -> str:
-    """A name for a file or folder that every system allows, and that is not hidden."""
-    name = unicodedata.normalize("NFC", name)
-    name = "".join(
-        letter if letter.isprintable() and letter not in '/\\:*?"<>|' else "_" for letter in name
-    )
-    while len(name.encode()) > MOST_BYTES:
-        name = name[1:]  # the end tells more: that is where numbers are
-    return name.strip(" .") or "_"
-
-
 def images(folder: Path, labels: Labels) -> list[Path]:
     """The images of a folder and those below it, in natural order; hidden ones are passed over, and links to folders not followed.
 
@@ -145,15 +106,10 @@ def images(folder: Path, labels: Labels) -> list[Path]:
     """
     found: list[Path] = []
     others: Counter[str] = Counter()
-    for root, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(
-            (name for name in folders if not name.startswith(".")), key=datasets.natural
-        )
-        for name in sorted(
-            (name for name in names if not name.startswith(".")), key=datasets.natural
-        ):
-            if (suffix := Path(name).suffix.lower()) in SUFFIXES:
-                found.append(Path(root, name))
+    for _, _, files in walk(folder):
+        for file in files:
+            if (suffix := file.suffix.lower()) in SUFFIXES:
+                found.append(file)
             elif suffix in (
                 ".webp",
                 ".gif",
@@ -174,12 +130,6 @@ def images(folder: Path, labels: Labels) -> list[Path]:
             f"{folder} holds no image, and neither do its sub-folders ({', '.join(SUFFIXES)})"
         )
     return found
-
-
-def _refuse(error: OSError) -> None:
-    raise DataError(
-        f"{error.filename} may not be read ({error.strerror}): ask its owner, or copy the images"
-    )
 
 
 def find(name: str, roots: Iterable[Path], where: str, absolute: bool = False) -> Path:

@@ -1,0 +1,61 @@
+"""One way to keep some images out: by lot, at least one, and never all.
+
+Whole images are kept out, since the places of one image resemble each other.
+"""
+
+import numpy as np
+
+from texad.errors import check_range
+
+
+def split(n: int, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Split images by lot into those that are kept and those that are held out.
+
+    Parameters
+    ----------
+    n : int
+        Number of images.
+    fraction : float
+        Fraction to hold out, rounded to whole images; if it is above 0, at least one of two images
+        is held out, and never all.
+    rng : numpy.random.Generator
+        Draws one permutation of the images.
+
+    Returns
+    -------
+    kept, held_out : ndarray, int64
+        Indices of the images, in ascending order.
+    """
+    n_held_out = min(max(1, round(n * fraction)), n - 1) if fraction > 0 else 0
+    order = rng.permutation(n)
+    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+
+
+def calibration_images(n: int, fraction: float, seed: int = 0) -> set[int]:
+    """Choose the calibration images: good images that are kept out of the fit.
+
+    Parameters
+    ----------
+    n : int
+        Number of good training images.
+    fraction : float
+        See `split`.
+    seed : int, default 0
+
+    Returns
+    -------
+    set of int
+        Indices of the images.
+
+    Raises
+    ------
+    ValueError
+        If `fraction` is not at least 0 and below 1.
+
+    Examples
+    --------
+    >>> sorted(calibration_images(10, 0.2))
+    [4, 6]
+    """
+    check_range("calibration_fraction", fraction, at_least=0, below=1)
+    return set(split(n, fraction, np.random.default_rng(seed))[1].tolist())

@@ -1,0 +1,58 @@
+"""One way through a folder of images and the folders below it."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from texad.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+def is_image(name: str) -> bool:
+    """Tell by the ending of a file's name whether it is an image."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def natural(text: str) -> tuple:
+    """Sort key for natural order, which puts 2 before 10.
+
+    Examples
+    --------
+    >>> sorted(["10.png", "2.png"], key=natural)
+    ['2.png', '10.png']
+    """
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))], text
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[Path]]]:
+    """Walk through a folder and the folders below it, in natural order.
+
+    Hidden files and folders are passed over, and links to folders are not followed.
+
+    Yields
+    ------
+    folder : Path
+    below : list of str
+        Names of its sub-folders.
+    files : list of Path
+
+    Raises
+    ------
+    DataError
+        If a folder may not be listed.
+    """
+
+    def visible(names: list[str]) -> list[str]:
+        return sorted((name for name in names if not name.startswith(".")), key=natural)
+
+    for root, below, names in os.walk(folder, onerror=_refuse):
+        below[:] = visible(below)
+        yield Path(root), below, [Path(root, name) for name in visible(names)]
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(
+        f"{error.filename} may not be read ({error.strerror}): ask its owner, or copy the data"
+    )
