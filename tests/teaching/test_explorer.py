@@ -138,7 +138,7 @@ def test_no_name_can_leave_its_place():
         fragment.count("</script>") == 2 and "<!--" not in fragment and "<img src=x" not in fragment
     )
     assert [image["name"] for image in state(fragment)["data"]["images"][:3]] == HOSTILE
-    assert 'src="a&quot;&amp;&#x27;&lt;.svg"' in fragment
+    assert 'src="a&#34;&amp;&#39;&lt;.svg"' in fragment
 
 
 def test_a_reader_without_scripts_is_told_the_decisions_in_words():

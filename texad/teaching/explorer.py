@@ -1,13 +1,12 @@
 """The threshold explorer: drag the threshold over the scores, and see what each decision does.
 
-It is one piece of JavaScript, `explorer.js`, in two places. In a notebook it is a widget, `ThresholdExplorer`, whose threshold the
-next cell can read and set; a page of the book, which has no kernel behind it, holds it as plain HTML, made by `html`. Either
-shows the scores of a run, and the pictures that `write_pictures` left.
+It is one piece of JavaScript, `explorer.js`, in two places. In a notebook it is a widget,
+`ThresholdExplorer`, whose threshold the next cell can read and set; a page of the book, which has
+no kernel, holds it as plain HTML, made by `html`. Both show the scores of a run, and the pictures
+that `write_pictures` left.
 """
 
 import base64
-import html as markup
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import anywidget
 import numpy as np
 import pandas as pd
 import traitlets
+from jinja2 import Environment
 from PIL import Image
 from scipy import ndimage
 
@@ -32,6 +32,11 @@ STYLE = Path(__file__).with_name("explorer.css")
 EXPORT = "export default { render };"  # the last line of the script, which makes a module of it
 
 
+PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+    Path(__file__).with_name("explorer.html.j2").read_text(encoding="utf-8")
+)
+
+
 # -- pictures of the test images -------------------------------------------------------------------
 
 
@@ -42,9 +47,10 @@ def write_pictures(
     masks: Sequence[np.ndarray | None],
     image_size: int,
 ) -> list[str]:
-    """Write a small JPEG for each test image: left the image, right its heatmap, on both the border of the true defect.
+    """Write a small JPEG for each test image: left the image, right its heatmap.
 
-    All heatmaps have one scale, see `texad.figures.overlay`, from the median of all maps to their largest value.
+    Both show the border of the true defect. All heatmaps share one scale, from the median of all
+    maps to their largest value; see `texad.figures.overlay.overlay`.
 
     Parameters
     ----------
@@ -56,7 +62,7 @@ def write_pictures(
     masks : sequence of (ndarray of bool, shape (image_size, image_size)) or None, length N
         Where the defects are.
     image_size : int
-        Height and width of what the backbone saw, in pixels.
+        Height and width of the backbone's input, in pixels.
 
     Returns
     -------
@@ -78,7 +84,10 @@ def write_pictures(
 
 
 def _outlined(picture: Image.Image, mask: np.ndarray | None) -> np.ndarray:
-    """Draw the border of the defect, dark around light, as texad.figures.style does; uint8, (PICTURE_SIZE, PICTURE_SIZE, 3)."""
+    """Draw the border of the defect, dark around light, as the figures do.
+
+    Returns uint8, shape (PICTURE_SIZE, PICTURE_SIZE, 3).
+    """
     image = np.asarray(picture)
     if mask is None or not mask.any() or mask.all():
         return image
@@ -100,12 +109,14 @@ def records(scores: pd.DataFrame) -> list[dict]:
     Parameters
     ----------
     scores : DataFrame
-        As in scores.csv, columns `path`, `split`, `label`, `score`; rows of the training images are passed over.
+        As in scores.csv, columns `path`, `split`, `label`, `score`; only rows of the test split
+        are used.
 
     Returns
     -------
     list of dict
-        `name` (the path without the leading folder test), `label` (0 normal, 1 anomalous), `score`; in the table's order.
+        `name` (the path without the leading folder test), `label` (0 normal, 1 anomalous) and
+        `score`; in the table's order.
 
     Raises
     ------
@@ -147,14 +158,14 @@ class ThresholdExplorer(anywidget.AnyWidget):
     scores : DataFrame
         As in scores.csv; see `records`.
     threshold : float
-        Where the line stands at first.
+        Where the line is at first.
     pictures : Path, optional
         The folder that `write_pictures` wrote to; without it only the scores are shown.
 
     Attributes
     ----------
     threshold : float
-        Where the line stands now; setting it moves the line.
+        Where the line is now; setting it moves the line.
     selected : int
         Position of the image that is shown, among the test images.
     """
@@ -175,7 +186,8 @@ class ThresholdExplorer(anywidget.AnyWidget):
         self._send_picture()
 
     def __repr__(self) -> str:
-        return f"threshold explorer: {len(self.data['images'])} test images, threshold {self.threshold:.4g}"
+        n_images = len(self.data["images"])
+        return f"threshold explorer: {n_images} test images, threshold {self.threshold:.4g}"
 
     @traitlets.validate("threshold")
     def _check_threshold(self, proposal: dict) -> float:
@@ -213,7 +225,9 @@ def html(
     *,
     name: str = "explorer",
 ) -> str:
-    """The explorer as a piece of a page that needs no kernel, no other file than the pictures, and no network.
+    """The explorer as a piece of a page, which needs no kernel, no network, and no other files.
+
+    Only the pictures are fetched, from files beside the page.
 
     Parameters
     ----------
@@ -226,7 +240,7 @@ def html(
     static : str, optional
         Where the page finds a picture of the scores, for a reader whose browser runs no scripts.
     name : str, default "explorer"
-        Makes the ids; each explorer of a page needs its own.
+        Prefix of the ids; each explorer of a page needs its own.
 
     Returns
     -------
@@ -234,29 +248,19 @@ def html(
         HTML, with data, style and script in it. The script has to come after the rest, and does.
     """
     data = _data(scores, threshold)
-    state = {
-        "data": data,
-        "threshold": data["threshold"],
-        "selected": _first(data),
-        "pictures": picture_urls and list(picture_urls),
-    }
-    # In JSON, < occurs in strings alone: written as \u003c, no name can close the script or open a comment in it.
-    content = json.dumps(state, allow_nan=False).replace("<", "\\u003c")
-    identity = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
-    run = f'const el = document.getElementById("{identity}");\n' + (
-        f'render({{ el, model: new PageModel(JSON.parse(document.getElementById("{identity}-data").textContent)) }});'
+    return PAGE.render(
+        id=re.sub(r"[^A-Za-z0-9_-]+", "-", name),
+        state={
+            "data": data,
+            "threshold": data["threshold"],
+            "selected": _first(data),
+            "pictures": picture_urls and list(picture_urls),
+        },
+        static=static,
+        sentence=_sentence(data),
+        style=STYLE.read_text(encoding="utf-8"),
+        script=SCRIPT.read_text(encoding="utf-8").replace(EXPORT, ""),
     )
-    script = SCRIPT.read_text(encoding="utf-8").replace(EXPORT, run)
-    image = f'<img src="{markup.escape(static)}" alt="{markup.escape(_ALT)}">\n' if static else ""
-    return (
-        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n"
-        f'<div class="texad-explorer" id="{identity}">\n{image}<p>{_sentence(data)}</p>\n</div>\n'
-        f'<script type="application/json" id="{identity}-data">{content}</script>\n'
-        f'<script type="module">\n{script}</script>\n'
-    )
-
-
-_ALT = "The scores of the normal and of the anomalous test images, with the threshold as a dashed line."
 
 
 def _sentence(data: dict) -> str:
@@ -264,6 +268,7 @@ def _sentence(data: dict) -> str:
     labels = np.array([image["label"] for image in data["images"]], dtype=bool)
     alarms = np.array([image["score"] for image in data["images"]]) > data["threshold"]
     return (
-        f"At the threshold of {data['threshold']:.4g}, {(alarms & ~labels).sum()} of {(~labels).sum()} normal images raise a false alarm, and "
-        f"{(~alarms & labels).sum()} of {labels.sum()} anomalous images are missed."
+        f"At the threshold of {data['threshold']:.4g}, {(alarms & ~labels).sum()} of "
+        f"{(~labels).sum()} normal images raise a false alarm, and {(~alarms & labels).sum()} of "
+        f"{labels.sum()} anomalous images are missed."
     )

@@ -1,6 +1,7 @@
-"""Notebooks for students, made from the book's own: each solution gives way to an empty cell for an answer.
+"""Notebooks for students, made from the book's own: an empty answer cell replaces each solution.
 
-There is one source, so the two cannot drift: the chapter's notebook holds the exercise and the solution behind it.
+There is one source, so the two cannot drift: the chapter's notebook holds the exercise and the
+solution behind it.
 
     a Markdown cell that holds        ```{exercise} Title
                                       :label: some-label
@@ -16,10 +17,14 @@ import argparse
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import nbformat
+from nbconvert.preprocessors import ClearOutputPreprocessor, TagRemovePreprocessor
+from nbformat.v4 import new_code_cell
 
+from texad.errors import DataError
 from texad.io.atomic import replacing
 from texad.io.paths import notebooks_folder
 
@@ -28,15 +33,12 @@ EXERCISE = re.compile(
     r"(?:[ \t]*:.*\n)*?[ \t]*:label:[ \t]*(?P<label>\S+)",
     re.MULTILINE,
 )
-START = re.compile(r"(?:`{3,}|:{3,})\{solution-start\}[ \t]*(?P<label>\S*)")
-END = re.compile(r"(?:`{3,}|:{3,})\{solution-end\}")
+START = re.compile(r"\s*(?:`{3,}|:{3,})\{solution-start\}[ \t]*(\S*)")
+END = re.compile(r"\s*(?:`{3,}|:{3,})\{solution-end\}")
 LINK = re.compile(
-    r"""(?P<before>\]\(|\]:[ ]|(?:src|href)=["']|\{(?:figure|image)\}[ ])(?P<target>[^\s)"'#:]+)"""
+    r"""(?P<before>\]\(|\]:[ ]|(?:src|href)=["']|\{(?:figure|image)\}[ ])"""
+    r"""(?P<target>[^\s)"'#:]+)"""
 )
-
-
-class StudentError(ValueError):
-    """A notebook, or a file in the way, that the user must look at."""
 
 
 def student_notebooks(source: Path, out: Path) -> dict[Path, str]:
@@ -47,7 +49,7 @@ def student_notebooks(source: Path, out: Path) -> dict[Path, str]:
     source : Path
         The folder of the chapters' notebooks.
     out : Path
-        Where the files will lie, which decides how they point at pictures.
+        The folder the files are meant for, which decides how they link to pictures.
 
     Returns
     -------
@@ -56,16 +58,15 @@ def student_notebooks(source: Path, out: Path) -> dict[Path, str]:
 
     Raises
     ------
-    StudentError
-        If an exercise and its solution do not fit together.
+    DataError
+        If there is no notebook, or exercises and solutions do not match.
     """
     made = {}
     for file in sorted(source.glob("[0-9][0-9]_*.ipynb")):
-        made[out / file.name] = (
-            nbformat.writes(_without_solutions(nbformat.read(file, as_version=4), file, out)) + "\n"
-        )
+        notebook = _without_solutions(nbformat.read(file, as_version=4), file, out)
+        made[out / file.name] = nbformat.writes(notebook) + "\n"
     if not made:
-        raise StudentError(f"no notebooks in {source}")
+        raise DataError(f"no notebooks in {source}")
     return made
 
 
@@ -85,14 +86,15 @@ def write(made: dict[Path, str], *, force: bool = False) -> list[Path]:
 
     Raises
     ------
-    StudentError
+    DataError
         If a file is there with other content.
     """
     there = {file: file.read_text(encoding="utf-8") for file in made if file.exists()}
     edited = [str(file) for file, text in there.items() if text != made[file]]
     if edited and not force:
-        raise StudentError(
-            f"not overwritten, since somebody may have worked in them: {', '.join(edited)} (--force overwrites)"
+        raise DataError(
+            "not overwritten, since somebody may have worked in them: "
+            f"{', '.join(edited)} (--force overwrites)"
         )
     changed = [file for file in made if there.get(file) != made[file]]
     for file in changed:
@@ -101,79 +103,50 @@ def write(made: dict[Path, str], *, force: bool = False) -> list[Path]:
     return changed
 
 
-# -- one notebook ----------------------------------------------------------------------------------
-
-
 def _without_solutions(
     notebook: nbformat.NotebookNode, file: Path, out: Path
 ) -> nbformat.NotebookNode:
-    titles: dict[str, str] = {}
-    open_exercises: dict[str, str] = {}
-    inside, cells = None, []
+    unsolved: dict[str, str] = {}
+    cells, kinds = [], ""
     for i, cell in enumerate(notebook.cells, start=1):
-        where = f"{file.name}, cell {i}"
-        text = cell.source.strip() if cell.cell_type == "markdown" else ""
-        start, end = START.match(text), END.match(text)
+        text = cell.source if cell.cell_type == "markdown" else ""
+        tagged = "solution" in cell.metadata.get("tags", [])
+        start = START.match(text)
+        kind = "S" if start else "E" if END.match(text) else "."
+        kinds += kind if tagged == (kind != ".") else "s" if tagged else "!"
         if start:
-            if inside:
-                raise StudentError(
-                    f"{where}: solution-start, but the solution of {inside} has no solution-end"
+            if start[1] not in unsolved:
+                raise DataError(
+                    f"{file.name}, cell {i}: a solution of {start[1]!r}, but no exercise before it "
+                    "has this label and no solution yet"
                 )
-            inside = start["label"]
-            if inside not in open_exercises:
-                raise StudentError(
-                    f"{where}: a solution of {inside!r}, but no exercise before it has this label and no solution yet"
-                )
-            del open_exercises[inside]
-            cells.append(nbformat.v4.new_code_cell(f'# Your answer to "{titles[inside]}"\n'))
-        elif end and not inside:
-            raise StudentError(f"{where}: solution-end without a solution-start")
-        if ("solution" in cell.metadata.get("tags", [])) != bool(inside):
-            raise StudentError(
-                f"{where}: the tag `solution` belongs to the cells from solution-start to solution-end, and to no other"
-            )
-        if end:
-            inside = None
-        elif not inside:
-            cells.append(_cell(cell, file.parent, out))
-            for exercise in EXERCISE.finditer(f"{text}\n"):
-                titles[exercise["label"]] = exercise["title"].strip() or exercise["label"]
-                open_exercises[exercise["label"]] = where
-    if inside:
-        raise StudentError(f"{file.name}: the solution of {inside} has no solution-end")
-    for label, where in open_exercises.items():
-        raise StudentError(f"{where}: the exercise {label} has no solution")
-    for i, cell in enumerate(cells, start=1):
-        cell.id = f"{file.stem}-{i:02d}"[
-            -64:
-        ]  # not the source's: they may change while the text does not
+            cells.append(new_code_cell(f'# Your answer to "{unsolved.pop(start[1])}"\n'))
+        for exercise in EXERCISE.finditer(f"{text}\n"):
+            unsolved[exercise["label"]] = exercise["title"].strip() or exercise["label"]
+        cell.source = LINK.sub(partial(_moved, file.parent, out), text) if text else cell.source
+        cells.append(cell)
+    if wrong := re.sub(r"^(\.|Ss*E)*", "", kinds):
+        raise DataError(
+            f"{file.name}, cell {len(kinds) - len(wrong) + 1}: the tag `solution` belongs to "
+            "the cells from a solution-start to its solution-end, and to no others"
+        )
+    if unsolved:
+        raise DataError(f"{file.name}: no solution of the exercise {', '.join(unsolved.values())}")
     notebook.cells = cells
-    notebook.metadata["jupytext"] = {
-        "formats": "ipynb"
-    }  # a student's notebook has no .py beside it
-    nbformat.validate(notebook)
+    notebook, _ = TagRemovePreprocessor(remove_cell_tags={"solution"}).preprocess(notebook, {})
+    notebook, _ = ClearOutputPreprocessor().preprocess(notebook, {})
+    for i, cell in enumerate(notebook.cells, start=1):  # not the source's ids: they may change
+        cell.id = f"{file.stem}-{i:02d}"[-64:]
+    notebook.metadata["jupytext"] = {"formats": "ipynb"}  # a student's notebook has no .py
     return notebook
 
 
-def _cell(cell: nbformat.NotebookNode, source: Path, out: Path) -> nbformat.NotebookNode:
-    """A cell that stays: without outputs, its links leading where they led."""
-    if cell.cell_type == "code":
-        cell.outputs, cell.execution_count = [], None
-    else:
-        cell.source = LINK.sub(
-            lambda link: link["before"] + _moved(link["target"], source, out), cell.source
-        )
-    return cell
-
-
-def _moved(target: str, source: Path, out: Path) -> str:
-    """The way from `out` to a file that was named from `source`; the notebooks themselves come along and need none."""
-    if target.endswith(".ipynb") and "/" not in target or not (source / target).exists():
-        return target
-    return os.path.relpath(source / target, out).replace(os.sep, "/")
-
-
-# -- the command line ------------------------------------------------------------------------------
+def _moved(source: Path, out: Path, link: re.Match) -> str:
+    """A link as seen from `out`; the notebooks themselves come along and stay as they are."""
+    target = link["target"]
+    if (source / target).exists() and not ("/" not in target and target.endswith(".ipynb")):
+        target = os.path.relpath(source / target, out).replace(os.sep, "/")
+    return link["before"] + target
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -197,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
         source = notebooks_folder()
         out = (options.out or source.parent / "student").resolve()
         if out == source:
-            raise StudentError("--out is the folder that the notebooks are made from")
+            raise DataError("--out is the folder that the notebooks are made from")
         changed = write(student_notebooks(source, out), force=options.force)
     except (ValueError, OSError) as error:
         print(f"texad: {error}", file=sys.stderr)
