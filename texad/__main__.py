@@ -525,7 +525,7 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _import(options: argparse.Namespace) -> int:
-    from texad.data.convert.importing import import_category
+    from texad.data.convert.category import import_category
 
     arguments = {
         name: value

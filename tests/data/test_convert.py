@@ -11,7 +11,7 @@ from PIL import Image
 
 from texad.__main__ import main
 from texad.data import datasets
-from texad.data.convert.importing import guess, import_category
+from texad.data.convert.category import guess, import_category
 from texad.data.convert.outlines import Polygon, Runs, draw, uncompressed
 from texad.data.names import clean
 from texad.errors import DataError
@@ -264,7 +264,7 @@ def test_a_name_that_ends_in_mask_does_not_get_the_mask_of_another(tmp_path):
             {"test_fraction": 0},
             ["left to test with", "test fraction"],
         ),
-        (["good/1.png", "good/2.png"], {"test_fraction": 1}, ["less than 1"]),
+        (["good/1.png", "good/2.png"], {"test_fraction": 1}, ["test fraction", "below 1"]),
         (["ok/1.png", "bad/1.png"], {"good": ["fine"]}, ["nothing is labelled 'fine'", "ok (1)"]),
         (["Good/1.png", "ok/1.png"], {"good": ["ok"]}, ["'Good'", "not among those named"]),
         (["steel/good/1.png", "wood/good/1.png"], {}, ["folder good", "folder steel", "by itself"]),
@@ -753,7 +753,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, error):
         if len(copied) == 3:
             raise error
 
-    monkeypatch.setattr("texad.data.convert.importing.shutil.copyfile", interrupted)
+    monkeypatch.setattr("texad.data.convert.category.shutil.copyfile", interrupted)
     with pytest.raises(error if isinstance(error, type) else type(error)):
         import_category(tmp_path / "raw", tmp_path / "data" / "steel")
     assert len(copied) == 3 and not list((tmp_path / "data").iterdir())

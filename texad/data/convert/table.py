@@ -1,0 +1,129 @@
+"""Labels in a CSV: a row for each image, or for each defect of an image."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from texad.data.convert.marks import Labels, Mark, find
+from texad.data.names import YES, plain
+from texad.errors import DataError
+
+SUFFIXES = (".csv", ".tsv")
+PATH_COLUMNS = (
+    "path file filename filepath image imagepath imagefile img imgpath imagename imgname name"
+).split()
+LABEL_COLUMNS = (
+    "label defect defecttype class classname category anomaly isanomaly isdefect isdefective "
+    "anomalous target y"
+).split()
+MASK_COLUMNS = "mask maskpath maskfile groundtruth gt segmentation".split()
+
+
+def read_csv(
+    source: Path,
+    labels: Labels,
+    folder: Path | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    mask_column: str | None = None,
+) -> list[Mark]:
+    """List the marks of a table, whose first row names the columns.
+
+    Parameters
+    ----------
+    source : Path
+        The table, or a folder that holds one. Between the cells are commas, semicolons, tabs or
+        bars.
+    labels : Labels
+    folder : Path or None
+        Where relative paths start; None: where the table is.
+    path_column, label_column, mask_column : str or None
+        Columns; None: those with a usual name. There need be none of masks.
+
+    Raises
+    ------
+    DataError
+        A ValueError that names the line.
+    """
+    table = source
+    if source.is_dir():
+        tables = tables_of(source)
+        if len(tables) != 1:
+            raise DataError(
+                f"{source} holds {len(tables)} tables (.csv, .tsv) instead of one: name the file"
+            )
+        table = tables[0]
+    header, rows = _rows(table)
+    path_at = _column(table, header, path_column, PATH_COLUMNS, "--path-column")
+    label_at = _column(table, header, label_column, LABEL_COLUMNS, "--label-column")
+    mask_at = None
+    if mask_column is not None or any(plain(name) in MASK_COLUMNS for name in header):
+        mask_at = _column(table, header, mask_column, MASK_COLUMNS, "--mask-column")
+    bad = {plain(row[label_at]) for _, row in rows if not labels.is_good(row[label_at])}
+    only_yes = len(bad) == 1 and bad <= YES  # then "1" is no name of a defect
+    roots = [folder or table.parent]
+    marks = []
+    for where, row in rows:
+        if not row[label_at].strip():
+            raise DataError(
+                f"{where} has no {header[label_at]}: say what the image is, or remove the line"
+            )
+        defect = labels.defect(row[label_at])
+        defect = "defect" if only_yes and defect != "good" else defect
+        path = find(row[path_at], roots, where, absolute=True)
+        drawn = row[mask_at].strip() if mask_at is not None and defect != "good" else ""
+        mask = find(drawn, roots, where, absolute=True) if drawn else ()
+        marks.append(Mark(path, defect, where, mask))
+    return marks
+
+
+def tables_of(folder: Path) -> list[Path]:
+    """List the tables in a folder; hidden ones are passed over."""
+    files = sorted(folder.glob("[!.]*"))
+    return [file for file in files if file.suffix.lower() in SUFFIXES]
+
+
+def _rows(table: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Read the names of a table's columns, and where each other row is and what it holds.
+
+    Each row has as many cells as there are columns.
+    """
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{table} is no text in UTF-8: save it as CSV UTF-8") from None
+    separator = max(",;\t|", key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        numbered = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise DataError(
+            f"{table}, line {reader.line_num} is damaged ({error}): correct it"
+        ) from None
+    if not numbered:
+        raise DataError(
+            f"{table} is empty: its first line is to name the columns, as in path,label"
+        )
+    header = [cell.strip() for cell in numbered[0][1]]
+    for number, row in numbered[1:]:
+        if len(row) != len(header):
+            raise DataError(
+                f"{table}, line {number} has {len(row)} cells, but the first line {len(header)}: "
+                f"correct it; a cell with {separator!r} in it needs quotes"
+            )
+    return header, [(f"{table}, line {number}", row) for number, row in numbered[1:]]
+
+
+def _column(
+    table: Path, header: list[str], wanted: str | None, usual: Sequence[str], option: str
+) -> int:
+    choose = f"choose {option} from its first line, {', '.join(header)}"
+    if wanted is None:
+        names = [plain(name) for name in header]
+        wanted = next((header[names.index(name)] for name in usual if name in names), None)
+        if wanted is None:
+            raise DataError(f"{table} has no column with a usual name such as {usual[0]}: {choose}")
+    if header.count(wanted) != 1:
+        raise DataError(f"{table} has {header.count(wanted)} columns {wanted!r}: {choose}")
+    return header.index(wanted)

@@ -1,0 +1,135 @@
+"""Labels in YOLO's text files: on each line a class, and a box or a polygon.
+
+https://docs.ultralytics.com/datasets/detect/ and https://docs.ultralytics.com/datasets/segment/.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from texad.data.convert.marks import Labels, Mark, images
+from texad.data.convert.outlines import Polygon, box
+from texad.errors import DataError
+
+CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
+# A defect may lead out of its image by this fraction: tools round, and people draw over the border.
+LEEWAY = 0.1
+
+
+def read_yolo(source: Path, labels: Labels) -> list[Mark]:
+    """List the marks of YOLO's text files; an image without one, or with an empty one, is good.
+
+    The text of `images/a.png` is `labels/a.txt`, or `a.txt` beside the image. Coordinates are
+    fractions of the image's width and height. The names of classes are in `data.yaml` or
+    `classes.txt`.
+
+    Parameters
+    ----------
+    source : Path
+        The folder, or the `data.yaml` in it.
+    labels : Labels
+        Said of the names of classes.
+
+    Raises
+    ------
+    DataError
+        A ValueError that names the line.
+    """
+    names_file, folder = class_file(source), source.parent if source.is_file() else source
+    names = _class_names(names_file) if names_file else {}
+    marks: list[Mark] = []
+    n_texts = n_without = 0
+    for path in images(folder, labels):
+        text = label_file(folder, path)
+        n_texts, n_without = n_texts + bool(text), n_without + (not text)
+        mine = [_mark(path, *line, names, labels) for line in _lines(text)] if text else []
+        defective = [mark for mark in mine if mark.defect != "good"]
+        marks += defective or [Mark(path, "good", str(text or path))]
+    if not n_texts:
+        raise DataError(
+            f"{folder}: no image has a text file beside it or in a folder labels: name the folder "
+            "that holds images and labels"
+        )
+    if n_without:
+        labels.notes.append(f"{n_without} images without a text file taken for good")
+    return marks
+
+
+def class_file(source: Path) -> Path | None:
+    """Find the file with the names of classes: `source` itself, in it, or in its folder labels."""
+    if source.is_file():
+        return source
+    files = (source / folder / name for name in CLASS_FILES for folder in ("", "labels"))
+    return next((file for file in files if file.is_file()), None)
+
+
+def label_file(source: Path, image: Path) -> Path | None:
+    """Find the text that belongs to an image, if there is one."""
+    inner = image.relative_to(source).with_suffix(".txt")
+    swapped = list(inner.parts)
+    if "images" in swapped[:-1]:  # the innermost folder of that name
+        swapped[len(swapped) - 2 - swapped[-2::-1].index("images")] = "labels"
+    files = (source.joinpath(*swapped), source / inner, source / "labels" / inner)
+    return next((file for file in files if file.is_file() and file.name not in CLASS_FILES), None)
+
+
+def _class_names(file: Path) -> dict[int, str]:
+    reason = "it has no list of names"
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        if file.suffix.lower() not in (".yaml", ".yml"):
+            return dict(enumerate(line.strip() for line in text.strip().splitlines()))
+        names = yaml.safe_load(text)["names"]
+        numbered = names.items() if isinstance(names, dict) else enumerate(names)
+        return {int(number): str(name) for number, name in numbered}
+    except yaml.YAMLError as error:
+        reason = (str(error).splitlines() or [""])[0]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise DataError(
+        f"{file} does not say what the classes are called ({reason}): correct it, as in "
+        "names: [scratch, dent]"
+    )
+
+
+def _lines(text: Path) -> list[tuple[str, str]]:
+    """Read where each line of a text is, and what it says."""
+    try:
+        lines = text.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{text} is no text in UTF-8: export it again") from None
+    return [(f"{text}, line {i}", line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
+
+
+def _mark(path: Path, where: str, line: str, names: dict[int, str], labels: Labels) -> Mark:
+    cells = line.split()
+    try:
+        of_class, numbers = int(cells[0]), np.array([float(cell) for cell in cells[1:]])
+    except ValueError:
+        raise DataError(
+            f"{where}: {line[:80]!r} is not a class and numbers: correct or remove it"
+        ) from None
+    if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
+        raise DataError(
+            f"{where}: {len(numbers)} numbers are neither the four of a box nor x and y of three "
+            "corners or more: correct or remove it"
+        )
+    if of_class < 0 or (names and of_class not in names):
+        raise DataError(
+            f"{where}: class {of_class} has no name; the names are {', '.join(names.values())}: "
+            "correct one of the two files"
+        )
+    defect = labels.defect(names.get(of_class, f"class_{of_class}"))
+    if len(numbers) == 4:
+        centre_x, centre_y, width, height = numbers.tolist()
+        shape = box(centre_x - width / 2, centre_y - height / 2, width, height, relative=True)
+    else:
+        shape = Polygon(numbers.reshape(-1, 2), relative=True)
+    is_inside = np.all((shape.points >= -LEEWAY) & (shape.points <= 1 + LEEWAY))  # nor is NaN
+    if not is_inside or (len(numbers) == 4 and numbers.min() < 0):
+        raise DataError(
+            f"{where} leads out of the image: YOLO's numbers are fractions of width and height, "
+            "from 0 to 1, not pixels; export it again"
+        )
+    return Mark(path, defect, where, (shape,))
