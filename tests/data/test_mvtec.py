@@ -1,6 +1,5 @@
 import hashlib
 import io
-import lzma
 import socket
 import tarfile
 import threading
@@ -293,113 +292,47 @@ def special(name, kind, target=""):
     return info, b""
 
 
-@pytest.mark.parametrize(
-    "member",
-    [
-        ("../evil.png", b"evil"),
-        ("carpet/../../../evil.png", b"evil"),
-        ("carpet/../grid/evil.png", b"evil"),
-        ("/tmp/texad-evil.png", b"evil"),
-        special("carpet/train/good/link.png", tarfile.SYMTYPE, "/etc/hostname"),
-        special("carpet/train/out", tarfile.SYMTYPE, ".."),
-        special("carpet/hard.png", tarfile.LNKTYPE, "carpet/train/good/000.png"),
-        special("carpet/device", tarfile.CHRTYPE),
-        special("carpet/pipe", tarfile.FIFOTYPE),
-        special("carpet/block", tarfile.BLKTYPE),
-    ],
-    ids=lambda member: member[0] if isinstance(member[0], str) else member[0].name,
-)
-def test_an_unsafe_archive_leaves_nothing(root, publish, member):
+OUTSIDE = [
+    ("carpet/../../../evil.png", b"evil"),
+    special("carpet/train/good/link.png", tarfile.SYMTYPE, "/etc/hostname"),
+    special("carpet/train/out", tarfile.SYMTYPE, "../../.."),
+    special("carpet/hard.png", tarfile.LNKTYPE, "../../secret.png"),
+    special("carpet/device", tarfile.CHRTYPE),
+    special("carpet/pipe", tarfile.FIFOTYPE),
+    special("carpet/block", tarfile.BLKTYPE),
+]
+PASSED_OVER = [
+    ("../evil.png", b"evil"),
+    ("/tmp/texad-evil.png", b"evil"),
+    ("carpet/../grid/evil.png", b"evil"),
+]
+
+
+def name_of(member):
+    return member[0] if isinstance(member[0], str) else member[0].name
+
+
+@pytest.mark.parametrize("member", OUTSIDE, ids=name_of)
+def test_an_unsafe_archive_is_refused_and_leaves_nothing(root, publish, member):
     put_archive(root, publish, [*images("carpet"), member])
-    with pytest.raises(ValueError, match="unsafe") as caught:
+    with pytest.raises(ValueError, match="cannot be unpacked") as caught:
         datasets.prepare("mvtec", ["carpet"])
     assert str(root / mvtec.ARCHIVE) in line(caught)
     assert names(root) == ["mvtec", mvtec.ARCHIVE] and names(root / "mvtec") == []
     assert not list(root.parent.rglob("evil.png"))
 
 
-def refused(root, publish, archive: bytes, match: str) -> None:
-    (root / mvtec.ARCHIVE).write_bytes(publish(archive))
-    with pytest.raises(ValueError, match=match) as caught:
-        datasets.prepare("mvtec", ["carpet"])
-    assert str(root / mvtec.ARCHIVE) in line(caught) and names(root / "mvtec") == []
-
-
-@pytest.mark.parametrize(
-    ("limit", "most", "match"),
-    [
-        ("MOST_MEMBERS", 3, "it has 4 members or more, at most 3 are expected"),
-        (
-            "MOST_BYTES_OF_ONE",
-            5000,
-            "member 'carpet/train/good/000.png' has 1.* bytes, at most 5000",
-        ),
-        ("MOST_BYTES", 20_000, "it unpacks to .* bytes or more, at most 20000"),
-    ],
-)
-def test_an_archive_that_unpacks_to_too_much_leaves_nothing(
-    root, publish, monkeypatch, limit, most, match
-):
-    monkeypatch.setattr(mvtec, limit, most)
-    refused(root, publish, tar_xz(images("carpet")), match)
-
-
-def test_a_bomb_is_refused_before_it_is_unpacked(root, publish):
-    bomb = tarfile.TarInfo("carpet/train/good/bomb.png")
-    bomb.size = 10**12
-    archive = lzma.compress(
-        bomb.tobuf() + bytes(10**6)
-    )  # that is all there is: who reads on finds the end of the file
-    refused(
-        root,
-        publish,
-        archive,
-        "unsafe: its member 'carpet/train/good/bomb.png' has 1000000000000 bytes",
-    )
-
-
-def test_a_long_name_is_not_read_into_memory(root, publish):
-    long = tarfile.TarInfo("carpet/train/good/000.png")
-    long.pax_headers = {"comment": "x" * (mvtec.MOST_BYTES_OF_ONE + 1)}
-    refused(root, publish, tar_xz([(long, b"")]), "unsafe: its member .* bytes")
-
-
-def test_a_file_with_holes_counts_as_large_as_it_would_become(root, publish):
-    info = tarfile.TarInfo("carpet/train/good/holes.png")
-    info.type = tarfile.GNUTYPE_SPARSE
-    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-    header[483:495] = b"77777777777\0"  # 8 GiB
-    header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:]) + 8 * ord(" "))
-    refused(
-        root,
-        publish,
-        lzma.compress(bytes(header) + bytes(1024)),
-        "unsafe: its member .* has 8589934591 bytes",
-    )
-
-
-@pytest.mark.parametrize(
-    "members",
-    [
-        [("carpet/train", b"a file"), *images("carpet")],
-        [*images("carpet"), ("carpet/test", b"a file")],
-        [("carpet/" + "x" * 300 + ".png", b""), *images("carpet")],
-    ],
-    ids=["a file in place of a folder", "a folder in place of a file", "a name that is too long"],
-)
-def test_an_archive_that_no_disk_can_hold_is_named(root, publish, members):
-    refused(root, publish, tar_xz(members), "cannot be unpacked")
+@pytest.mark.parametrize("member", PASSED_OVER, ids=name_of)
+def test_what_belongs_to_no_category_is_not_written(root, publish, member):
+    put_archive(root, publish, [*images("carpet"), member])
+    datasets.prepare("mvtec", ["carpet"])
+    assert names(root) == ["mvtec", mvtec.ARCHIVE] and names(root / "mvtec") == ["carpet"]
+    assert not list(root.parent.rglob("evil.png")) and not Path("/tmp/texad-evil.png").exists()
 
 
 def test_a_file_called_dot_is_passed_over(root, publish):
     put_archive(root, publish, [(".", b"dot"), *images("carpet")])
     assert len(datasets.load_category("mvtec", "carpet").train) == 1
-
-
-def test_the_published_archive_is_within_the_limits():
-    """4.9 GB, 5354 images and 1258 masks, of at most 1024 x 1024 pixels: see the paper."""
-    assert 2 * (5354 + 1258 + 15 * 30) < mvtec.MOST_MEMBERS
-    assert 1.5 * 4.9e9 < mvtec.MOST_BYTES and 2 * 1024 * 1024 * 4 < mvtec.MOST_BYTES_OF_ONE
 
 
 def test_an_archive_without_the_category_is_refused(root, publish):
@@ -423,16 +356,16 @@ def test_an_interrupted_unpacking_leaves_nothing_half_written(
     root, publish, published, monkeypatch
 ):
     (root / mvtec.ARCHIVE).write_bytes(publish(published))
-    unpack_member, unpacked = mvtec._unpack_member, []
+    extract, unpacked = tarfile.TarFile.extract, []
 
-    def interrupted(tar, member, folder, wanted):
+    def interrupted(tar, member, folder):
         if len(unpacked) == 3:
             raise KeyboardInterrupt
-        unpack_member(tar, member, folder, wanted)
+        extract(tar, member, folder)
         unpacked.append(member.name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mvtec, "_unpack_member", interrupted)
+        patch.setattr(tarfile.TarFile, "extract", interrupted)
         with pytest.raises(KeyboardInterrupt):
             datasets.prepare("mvtec", ["carpet"])
     assert "carpet/train/good/000.png" in unpacked and names(root / "mvtec") == []
