@@ -428,7 +428,7 @@ def test_a_mended_file_makes_other_data(tmp_path):
 
 def test_images_are_not_decoded_twice_where_their_checksums_can_be_compared(tmp_path, monkeypatch):
     root = many(tmp_path)
-    monkeypatch.setattr(reading, "png_decode", None)
+    monkeypatch.setattr(reading, "read_pixels", None)
     assert checked(root).unreadable == ()
 
 

@@ -6,12 +6,10 @@ hypothesis prints the smallest input that it found: make it an `example`, or a c
 own tests.
 """
 
-import gc
 import io
 import json
 import math
 import os
-import sys
 from fractions import Fraction
 from unittest import mock
 
@@ -204,7 +202,9 @@ def damaged(draw):
     st.one_of(
         st.binary(max_size=200),
         damaged(),
-        st.builds(bytes.__add__, st.just(reading.PNG), st.binary(max_size=100)),
+        st.builds(
+            bytes.__add__, st.just(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"), st.binary(max_size=100)
+        ),
     )
 )
 @example(CHUNK_WITHOUT_A_NAME)
@@ -228,22 +228,6 @@ def test_any_bytes_are_an_image_or_an_error_of_one_line_that_names_the_file(tmp_
     pixels, mask, checked = shapes
     assert mask in (None, pixels) or pixels is None  # levels that make no image may make a mask
     assert checked == pixels or pixels is None  # a file may have its checksums and no pixels
-
-
-def test_damaged_files_do_not_wear_the_process_out(tmp_path):
-    """imagecodecs loses a reference to None with each PNG it refuses; thousands stop Python."""
-    whole = written(Image.fromarray(np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)), "PNG")
-    (tmp_path / "a.png").write_bytes(whole[:50] + b"?" + whole[51:])
-
-    def held() -> int:
-        gc.collect()
-        return sys.getrefcount(None)
-
-    before = held()
-    for _ in range(200):
-        with pytest.raises(ValueError, match="cannot be read"):
-            reading.read_pixels(tmp_path / "a.png")
-    assert held() > before - 100
 
 
 @given(hnp.arrays(bool, (16, 3, 16, 4)))
