@@ -21,7 +21,7 @@ from benchmarks import material, stages
 from benchmarks.material import Options
 from benchmarks.measure import Row, cores, median, spread
 from texad.batch import batch
-from texad.batch.kernels import ForkedKernelManager
+from texad.batch.kernels import KernelManager
 from texad.data import synthetic
 from texad.io.paths import notebooks_folder
 from texad.runs.run_folder import STAGES
@@ -161,7 +161,7 @@ def _start_five(_: str) -> None:
 
 
 async def _start_one(stage: str, options: dict) -> None:
-    manager = ForkedKernelManager(**options)
+    manager = KernelManager(**options)
     await manager.start_kernel()
     client = manager.client()
     client.start_channels()

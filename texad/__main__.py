@@ -1,7 +1,6 @@
 """The command line: `python -m texad`, also installed as `texad`."""
 
 import argparse
-import os
 import sys
 import textwrap
 
@@ -147,14 +146,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("texad: interrupted", file=sys.stderr)
         return 130
-    except SystemExit as end:
-        if (
-            end.code == 130
-        ):  # an interrupted batch: its threads still wait for kernels that are dead, and need not be waited for
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(130)
-        raise
     except ModuleNotFoundError as error:
         if options.command not in NEEDS_BOOK:
             raise

@@ -32,7 +32,7 @@ from safetensors import safe_open
 from benchmarks import stages as direct
 from texad.batch import notebooks as jobs
 from texad.batch import parameters
-from texad.batch.kernels import PRELOADED
+from texad.batch.fork_server import PRELOADED
 from texad.data import datasets
 from texad.io.atomic import TEMPORARY, digests
 from texad.io.locks import LOCK, leave, take
@@ -354,9 +354,11 @@ def test_a_folder_stays_locked_until_the_kernel_of_a_dead_batch_has_ended(steel,
 
 
 def test_an_interruption_ends_every_process_within_seconds_and_the_run_can_go_on(
-    steel, undisturbed, tmp_path
+    steel, undisturbed, tmp_path, monkeypatch
 ):
-    folder = tmp_path / "surfaces" / "steel"
+    folder, temporary = tmp_path / "surfaces" / "steel", tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     for file, interrupt in (
         ("images.csv", os.killpg),
         ("scores.csv", os.kill),
@@ -373,6 +375,7 @@ def test_an_interruption_ends_every_process_within_seconds_and_the_run_can_go_on
             and "Traceback" not in batch.said
             and "leaked" not in batch.said
         )
+        assert not list(temporary.glob("texad-*"))  # no sockets
         assert_whole(folder)
     assert not (folder / "metrics.json").exists()
     first = (folder / "backbone.safetensors").stat().st_mtime_ns

@@ -1,7 +1,6 @@
 """A cluster on the loopback: a scheduler and two workers, each a process of its own without a nanny, so that who is killed stays dead."""
 
 import builtins
-import io
 import json
 import os
 import signal
@@ -16,7 +15,6 @@ from conftest import run_arguments, texad, write_category
 
 from texad.__main__ import main
 from texad.batch import dask_cluster as cluster
-from texad.batch import executor as pools
 from texad.batch import notebooks as jobs
 from texad.data import datasets
 from texad.io.paths import data_root
@@ -176,7 +174,7 @@ def needs(out: Path, folder: Path, **others) -> dict:
     """What `lacks` is asked, when nothing is lacking."""
     (out / "token").write_text("token")
     fine = {
-        "code": cluster.CODE, "versions": cluster.VERSIONS, "token": str(out / "token"), "dataset": str(folder), "root": str(folder),
+        "other_code": cluster.CODE, "versions": cluster.VERSIONS, "token": str(out / "token"), "dataset": str(folder), "root": str(folder),
         "names": CATEGORIES, "resolved": "random", "digest": None,
     }  # fmt: skip
     return fine | others
@@ -191,7 +189,7 @@ def test_what_a_worker_lacks_is_said(dataset, tmp_path):
     def said(**others):
         return cluster.lacks(**needs(tmp_path, dataset, **others))
 
-    assert "runs other code" in said(code="other")
+    assert "runs other code" in said(other_code="other")
     assert said(versions={"torch": "0.3"}).startswith(
         f"has torch {cluster.VERSIONS['torch']}, not 0.3"
     )
@@ -294,7 +292,7 @@ def test_categories_come_out_as_on_one_machine_though_a_worker_is_killed(dask, d
     assert not claims(there) and not list(there.glob(".texad-*"))
 
 
-# -- one writer at a time, and bars ----------------------------------------------------------------
+# -- one writer at a time --------------------------------------------------------------------------
 
 
 def test_who_takes_over_from_a_dead_worker_waits_until_its_kernel_is_dead(tmp_path, monkeypatch):
@@ -306,45 +304,6 @@ def test_who_takes_over_from_a_dead_worker_waits_until_its_kernel_is_dead(tmp_pa
     (tmp_path / "steel" / cluster.CLAIM).write_text("dead")
     with cluster._claimed(tmp_path / "steel", "two"):
         assert slept == [cluster.GRACE_SECONDS] and cluster.GRACE_SECONDS > 1  # ipykernel's second
-
-
-def test_a_job_that_is_begun_again_sets_its_bar_back():
-    bars = [pools.tqdm(total=10, file=io.StringIO()) for _ in range(2)]
-    events, done = pools.queue.SimpleQueue(), [0, 0]
-    for event in ((0, "a", 4), (1, "a", 1), (0, "a", 6), (0, "a", 2)):
-        events.put(event)
-    pools._drain(events, {0: 0, 1: 1}, bars, done, live=False)
-    assert [bar.n for bar in bars] == done == [2, 1]
-
-
-def test_a_job_that_the_cluster_gave_up_is_a_row_that_says_so():
-    future = pools.Future()
-    future.cancel()
-    row = pools._result(jobs.Job("d", "steel", "random", "r", 0, {}, None, "steel"), future)
-    assert row["category"] == "steel" and row["error"].startswith(
-        "given up, since the scheduler is gone"
-    )
-
-
-def test_many_jobs_share_one_bar():
-    job = jobs.Job("d", "c", "random", "r", 0, {}, 1, "label")
-    (bar,) = pools._bars([job] * (pools.MOST_BARS + 1), live=False, progress=False)
-    assert len(pools._bars([job] * 3, live=False, progress=False)) == 3
-    events, done = pools.queue.SimpleQueue(), [0] * (pools.MOST_BARS + 1)
-    events.put((7, "a", 5)), events.put((40, "a", 3))
-    pools._drain(events, {i: i for i in range(len(done))}, [bar], done, live=False)
-    assert sum(done) == 8
-
-
-def test_the_last_words_of_earlier_jobs_move_no_bar():
-    """The studies start when the categories are done, and what was told of these may still be on its way."""
-    (bar,) = pools._bars(
-        [jobs.Job("d", "c", "random", "r", 0, {}, 1, "label")], live=False, progress=False
-    )
-    events, done = pools.queue.SimpleQueue(), [0]
-    events.put((1, "a", 5)), events.put((2, "b", 3))
-    pools._drain(events, {2: 0}, [bar], done, live=False)
-    assert done == [3]
 
 
 def test_the_folder_that_is_claimed_is_the_run_folder(dataset, tmp_path):

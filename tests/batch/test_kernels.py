@@ -12,11 +12,11 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels start as usual")
 
 SCRIPT = """
-import asyncio, os, sys
-from texad.batch.kernels import ForkedKernelManager
+import asyncio, multiprocessing, os, sys
+from texad.batch.kernels import KernelManager
 
 async def run(*cells):
-    manager = ForkedKernelManager(kernel_name="python3", transport="ipc", ip=sys.argv[1] + "/kernel")
+    manager = KernelManager(kernel_name="python3", transport="ipc", ip=sys.argv[1] + "/kernel")
     await manager.start_kernel(cwd=sys.argv[1], env=os.environ | {"GIVEN": "yes"})
     client = manager.client()
     client.start_channels()
@@ -29,23 +29,23 @@ async def run(*cells):
     print("dead" if dead else "alive")
 
 if __name__ == "__main__":
+    multiprocessing.current_process()._config["daemon"] = sys.argv[2] == "plain"
     for threads in (1, 3):
         os.environ["OMP_NUM_THREADS"] = str(threads)
         asyncio.run(run(CELLS))
 """
 
 
-def script(folder: Path, *cells: str, **options) -> subprocess.Popen:
+def script(folder: Path, *cells: str, kind: str = "fork") -> subprocess.Popen:
     """A process that runs the cells in a kernel, and then in another one."""
     file = folder / "script.py"
     file.write_text(SCRIPT.replace("CELLS", ", ".join(map(repr, cells))))
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(
-        [sys.executable, "-u", file, folder],
+        [sys.executable, "-u", file, folder, kind],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
-        **options,
     )
 
 
@@ -96,3 +96,11 @@ def test_a_kernel_ends_with_the_process_that_started_it(tmp_path):
     ):
         assert time.monotonic() < deadline, "the kernel lives on"
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("kind", ["fork", "plain"])
+def test_a_kernel_is_not_interrupted_before_it_is_shut_down(tmp_path, kind):
+    cell = "import signal; _ = signal.signal(signal.SIGINT, lambda *_: open('interrupted', 'w'))"
+    process = script(tmp_path, cell, kind=kind)
+    assert process.communicate(timeout=120)[0].splitlines()[1::2] == ["alive", "alive"]
+    assert not (tmp_path / "interrupted").exists()

@@ -1,25 +1,25 @@
-"""Categories on other machines: the workers of a Dask cluster in place of processes of this one.
+"""Categories on other machines: the workers of a Dask cluster instead of threads of this process.
 
-One category is one task, and all that tasks share is a folder: the data, the weights and the runs must be on a file system that every
-machine sees under the same path (NFS, Lustre, a shared home). Nothing but names and progress goes over the network.
+One category is one task, and all that tasks share is a folder: the data, the weights and the runs
+must be on a file system that every machine sees under the same path (NFS, Lustre, a shared home).
+Nothing but names and progress goes over the network.
 
-The scheduler and the workers read this module, so what needs torch is imported only where it is used: a scheduler does without.
+The scheduler and the workers read this module, so what needs torch is imported only where it is
+used: a scheduler does without.
 
-Whatever becomes of a worker, a run folder has one writer at a time. A kernel ends when its worker has: ipykernel looks for its parent
-each second, and who takes over a category that a dead worker has left waits for longer than that. And a worker ends the kernel of a task
-that nobody waits for any more, since Dask itself cannot interrupt what runs.
+Whatever becomes of a worker, a run folder has one writer at a time. A kernel ends when its worker
+has: it looks for its parent each second, and a worker that takes over a category from a dead one
+waits for longer than that. And a worker ends the kernel of a task that nobody waits for any more,
+since Dask itself cannot interrupt what runs.
 
-Dask: parallel computation with blocked algorithms and task scheduling, Rocklin, SciPy 2015, doi:10.25080/Majora-7b98e3ed-013.
+Dask: parallel computation with blocked algorithms and task scheduling, Rocklin, SciPy 2015,
+doi:10.25080/Majora-7b98e3ed-013.
 """
 
 from __future__ import annotations  # some of the classes are imported for type checkers only
 
-import hashlib
-import json
 import logging
-import queue
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -31,13 +31,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from texad.batch import code
 from texad.data import datasets
 from texad.io.atomic import sha256
 from texad.io.paths import data_root
 
 if TYPE_CHECKING:
-    from texad.batch.executor import Pool
-    from texad.batch.kernels import ForkedKernelManager
+    from texad.batch.executor import Pool, Tell
     from texad.batch.notebooks import Job
 
 try:
@@ -46,13 +46,10 @@ try:
     TIMEOUTS = (TimeoutError, distributed.TimeoutError)  # two kinds before Python 3.11
     ENDING = (distributed.Status.closing, distributed.Status.closed, distributed.Status.failed)
 except ModuleNotFoundError:
-    distributed = None  # type: ignore[assignment]  # mypy has no word for a module that may be missing
+    distributed = None  # type: ignore[assignment]  # mypy has no word for a missing module
 
 CONNECT_SECONDS = 10  # for the scheduler to answer, and for a first worker to be there
-CHECK_SECONDS = (
-    120  # for a worker to look at what it needs: it reads the weights, perhaps from a slow disk
-)
-POLL_SECONDS = 0.5
+CHECK_SECONDS = 120  # for a worker to look at what it needs; its disk may be slow
 GRACE_SECONDS = 3.0  # more than the second in which a kernel notices that its worker is gone
 CLAIM = ".claimed"  # in a run folder that a worker is filling
 
@@ -68,25 +65,23 @@ def connect(address: str) -> Iterator[Pool]:
     Parameters
     ----------
     address : str
-        Of the scheduler, as it prints it, for instance "tcp://192.168.0.10:8786".
+        Address of the scheduler, as it prints it, for instance "tcp://192.168.0.10:8786".
 
     Raises
     ------
     ClusterError
         If Dask is not installed, no scheduler answers at `address`, or it has no worker.
     """
-    from texad.batch.executor import Pool
+    from texad.batch.executor import Pool, Tell
 
     if distributed is None:
         raise ClusterError(
-            "a cluster needs Dask: pip install 'texad[cluster]', or in a checkout pip install -e '.[cluster]'"
+            "a cluster needs Dask: pip install 'texad[cluster]', "
+            "or in a checkout pip install -e '.[cluster]'"
         )
-    for name in [
-        name for name in logging.root.manager.loggerDict if name.startswith("distributed")
-    ]:
-        logging.getLogger(name).setLevel(
-            logging.CRITICAL
-        )  # what goes wrong is said here in one line, not in Dask's tracebacks
+    for name in logging.root.manager.loggerDict:  # what goes wrong is said here, in one line
+        if name.startswith("distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -98,22 +93,23 @@ def connect(address: str) -> Iterator[Pool]:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
         except TIMEOUTS:
             raise ClusterError(
-                f"the scheduler at {address} has no worker; start some with: dask worker {address} --nthreads 1"
+                f"the scheduler at {address} has no worker; "
+                f"start some with: dask worker {address} --nthreads 1"
             ) from None
-        topic = f"texad-{uuid.uuid4().hex}"
-        events: queue.SimpleQueue[tuple] = queue.SimpleQueue()
-        client.subscribe_topic(topic, lambda event: events.put(tuple(event[1])))
+        topic, tellers = f"texad-{uuid.uuid4().hex}", list[Tell]()
         executor = client.get_executor(pure=False)
 
-        def submit(number: int, job: Job) -> Future:
-            return executor.submit(work, topic, number, asdict(job))
+        def hear(event: tuple[float, tuple[int, str, int]]) -> None:
+            number, stage, cells = event[1]
+            tellers[number](stage, cells)
 
+        def submit(job: Job, tell: Tell) -> Future:
+            tellers.append(tell)
+            return executor.submit(work, topic, len(tellers) - 1, asdict(job))
+
+        client.subscribe_topic(topic, hear)
         yield Pool(
-            submit,
-            events,
-            partial(executor.shutdown, wait=False),
-            partial(check, client),
-            _watch(client),
+            submit, partial(executor.shutdown, wait=False), partial(check, client), _watch(client)
         )
 
 
@@ -126,10 +122,8 @@ def _watch(client: distributed.Client) -> Callable[[], None]:
         if time.monotonic() > seen + CONNECT_SECONDS:
             seen, alone = time.monotonic(), not client.nthreads()
             if alone and not said:
-                print(
-                    "\nno worker is left; waiting for one (Ctrl-C ends this, and nothing that is done is lost)",
-                    file=sys.stderr,
-                )
+                line = "no worker is left; waiting for one"
+                print(f"\n{line} (Ctrl-C ends this, and no result is lost)", file=sys.stderr)
             said = alone
 
     return watch
@@ -158,13 +152,14 @@ def check(
     Raises
     ------
     ClusterError
-        If a worker runs other code, or does not see the runs, the data or the weights; it names the worker and what it lacks.
+        If a worker runs other code, or does not see the runs, the data or the weights; it names
+        the worker and what it lacks.
     """
     out.mkdir(parents=True, exist_ok=True)
     token = out / f".texad-{uuid.uuid4().hex}"
     token.write_text(token.name, encoding="utf-8")
     needs = (
-        fingerprint(),
+        code.of_everything(),
         VERSIONS,
         str(token),
         dataset,
@@ -184,18 +179,20 @@ def check(
     for future, worker in futures.items():
         if not future.done():
             raise ClusterError(
-                f"worker {worker} did not answer within {CHECK_SECONDS} s: it is busy with other work, or cannot reach its disk"
+                f"worker {worker} did not answer within {CHECK_SECONDS} s: "
+                "it is busy with other work, or cannot reach its disk"
             )
-        if future.exception():
+        if error := future.exception():
             raise ClusterError(
-                f"worker {worker} cannot run texad ({_line(future.exception())}): install the same version there, and start it again"
+                f"worker {worker} cannot run texad ({_line(error)}): "
+                "install the same version there, and start it again"
             )
         if lacking := future.result():
             raise ClusterError(f"worker {worker} {lacking}")
 
 
 def lacks(
-    code: str,
+    other_code: str,
     versions: dict[str, str],
     token: str,
     dataset: str,
@@ -204,12 +201,14 @@ def lacks(
     resolved: str,
     digest: str | None,
 ) -> str:
-    """What keeps this process from working for the one that calls; empty if nothing does. Runs in a worker.
+    """Say what keeps this process from working for the caller; empty if nothing does.
+
+    It runs in a worker.
 
     Parameters
     ----------
-    code : str
-        `fingerprint` of the caller.
+    other_code : str
+        `CODE` of the caller.
     versions : dict of str to str
         `VERSIONS` of the caller.
     token : str
@@ -221,11 +220,18 @@ def lacks(
     digest : str or None
         SHA-256 of the weights, if they come from a file.
     """
+    shared = "must be on a file system that all machines share, under the same path"
     for name, wanted in versions.items():
         if VERSIONS[name] != wanted:
-            return f"has {name} {VERSIONS[name]}, not {wanted} as this machine: install the same there, and start it again"
-    if CODE != code:
-        return "runs other code of texad than this machine: bring both to the same state, and start it again, since it keeps what it has imported"
+            return (
+                f"has {name} {VERSIONS[name]}, not {wanted} as this machine: "
+                "install the same there, and start it again"
+            )
+    if CODE != other_code:
+        return (
+            "runs other code of texad than this machine: bring both to the same state, "
+            "and start it again, since it keeps what it has imported"
+        )
     file, own = Path(token), Path(f"{token}-{uuid.uuid4().hex}")
     try:
         if file.read_text(encoding="utf-8") != file.name:
@@ -235,12 +241,15 @@ def lacks(
     except PermissionError:
         return f"may not write into {file.parent}: give its user the right to"
     except OSError:
-        return f"does not see the folder {file.parent}: --out must be on a file system that all machines share, under the same path"
+        return f"does not see the folder {file.parent}: --out {shared}"
     if str(_root(dataset)) != root:
-        return f"looks for the data set in {_root(dataset)}, not in {root}: set TEXAD_DATA to {Path(root).parent} there"
+        return (
+            f"looks for the data set in {_root(dataset)}, not in {root}: "
+            f"set TEXAD_DATA to {Path(root).parent} there"
+        )
     missing = [name for name in names if not (Path(root) / name).is_dir()]
     if missing:
-        return f"does not see {Path(root) / missing[0]}: the data set must be on a file system that all machines share, under the same path"
+        return f"does not see {Path(root) / missing[0]}: the data set {shared}"
     try:
         if _sha256(resolved) != digest:
             return f"has other weights {resolved}: copy those of this machine there"
@@ -249,18 +258,7 @@ def lacks(
     return ""
 
 
-def fingerprint() -> str:
-    """SHA-256 over the package and the notebooks' cells: who runs other code makes other results."""
-    digest, package = hashlib.sha256(), Path(__file__).resolve().parents[1]
-    for file in sorted(package.rglob("*.py")):
-        digest.update(file.read_bytes())
-    for file in sorted((package.parent / "notebooks").glob("*.ipynb")):
-        for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
-            digest.update("".join(cell["source"]).encode())
-    return digest.hexdigest()
-
-
-CODE = fingerprint()  # as it was imported; a worker may be older than the files on its disk
+CODE = code.of_everything()  # as it was imported; a worker may be older than the files on its disk
 VERSIONS = {name: version(name) for name in ("texad", "torch", "torchvision", "numpy")}
 
 
@@ -269,7 +267,7 @@ def _root(dataset: str) -> Path:
 
 
 def _sha256(resolved: str) -> str | None:
-    """SHA-256 of the weights; those of ImageNet are downloaded if need be. None for "random", which have no file."""
+    """SHA-256 of the weights, after a download if need be; None for "random", which has no file."""
     if resolved == "random":
         return None
     if resolved != "imagenet":
@@ -290,6 +288,7 @@ def work(topic: str, number: int, job: dict) -> dict:
     topic : str
         Where the client listens for progress.
     number : int
+        Number of the job, told with its progress.
     job : dict
         The attributes of a `texad.batch.notebooks.Job`.
 
@@ -298,42 +297,21 @@ def work(topic: str, number: int, job: dict) -> dict:
     dict
         A row of the summary.
     """
-    from texad.batch import notebooks as jobs
+    from texad.batch import notebooks
 
-    todo = jobs.Job(**job)
-    kernels: list[ForkedKernelManager] = []
-    worker, ended = distributed.get_worker(), threading.Event()
-    watch = threading.Thread(
-        target=_end_when_cancelled,
-        args=(worker, worker.get_current_task(), kernels, ended),
-        daemon=True,
-    )
-    watch.start()
-    try:
-        with _claimed(
-            Path(todo.runs) / datasets.name(todo.dataset) / todo.category, str(worker.name)
-        ):
-            return jobs.run_category(
-                todo,
-                lambda stage, cells: worker.log_event(topic, (number, stage, cells)),
-                kernels.append,
-            )
-    finally:
-        ended.set()
+    worker = distributed.get_worker()
+    task, todo = worker.get_current_task(), notebooks.Job(**job)
 
+    def tell(stage: str, cells: int) -> None:
+        worker.log_event(topic, (number, stage, cells))
 
-def _end_when_cancelled(
-    worker: distributed.Worker,
-    task: str,
-    kernels: list[ForkedKernelManager],
-    ended: threading.Event,
-) -> None:
-    """A task that was cancelled, or whose client or scheduler is gone, must not write into a folder that the next batch is filling."""
-    while not ended.wait(POLL_SECONDS):
+    def given_up() -> bool:
+        """The task was cancelled, or its client or scheduler is gone."""
         state = getattr(worker.state.tasks.get(task), "state", "forgotten")
-        if worker.status in ENDING or state not in ("executing", "long-running", "resumed"):
-            if kernels:
-                kernels[-1].end()
+        return worker.status in ENDING or state not in ("executing", "long-running", "resumed")
+
+    with _claimed(Path(todo.runs, datasets.name(todo.dataset), todo.category), str(worker.name)):
+        return notebooks.run_category(todo, tell, given_up)
 
 
 def _line(error: BaseException) -> str:
@@ -342,7 +320,10 @@ def _line(error: BaseException) -> str:
 
 @contextmanager
 def _claimed(folder: Path, name: str) -> Iterator[None]:
-    """Mark a run folder as being filled; if a worker that died has left its mark, wait until its kernel is dead too."""
+    """Mark a run folder as being filled, after the kernel of a worker that died there has ended.
+
+    A lock would do, but not each file system that machines share knows locks.
+    """
     claim = folder / CLAIM
     if claim.exists():
         time.sleep(GRACE_SECONDS)

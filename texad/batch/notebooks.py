@@ -1,29 +1,27 @@
 """One category: execute its notebooks by papermill, those that are not up to date.
 
-A stage is run again only if something it depends on has changed: its parameters, the data, the weights, the code, or a stage
-before it; or if what it left is no longer as it left it. What was done stands in run.json; nothing else is remembered. So a category that
-was interrupted, in whatever process and on whatever machine, goes on anywhere that sees its run folder.
+A stage is run again only if something it depends on has changed: its parameters, the data, the
+weights, the code, or a stage before it; or if what it left is no longer as it left it. What was done
+is in run.json; nothing else is remembered. So a category that was interrupted, in whatever process
+and on whatever machine, goes on anywhere that sees its run folder.
 """
 
 import hashlib
-import logging
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
-from nbclient.exceptions import DeadKernelError
-from papermill.engines import NBClientEngine, papermill_engines
 from traitlets.config import Config
 
-from texad.batch.kernels import THREADS, ForkedKernelManager
+from texad.batch import code
+from texad.batch.kernels import THREADS, KernelManager
 from texad.batch.parameters import defaults
 from texad.data import datasets
 from texad.errors import DamagedError
@@ -36,17 +34,14 @@ from texad.runs.run_folder import FILES, STAGES, STUDIES, Run
 MEASURES = ("image_auroc", "precision", "recall", "f1")
 COLUMNS = ("category", "images", *MEASURES, "seconds", "error")
 ASIDES = {"aside", "solution"}  # tags of cells that teach, and leave nothing for a result
-LEFT_OUT = "*This copy was made for its results: solutions and asides are left out. `texad run --studies` has them, for one category.*"
-STARTERS = {"__main__.py", "batch", "commands", "site"}  # no notebook imports them
+LEFT_OUT = (
+    "*This copy was made for its results: solutions and asides are left out. "
+    "`texad run --studies` has them, for one category.*"
+)
 
 
-logging.getLogger("papermill").setLevel(
-    logging.CRITICAL
-)  # what goes wrong is said in one line, by `_explain`
-
-
-class KernelDiedError(RuntimeError):
-    """A notebook's process ended before the notebook did; says in which cell."""
+class StageError(RuntimeError):
+    """A notebook failed; one line that says in which cell, and why."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +56,13 @@ class Job:
     parameters : dict of str to object
         Further parameters of the notebooks.
     threads : int or None
-        Of each notebook; None leaves it to the environment.
+        Number for each notebook; None leaves it to the environment.
     label : str
         Its name on the progress bar.
     stages : tuple of str
     in_full : bool, default False
-        Execute solutions and asides too, as for the category that the book's chapters show; a batch only wants the results.
+        Execute solutions and asides too, as for the category that the book's chapters show; a batch
+        only wants the results.
     """
 
     dataset: str
@@ -83,21 +79,21 @@ class Job:
 
 def run_category(
     job: Job,
-    report: Callable[[str, int], None],
-    on_kernel: Callable[[ForkedKernelManager], None] = lambda kernel: None,
+    tell: Callable[[str, int], None],
     given_up: Callable[[], bool] = lambda: False,
 ) -> dict:
-    """Execute those notebooks of a category that are not up to date. If another process is writing into the run folder, wait for it.
+    """Execute those notebooks of a category that are not up to date.
+
+    If another process is writing into the run folder, wait for it.
 
     Parameters
     ----------
     job : Job
-    report : callable
+    tell : callable
         Called with a stage and how many cells of the job are finished, whenever there is one more.
-    on_kernel : callable, optional
-        Called with the manager of each kernel, before it starts.
     given_up : callable, optional
-        Asked before each stage, and while it waits for the folder; if it says yes, that is the row's error.
+        Asked every second or so. If it says yes, the running kernel is killed, and the row says
+        that the job was given up.
 
     Returns
     -------
@@ -118,9 +114,10 @@ def run_category(
             go_on()
             if not waited:
                 _say(
-                    f"{run.folder} is in use by another batch or an open notebook; waiting until it is done"
+                    f"{run.folder} is in use by another batch or an open notebook; "
+                    "waiting until it is done"
                 )
-                report("waiting", 0)  # to the bar: the worker may be on another machine
+                tell("waiting", 0)  # to the bar: the worker may be on another machine
 
         with alone(run.folder, waits):
             _set_aside_if_damaged(run)
@@ -132,20 +129,18 @@ def run_category(
                     if name in defaults(stage)
                 }
                 if not is_current(run, stage, given, data, fingerprint, job.in_full):
-                    _execute(run, stage, given, job, partial(_tell, report, stage, done), on_kernel)
+                    _execute(run, stage, given, job, done, tell, given_up)
                 done += n_cells(stage, job.in_full)
-                report(stage, done)
+                tell(stage, done)
             metrics, stages = read_json(run.folder / "metrics.json"), run.read()["stages"]
+    except StageError as error:
+        return row | {"error": str(error)}
     except Exception as error:  # whatever went wrong here, the other categories go on
-        return row | {"error": _explain(error, stage)}
+        return row | {"error": f"{stage}: {type(error).__name__}: {error}"}
     seconds = sum(entry["seconds"] for stage, entry in stages.items() if stage in STAGES)
     row |= {name: metrics[name] for name in MEASURES}
     images = sum(metrics[name] for name in ("n_train", "n_calibration", "n_test"))
     return row | {"images": images, "seconds": round(seconds, 1)}
-
-
-def _tell(report: Callable[[str, int], None], stage: str, before: int, cells: int) -> None:
-    report(stage, before + cells)
 
 
 def _set_aside_if_damaged(run: Run) -> None:
@@ -153,9 +148,8 @@ def _set_aside_if_damaged(run: Run) -> None:
     try:
         run.read()
     except DamagedError as error:
-        _say(
-            f"{str(error).split(';')[0]}; it is now {run.set_aside().name}, and the run is made again"
-        )
+        reason = str(error).split(";")[0]
+        _say(f"{reason}; it is now {run.set_aside().name}, and the run is made again")
 
 
 def _say(line: str) -> None:
@@ -163,12 +157,12 @@ def _say(line: str) -> None:
 
 
 def empty_row(job: Job, error: str | None = None) -> dict:
-    """A row of the summary that says nothing yet, or why it never will."""
+    """Row of the summary that says nothing yet, or why it never will."""
     return dict.fromkeys(COLUMNS) | {"category": job.category, "error": error}
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -180,7 +174,9 @@ def is_current(
     fingerprint: str,
     in_full: bool = False,
 ) -> bool:
-    """Would running this stage again give what is there already, and is that whole? Every file is read for it: about a second for each gigabyte.
+    """Tell whether running a stage again would give what is there already, whole.
+
+    Every file is read for it, which takes about a second for each gigabyte.
 
     Parameters
     ----------
@@ -190,44 +186,30 @@ def is_current(
         The parameters that the batch would pass to the notebook.
     data : Category
     fingerprint : str
-        Of the data as they are now.
+        Fingerprint of the data as they are now.
     in_full : bool, default False
-        Whether solutions and asides are asked for; what has them is current for those who do not ask, too.
+        Whether solutions and asides are asked for; a notebook that has them is current for those
+        who do not ask, too.
     """
     record = run.read()
-    entry = record.get("stages", {}).get(stage)
-    if (
-        entry is None
-        or entry.get("code") != code_fingerprint(stage)
-        or in_full > entry.get("in_full", True)
-    ):
-        return False
-    if stage in STUDIES and entry.get("runs") != _runs_fingerprint(run):
-        return False
-    known = record.get("data", {})
-    if (known.get("folder"), known.get("fingerprint")) != (str(data.root), fingerprint):
-        return False
+    known, entry = record.get("data", {}), record.get("stages", {}).get(stage, {})
     used = entry.get("parameters", {})
-    if used != {name: value for name, value in (defaults(stage) | given).items() if name in used}:
-        return False
-    file = Path(str(used.get("weights", "")))
-    if file.is_file() and sha256(file) != record.get("weights", {}).get("sha256"):
-        return False
-    return entry.get("files") == digests(run.folder, (*FILES[stage], _executed(stage)))
+    weights = Path(str(used.get("weights", "")))
+    wanted = {name: value for name, value in (defaults(stage) | given).items() if name in used}
+    return (
+        entry.get("code") == code_fingerprint(stage)
+        and entry.get("in_full", True) >= in_full
+        and (stage not in STUDIES or entry.get("runs") == _runs_fingerprint(run))
+        and (known.get("folder"), known.get("fingerprint")) == (str(data.root), fingerprint)
+        and used == wanted
+        and (not weights.is_file() or sha256(weights) == record.get("weights", {}).get("sha256"))
+        and entry.get("files") == digests(run.folder, (*FILES[stage], _executed(stage)))
+    )
 
 
 def code_fingerprint(stage: str) -> str:
-    """SHA-256 over the package and the stage's notebook: when the code changes, its results are out of date.
-
-    Modules that no notebook imports are left out: those that start the notebooks, and the one that reads what they left.
-    """
-    digest, package = hashlib.sha256(), Path(__file__).resolve().parents[1]
-    for file in sorted(package.rglob("*.py")):
-        if file.relative_to(package).parts[0] not in STARTERS:
-            digest.update(file.read_bytes())
-    for cell in _notebook(stage).cells:
-        digest.update(cell.source.encode())
-    return digest.hexdigest()
+    """SHA-256 over the stage's notebook and the code that it uses; see `texad.batch.code`."""
+    return code.of_notebook(_notebook(stage))
 
 
 def _runs_fingerprint(run: Run) -> str:
@@ -239,21 +221,23 @@ def _runs_fingerprint(run: Run) -> str:
 
 
 def n_cells(stage: str, in_full: bool) -> int:
-    """Cells of a stage's notebook that are executed, the one with papermill's parameters included."""
-    return len(_kept(_notebook(stage).cells, in_full)) + 1
-
-
-def _kept(cells: list[nbformat.NotebookNode], in_full: bool) -> list[nbformat.NotebookNode]:
-    """All cells, or only those that lead to a result."""
-    return [cell for cell in cells if in_full or not ASIDES & set(cell.metadata.get("tags", []))]
+    """Number of cells in a stage's executed notebook, the one with the parameters included."""
+    return len(_notebook(stage, in_full).cells) + 1
 
 
 def _executed(stage: str) -> str:
     return f"notebooks/{stage}.ipynb"
 
 
-def _notebook(stage: str) -> nbformat.NotebookNode:
-    return nbformat.read(notebooks_folder() / f"{stage}.ipynb", as_version=4)
+def _notebook(stage: str, in_full: bool = True) -> nbformat.NotebookNode:
+    """A stage's notebook; if not in full, with those cells only that lead to a result."""
+    notebook = nbformat.read(notebooks_folder() / f"{stage}.ipynb", as_version=4)
+    if not in_full:
+        notebook.cells = [
+            cell for cell in notebook.cells if not ASIDES & set(cell.metadata.get("tags", []))
+        ]
+        notebook.cells[0].source += f"\n\n{LEFT_OUT}"  # below the title
+    return notebook
 
 
 def _execute(
@@ -261,134 +245,71 @@ def _execute(
     stage: str,
     given: dict[str, object],
     job: Job,
-    on_cells: Callable[[int], None],
-    on_kernel: Callable,
+    done: int,
+    tell: Callable[[str, int], None],
+    given_up: Callable[[], bool],
 ) -> None:
     target = run.folder / _executed(stage)
     failed = target.with_name(f"{stage}.failed.ipynb")
-    code, started = code_fingerprint(stage), time.perf_counter()
-    with replacing(target) as temporary:
+    fingerprint, started = code_fingerprint(stage), time.perf_counter()
+    number, where = 0, "before its first cell"
+
+    class Kernel(KernelManager):
+        def __init__(self, *args: Any, **options: Any):
+            super().__init__(*args, **options)
+            self.folder, self.threads, self.given_up = run.folder, job.threads, given_up
+
+    def cell_starts(cell: nbformat.NotebookNode, cell_index: int) -> None:
+        nonlocal number, where
+        tell(stage, done + cell_index)
+        if cell.cell_type == "code" and cell.source.strip():
+            number += 1
+            first = next(line for line in cell.source.splitlines() if line.strip())
+            where = f"cell [{number}], which begins with {first!r}"
+
+    with (
+        replacing(target) as temporary,
+        tempfile.TemporaryDirectory(prefix="texad-") as private,
+    ):
+        source = Path(private, target.name)
+        nbformat.write(_notebook(stage, job.in_full), source)
+        options: dict[str, Any] = {"kernel_manager_class": Kernel, "on_cell_start": cell_starts}
+        if os.name == "posix":  # no other user can reach it, and kernels do not race for ports
+            sockets = {"transport": "ipc", "ip": f"{private}/kernel"}
+            options["config"] = Config({"KernelManager": sockets})
         try:
             papermill.execute_notebook(
-                _literal(notebooks_folder() / target.name),
+                _literal(source),
                 _literal(temporary),
                 given,
-                engine_name="texad",
                 progress_bar=False,
                 request_save_on_cell_execute=False,  # nobody sees the file before it is finished
-                folder=run.folder,
-                threads=job.threads,
-                in_full=job.in_full,
-                on_cells=on_cells,
-                on_kernel=on_kernel,
+                **options,
             )
-        except papermill.PapermillExecutionError:
+        except papermill.PapermillExecutionError as error:
             os.replace(temporary, failed)  # with what it showed so far, to look at
-            raise
+            cell = f"cell [{error.exec_count}]: {error.ename}: {error.evalue}"
+            raise StageError(f"{stage}.ipynb, {cell}") from None
+        except RuntimeError as error:
+            if "kernel died" not in str(error).lower():  # as nbclient and jupyter_client say it
+                raise
+            died = "the kernel died, perhaps for lack of memory"
+            raise StageError(f"{stage}.ipynb, {where}: {died}") from error
     failed.unlink(missing_ok=True)
     stages = run.read()["stages"]
-    threads = job.threads or int(os.environ.get(THREADS[0]) or cores())
-    cost = {
-        "notebook_seconds": round(time.perf_counter() - started, 2),
-        "threads": threads,
+    entry = stages[stage] | {
+        "code": fingerprint,
+        "in_full": job.in_full,
+        "notebook_seconds": round(time.perf_counter() - started, 2),  # with the kernel's start
+        "threads": job.threads or int(os.environ.get(THREADS[0]) or cores()),
         "cores": cores(),
-    }  # with the kernel's start
-    entry = (
-        stages[stage]
-        | {"code": code, "in_full": job.in_full}
-        | cost
-        | ({"runs": _runs_fingerprint(run)} if stage in STUDIES else {})
-    )
+    }
+    if stage in STUDIES:
+        entry["runs"] = _runs_fingerprint(run)
     entry["files"] |= digests(run.folder, [_executed(stage)])
     run.write(stages=stages | {stage: entry})
 
 
 def _literal(path: Path) -> str:
-    """papermill fills in what stands between braces; the name of a folder may have some."""
+    """Path for papermill, which fills in what is between braces; a folder's name may have some."""
     return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _explain(error: Exception, stage: str) -> str:
-    """One line that says where and what."""
-    if isinstance(error, papermill.PapermillExecutionError):
-        return f"{stage}.ipynb, cell [{error.exec_count}]: {error.ename}: {error.evalue}"
-    if isinstance(error, KernelDiedError):
-        return f"{stage}.ipynb, {error}"
-    return f"{stage}: {type(error).__name__}: {error}"
-
-
-class _Engine(NBClientEngine):
-    """papermill's own engine, telling of the kernel, of each finished cell, and of the cell in which the kernel died."""
-
-    @classmethod
-    def execute_managed_notebook(
-        cls,
-        nb_man: Any,
-        kernel_name: str,
-        *,
-        folder: Path,
-        threads: int | None,
-        in_full: bool,
-        on_cells: Callable[[int], None],
-        on_kernel: Callable,
-        **kwargs: Any,
-    ) -> Any:
-        title, *others = _kept(nb_man.nb.cells, in_full)
-        if not in_full:
-            title.source += f"\n\n{LEFT_OUT}"
-        nb_man.nb.cells = [title, *others]
-        start, complete, finished, where = (
-            nb_man.cell_start,
-            nb_man.cell_complete,
-            0,
-            "before its first cell",
-        )
-
-        def cell_start(cell: Any, cell_index: Any = None, **options: Any) -> None:
-            nonlocal where
-            start(cell, cell_index, **options)
-            if cell.cell_type == "code":
-                number = sum(
-                    each.cell_type == "code" and bool(each.source.strip())
-                    for each in nb_man.nb.cells[: cell_index + 1]
-                )
-                where = f"cell [{number}], which begins with {_first_line(cell.source)!r}"
-
-        def cell_complete(*args: Any, **options: Any) -> None:
-            nonlocal finished
-            complete(*args, **options)
-            finished += 1
-            on_cells(finished)
-
-        class Kernel(ForkedKernelManager):
-            def __init__(self, *args: Any, **options: Any):
-                super().__init__(*args, **options)
-                self.held, self.threads = folder, threads
-                on_kernel(self)
-
-        nb_man.cell_start, nb_man.cell_complete = cell_start, cell_complete
-        kwargs["kernel_manager_class"] = Kernel
-        with tempfile.TemporaryDirectory(prefix="texad-") as sockets:
-            if (
-                os.name == "posix"
-            ):  # no other user can reach them, and kernels that start together do not race for ports
-                kwargs["config"] = Config(
-                    {"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}
-                )
-            try:
-                return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
-            except RuntimeError as error:
-                if (
-                    isinstance(error, DeadKernelError) or "kernel died" in str(error).lower()
-                ):  # jupyter_client's word for it, while it starts
-                    raise KernelDiedError(
-                        f"{where}: the kernel died, perhaps for lack of memory"
-                    ) from error
-                raise
-
-
-def _first_line(source: str) -> str:
-    return next((line for line in source.splitlines() if line.strip()), "")
-
-
-papermill_engines.register("texad", _Engine)
