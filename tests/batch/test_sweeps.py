@@ -5,8 +5,7 @@ import pytest
 from conftest import LEAD, run_arguments
 
 from texad.__main__ import main
-from texad.batch import executor as pools
-from texad.batch import parameters, sweeps
+from texad.batch import executor, notebooks, parameters, sweeps
 from texad.batch.batch import Setting
 from texad.runs.run_folder import STAGES
 
@@ -35,7 +34,7 @@ def jobs_done(monkeypatch) -> list:
             )
         return rows
 
-    monkeypatch.setattr(pools, "run_all", run_all)
+    monkeypatch.setattr(executor, "run_all", run_all)
     return done
 
 
@@ -107,7 +106,7 @@ def test_the_table_of_a_sweep_has_a_row_for_each_combination_and_category(
 ):
     assert run(surfaces, tmp_path / "runs", "--seed", "0,2", "-p", "bottleneck", "64,256") == 0
     table = pd.read_csv(tmp_path / "runs" / "sweep.csv")
-    assert list(table.columns) == ["seed", "bottleneck", *pools.jobs.COLUMNS]
+    assert list(table.columns) == ["seed", "bottleneck", *notebooks.COLUMNS]
     assert len(table) == 8 and table.iloc[-1][["seed", "bottleneck", "category"]].tolist() == [
         2,
         256,
@@ -146,12 +145,12 @@ def test_a_combination_that_failed_is_named_and_left_out_of_the_means(
 ):
     def run_all(todo, pool, progress):
         return [
-            pools.jobs.empty_row(job, "torn" if job.seed else None)
+            notebooks.empty_row(job, "torn" if job.seed else None)
             | {"image_auroc": None if job.seed else 0.75}
             for job in todo
         ]
 
-    monkeypatch.setattr(pools, "run_all", run_all)
+    monkeypatch.setattr(executor, "run_all", run_all)
     assert run(surfaces, tmp_path / "runs", "--seed", "0,1", "--category", "steel") == 1
     shown = capsys.readouterr()
     assert "texad: seed=1/steel failed: torn" in shown.err
