@@ -11,13 +11,20 @@ from conftest import write_category
 from PIL import Image
 
 from texad.data import datasets
+from texad.errors import ImageError
 from texad.evaluation import metrics as evaluation
 from texad.io import images as reading
 from texad.io.json_files import read_json, write_json
 from texad.runs.run_folder import STAGES, STUDIES, FinishedRun, Run
 from texad.site import gallery, markdown, pages
-from texad.site.gallery import PicturesGoneError
 
+FIGURES = (
+    "1_score_distribution.svg",
+    "2_heatmaps.png",
+    "3_roc_curve.svg",
+    "4_confusion_matrix.svg",
+    "5_scores_by_defect.svg",
+)
 HOSTILE = "brushed <b>& {ü}nusual"
 
 
@@ -67,7 +74,7 @@ def run_of(
             "weights": weights,
         }
     )
-    for name, *_ in pages.FIGURES:
+    for name in FIGURES:
         (run.folder / "figures").mkdir(exist_ok=True)
         (run.folder / "figures" / name).write_bytes(b"")
     for stage in STAGES:
@@ -130,12 +137,16 @@ def test_what_does_not_occur_is_left_out(labels, predictions, names):
 
 
 def test_what_there_is_none_of_is_said():
-    assert pages._counts({"tn": 3, "fp": 0, "fn": 0, "tp": 3}) == (
-        "Defective images found: **3** of 3. There is no miss. Good images rejected by mistake: **0** of 3. There is no false alarm."
-    )
-    assert pages._counts({"tn": 0, "fp": 0, "fn": 2, "tp": 0}) == (
-        "Defective images found: **0** of 2. There is no hit to show. The test has no good image."
-    )
+    counts = markdown.environment.get_template("macros.md.j2").module.counts
+    said = [
+        " ".join(counts(dict(zip(("tn", "fp", "fn", "tp"), n, strict=True))).split())
+        for n in ((3, 0, 0, 3), (0, 0, 2, 0))
+    ]
+    assert said == [
+        "Defective images found: **3** of 3. There is no miss. "
+        "Good images rejected by mistake: **0** of 3. There is no false alarm.",
+        "Defective images found: **0** of 2. There is no hit to show. The test has no good image.",
+    ]
 
 
 # -- pictures --------------------------------------------------------------------------------------
@@ -238,7 +249,7 @@ def test_pictures_of_a_data_set_that_is_gone_are_refused(tmp_path):
         lambda: gallery.hits_and_misses(run, tmp_path, "a", gallery.MOST_BYTES),
         lambda: gallery.puzzle(run, tmp_path, 0),
     ):
-        with pytest.raises(PicturesGoneError):
+        with pytest.raises(ImageError):
             draw()
     assert not list(tmp_path.glob("*.jpg"))
 
@@ -272,9 +283,12 @@ def test_pages_show_every_picture_that_was_made(tmp_path):
 
 def test_a_name_cannot_leave_the_alternative_text(tmp_path):
     hostile = 'a" # b: `c` $d$\n:width: 1px'
-    figure = markdown.figure("x.jpg", markdown.text(hostile), hostile)
+    made = gallery.Picture(tmp_path / "x.jpg", hostile, hostile)
+    Image.new("RGB", (10, 10)).save(made.file)
+    picture = markdown.environment.get_template("macros.md.j2").module.picture
+    figure = picture(made, "hits").strip()
     assert figure.splitlines()[1] == ":alt: " + json.dumps(hostile)
-    assert len(figure.splitlines()) == 6
+    assert len(figure.splitlines()) == 6 and markdown.text(hostile) in figure
 
 
 def test_a_study_made_by_hand_is_no_chapter(tmp_path):
@@ -352,8 +366,11 @@ def test_without_pictures_there_is_no_explorer(tmp_path):
 
 
 def test_raw_html_cannot_close_its_fence():
-    fragment = "<pre>\n````\n</pre>"
-    assert (
-        markdown.raw(fragment).splitlines()[0] == "`````{raw} html"
-        and markdown.raw(fragment).splitlines()[-1] == "`````"
-    )
+    lines = markdown.fenced("<pre>\n````\n</pre>", "{raw} html").splitlines()
+    assert lines[0] == "`````{raw} html" and lines[-1] == "`````"
+
+
+def test_whatever_a_template_prints_is_harmless():
+    template = "{{ name }} {{ 1.5|number }} {{ name|code }} {{ 3 }}"
+    made = markdown.environment.from_string(template).render(name="*b* <i>\n# x")
+    assert made == r"\*b\* \<i\> \# x 1.500 `*b* <i>\n# x` 3"

@@ -1,7 +1,8 @@
-"""Pictures of a run for the book: what the data look like, what was found, and what was missed.
+"""Pictures of a run for the book: the data, what was found, and what was missed.
 
-Each function saves picture files and returns what a page needs to show them. Texts are plain: the page makes them harmless for its
-markup. The run folder is only read, so the data set itself may have moved or gone since; then `PicturesGoneError` says so.
+Each function saves picture files and returns what a page needs to show them. Texts are plain: the
+page makes them harmless for its markup. The run folder is only read, so the data set may have moved
+or gone since; then an ImageError says so.
 """
 
 from dataclasses import dataclass
@@ -27,10 +28,6 @@ MOST_BYTES = 190_000  # of one picture
 HITS_BYTES = 2_800_000  # of all pictures of hits and misses together
 PUZZLE = 4  # surfaces in the introduction's puzzle, half of them damaged where there are enough
 NUMBERS = ("No", "One", "Two", "Three", "Four")
-
-
-class PicturesGoneError(Exception):
-    """The images of the run are not where the run read them."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,8 @@ def data(run: FinishedRun, file: Path) -> Picture:
 
     Raises
     ------
-    PicturesGoneError
+    ImageError
+        If an image is not where the run read it.
     """
     train, test = run.images("train"), run.images("test")
     defective = test[test["label"] == 1].drop_duplicates("defect")
@@ -109,25 +107,24 @@ def right_and_wrong(test: pd.DataFrame) -> tuple[dict[str, int], dict[str, int]]
     from_highest = test.sort_values("score", ascending=False, kind="stable")
 
     def those(label: int, prediction: int) -> list[int]:
-        return from_highest.index[
-            (from_highest["label"] == label) & (from_highest["prediction"] == prediction)
-        ].tolist()
+        return from_highest.query("label == @label and prediction == @prediction").index.tolist()
 
     caught, missed, alarms, passed = those(1, 1), those(1, 0), those(0, 1), those(0, 0)
-    found, doubtful = {}, {}
-    if caught:
-        found["clearest hit"] = caught[0]
-    if len(caught) > 2:
-        found["typical hit"] = caught[len(caught) // 2]
-    if len(caught) > 1:
-        found["narrowest hit"] = caught[-1]
-    if missed:
-        doubtful["worst miss"] = missed[-1]
-    if alarms:
-        doubtful["worst false alarm"] = alarms[0]
-    if passed:
-        doubtful["narrowest pass"] = passed[0]
-    return found, doubtful
+    found = {
+        "clearest hit": caught[:1],
+        "typical hit": caught[len(caught) // 2 :] if len(caught) > 2 else [],
+        "narrowest hit": caught[1:][-1:],
+    }
+    doubtful = {
+        "worst miss": missed[-1:],
+        "worst false alarm": alarms,
+        "narrowest pass": passed,
+    }
+    return _first(found), _first(doubtful)
+
+
+def _first(cases: dict[str, list[int]]) -> dict[str, int]:
+    return {name: rows[0] for name, rows in cases.items() if rows}
 
 
 def hits_and_misses(run: FinishedRun, folder: Path, stem: str, most_bytes: int) -> list[Picture]:
@@ -148,7 +145,8 @@ def hits_and_misses(run: FinishedRun, folder: Path, stem: str, most_bytes: int) 
 
     Raises
     ------
-    PicturesGoneError
+    ImageError
+        If an image is not where the run read it.
     """
     test, threshold = run.test(), run.read()["threshold"]
     groups = [cases for cases in right_and_wrong(test) if cases]
@@ -212,7 +210,8 @@ def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
 
     Raises
     ------
-    PicturesGoneError
+    ImageError
+        If an image is not where the run read it.
     """
     rng = np.random.default_rng(seed)
     train, test, threshold, size = (
@@ -305,10 +304,7 @@ def _how_many(damaged: int, of: int) -> str:
 
 def _thumbnail(path: Path) -> np.ndarray:
     """A photograph in its own proportions, small enough for a page."""
-    try:
-        image = reading.read_image(path)
-    except ValueError as error:
-        raise PicturesGoneError(str(error)) from None
+    image = reading.read_image(path)
     scale = min(1.0, THUMBNAIL / max(image.size))
     width, height = (max(1, round(side * scale)) for side in image.size)
     return np.asarray(image.resize((width, height), Image.Resampling.BOX))
@@ -318,10 +314,7 @@ def _mask(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
     """A mask as large as its thumbnail; a pixel is defective if any part of it is."""
     if path is None:
         return None
-    try:
-        mask = Image.fromarray(reading.read_mask(path).astype(np.float32))
-    except ValueError as error:
-        raise PicturesGoneError(str(error)) from None
+    mask = Image.fromarray(reading.read_mask(path).astype(np.float32))
     return np.asarray(mask.resize(shape[::-1], Image.Resampling.BOX)) > 0
 
 
@@ -329,14 +322,11 @@ def _squares(
     run: FinishedRun, rows: pd.DataFrame, size: int
 ) -> tuple[np.ndarray, list[np.ndarray | None]]:
     """Images and masks as the backbone sees them."""
-    try:
-        photographs = preprocessing.load_pictures(run.data_paths(rows["path"]), size)
-        masks = [
-            preprocessing.load_mask(run.data_path(mask), size) if mask else None
-            for mask in rows["mask"]
-        ]
-    except ValueError as error:
-        raise PicturesGoneError(str(error)) from None
+    photographs = preprocessing.load_pictures(run.data_paths(rows["path"]), size)
+    masks = [
+        preprocessing.load_mask(run.data_path(mask), size) if mask else None
+        for mask in rows["mask"]
+    ]
     return photographs, masks
 
 
@@ -385,17 +375,9 @@ def _brightest(places: np.ndarray, mask: np.ndarray | None) -> str:
 
 def _position(down: float, across: float) -> str:
     """A place in words, from its distance to the upper and to the left edge, both from 0 to 1."""
-    row, column = (
-        ("upper", "", "lower")[min(int(3 * down), 2)],
-        ("left", "", "right")[min(int(3 * across), 2)],
-    )
+    row = ("upper", "", "lower")[min(int(3 * down), 2)]
+    column = ("left", "", "right")[min(int(3 * across), 2)]
     if row and column:
         return f"at the {row} {column}"
-    if row or column:
-        return {
-            "upper": "at the top",
-            "lower": "at the bottom",
-            "left": "at the left",
-            "right": "at the right",
-        }[row or column]
-    return "in the middle"
+    edges = {"upper": "at the top", "lower": "at the bottom", "": "in the middle"}
+    return f"at the {column}" if column else edges[row]

@@ -1,72 +1,104 @@
-"""The parts that pages are made of, as Markdown for MyST: tables, figures, warnings, and names that can break nothing."""
+"""Pages in Markdown for MyST, made of the templates in `templates/`.
+
+Whatever a template prints is escaped for Markdown, as Jinja2 does for HTML, so that names of folders
+and files can break nothing. Only numbers, and what the filters below return, are printed as they
+are; so is a fragment marked `safe`.
+"""
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from texad import __version__
 from texad.errors import printable
 from texad.io.atomic import replacing
 from texad.model.weights import RANDOM_WARNING
-from texad.site.gallery import Picture
 
 
-def warning(weights: dict) -> str:
-    if weights["name"] != "random":
-        return ""
-    return f":::{{admonition}} Random weights\n:class: danger texad-weights-warning\n\n{RANDOM_WARNING}\n:::"
+def text(name: str) -> Markup:
+    r"""Escape a name from a folder, on one line.
+
+    Examples
+    --------
+    >>> text("a_b*c")
+    Markup('a\\_b\\*c')
+    """
+    name = printable(" ".join(name.split()))
+    return Markup(re.sub(r"([\\`*_{}\[\]()#+.!|<>$~^@:&%-])", r"\\\1", name))
 
 
-def page(parts: list[str]) -> str:
-    return "\n\n".join(part for part in parts if part) + "\n"
+def code(name: str) -> Markup:
+    """Set a name as code, between more backticks than it has in a row."""
+    ticks = "`" * (1 + _longest_run(name))
+    pad = " " if "`" in name else ""
+    return Markup(f"{ticks}{pad}{printable(name)}{pad}{ticks}")
 
 
-def figure(file: str, caption: str, alt: str, width: str = "100%") -> str:
-    """A figure; its caption is Markdown, its alternative text plain."""
-    return f"```{{figure}} {file}\n:alt: {json.dumps(alt, ensure_ascii=False)}\n:width: {width}\n\n{caption}\n```"
+def fenced(content: str, language: str = "") -> Markup:
+    """Set lines between two fences, which are longer than any run of backticks in them."""
+    fence = "`" * max(3, 1 + _longest_run(content))
+    return Markup(f"{fence}{language}\n{content}\n{fence}")
 
 
-def picture(picture: Picture, folder: str) -> str:
-    return figure(
-        f"{folder}/{picture.file.name}", text(picture.caption), picture.alt, picture.width
-    )
+def number(value: float | None, form: str = ".3f") -> Markup:
+    """Format a number as a format specification says; a dash if it is not known."""
+    return Markup("–" if value is None else format(value, form))
 
 
-def raw(fragment: str) -> str:
-    """HTML that goes to the page as it is."""
-    return fenced(fragment, "{raw} html")
+def size(n_bytes: float) -> Markup:
+    """Write a number of bytes in units of a thousand, with three digits.
+
+    Examples
+    --------
+    >>> print(size(2.5e9))
+    2.5 GB
+    """
+    units = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6))
+    unit, factor = next((unit for unit in units if n_bytes >= unit[1]), ("kB", 1e3))
+    return Markup(f"{n_bytes / factor:.3g} {unit}")
 
 
-def fenced(content: str, language: str = "") -> str:
-    """Lines between two fences, which are longer than any run of backticks in the content."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", content)), default=0))
-    return f"{fence}{language}\n{content}\n{fence}"
+def hours(value: float) -> Markup:
+    """Write a time given in hours, long ones in days."""
+    return Markup(f"{value / 24:.1f} days" if value >= 48 else f"{value:.1f} hours")
 
 
-def gone(category: str) -> str:
-    return f"*The images of {text(category)} are no longer where the run read them, so they cannot be shown here.*"
+def quoted(value: str) -> Markup:
+    """Write a text as a JSON string, which is a YAML string, too, and has no line breaks."""
+    return Markup(json.dumps(value, ensure_ascii=False))
 
 
-def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def text(name: str) -> str:
-    """A name from a folder, made harmless for Markdown."""
-    return re.sub(r"([\\`*_{}\[\]()#+.!|<>$~^@:&%-])", r"\\\1", printable(" ".join(name.split())))
-
-
-def code(name: str) -> str:
-    """A name in the type of code, between more backticks than it has in a row."""
-    ticks = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
-    return f"{ticks} {printable(name)} {ticks}" if "`" in name else f"`{printable(name)}`"
+def render(template: str, **data: object) -> str:
+    """Make a page of the template `templates/<template>.md.j2`."""
+    return environment.get_template(f"{template}.md.j2").render(data).strip() + "\n"
 
 
 def write(file: Path, text: str) -> None:
+    """Write a file whole, making its folder."""
     with replacing(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _longest_run(content: str) -> int:
+    return max(map(len, re.findall("`+", content)), default=0)
+
+
+def _harmless(value: object) -> object:
+    return value if isinstance(value, (Markup, int)) else text(str(value))
+
+
+environment = Environment(
+    loader=PackageLoader("texad.site"),
+    autoescape=True,  # of what `finalize` leaves; macros return Markup
+    finalize=_harmless,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+environment.filters |= {
+    function.__name__: function for function in (code, fenced, number, size, hours, quoted)
+}
+environment.globals |= {"random_warning": RANDOM_WARNING, "version": __version__}

@@ -1,11 +1,13 @@
-"""The page of results on real surfaces: from the runs that the book is made of, else from the record.
+"""The page of results on real surfaces: from the runs that the book is made of, or the record.
 
-The record is the file that `texad.site.record` has written, `book/real_surfaces.json`; both have the same content.
+The record is the file that `texad.site.record` has written, `book/real_surfaces.json`; its content
+is that of `record.collect`.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -17,328 +19,175 @@ from texad.model.scoring import RULES
 from texad.site import markdown
 from texad.site.record import FILE, check, collect, is_random
 
-INTRODUCTION = """\
-A program drew the synthetic textures of this book, and their defects too. What works on a drawing may fail on a photograph, so here are the results on
-photographs of real surfaces. The *published* detector is that of chapters 3 and 4, the *extended* one that of chapter 8. Where a detector ran with several
-*seeds*, that is with other random choices on the same images, the tables show the mean over them, and in brackets the lowest and the highest value."""
+T = TypeVar("T")
 
-UNTAUGHT = " with random weights"
 
-# what is known of a data set or a category by its name
-ABOUT = {
-    "mvtec": "MVTec AD shows industrial products under real light {cite:p}`bergmann2019mvtec`.",
-    "magnetic_tile": "Magnetic tiles are the curved magnets of electric motors. Huang, Qiu and Yuan photographed them in grey, good ones and "
-    "damaged ones, in many sizes {cite:p}`huang2020magnetic`. Their test results were in view while the extended detector was developed, so they flatter it.",
-}
+@dataclass(frozen=True)
+class Seeds:
+    """The runs of one detector on one category; they differ in their seeds.
+
+    Attributes
+    ----------
+    detector : str
+    with_random_weights : bool
+    runs : list of dict
+        As in the record.
+    """
+
+    detector: str
+    with_random_weights: bool
+    runs: list[dict]
+
+    def known(self, *path: str) -> list[float]:
+        """The values of a metric in the runs that know it.
+
+        Parameters
+        ----------
+        *path : str
+            Name of the metric, or the names that lead to it, as
+            ``"decisions_by_rule", "sigma", "miss_rate"``.
+        """
+        found: list = [run["metrics"] for run in self.runs]
+        for name in path:
+            found = [(entry or {}).get(name) for entry in found]
+        return [value for value in found if value is not None]
+
+    def mean(self, *path: str) -> float | None:
+        """Mean of the known values of a metric; see `known`."""
+        values = self.known(*path)
+        return sum(values) / len(values) if values else None
+
+    def spread(self, *path: str) -> markdown.Markup:
+        """The mean of a metric, and its lowest and highest value if there are several."""
+        values = self.known(*path)
+        ends = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+        return markdown.number(self.mean(*path)) + ends
+
+    @property
+    def name(self) -> str:
+        """The detector's name, and the random weights."""
+        return self.detector + (" with random weights" if self.with_random_weights else "")
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of defect, in the order of the record."""
+        found = [run["metrics"]["auroc_by_defect"] or {} for run in self.runs]
+        return _unique(kind for by_defect in found for kind in by_defect)
+
+    @property
+    def by_defect(self) -> dict[str, float]:
+        """Mean AUROC of each kind of defect that is known."""
+        means = {kind: self.mean("auroc_by_defect", kind) for kind in self.kinds}
+        return {kind: mean for kind, mean in means.items() if mean is not None}
 
 
 def page(runs: Path, folder: Path) -> str:
-    """The page in Markdown; its picture is saved beside.
+    """Make the page in Markdown; its picture is saved beside it.
 
     Parameters
     ----------
     runs : Path
         The runs that the book is made of. If there are some of real surfaces, the page shows them.
     folder : Path
-        Where the pages go. In the folder above lies the record, which the page shows otherwise.
+        Where the pages go. Otherwise the page shows the record, which is in the folder above.
 
     Raises
     ------
     RunError
         If the record does not fit its schema, or a run is damaged.
     """
-    content = collect([runs])
-    if made_here := bool(content["runs"]):
-        origin = "These runs lie beside those that this copy of the book was made of."
-    else:
-        content = read_json(folder.parent / FILE)
-        if not content:
-            missing = "This copy of the book was made without real surfaces, and no earlier results on some are recorded."
-            return markdown.page(
-                [
-                    "# Real surfaces",
-                    f"{missing} [](../your_data.md) says how to make it with yours.",
-                ]
-            )
-        check(content, folder.parent / FILE)
-        origin = (
-            f"This copy of the book was made without real surfaces, so it shows the last recorded results. They were "
-            f"recorded on {content['date']} with texad {markdown.text(content['texad'])}. [](../your_data.md) says how to make the book with yours."
-        )
-    groups: dict[tuple[str, str], list[dict]] = {}
-    for run in content["runs"]:
-        groups.setdefault((run["dataset"], run["category"]), []).append(run)
-    all_random = all(map(is_random, content["runs"]))
-    parts = [
-        "# Real surfaces",
-        INTRODUCTION,
-        origin,
-        markdown.warning(content["runs"][0]["weights"]) if all_random else "",
-        *_picture(content["runs"], len(groups) > 1, folder),
-    ]
-    for group in groups.values():
-        parts += _category(group)
-    parts += ["## Where these numbers come from", *_provenance(content["runs"])]
-    if not made_here:
-        parts.append(
-            f"All numbers of this page stand in `book/{FILE}`, which `python -m texad record` has written."
-        )
-    return markdown.page(parts)
+    content, recorded = collect([runs]), {}
+    if not content["runs"] and (recorded := read_json(folder.parent / FILE)):
+        check(recorded, folder.parent / FILE)
+        content = recorded
+    by_surface = _grouped(content["runs"], lambda run: (run["dataset"], run["category"]))
+    surfaces = {
+        surface: [Seeds(*key, own) for key, own in _grouped(group, _detector).items()]
+        for surface, group in by_surface.items()
+    }
+    return markdown.render(
+        "real_surfaces",
+        runs=content["runs"],
+        recorded=recorded,
+        all_random=all(map(is_random, content["runs"])),
+        picture=_draw(surfaces, folder / "real_surfaces.svg"),
+        surfaces=surfaces,
+        rules=RULES,
+        behind=_behind,
+        pretraining=_pretraining,
+        compared=_compared,
+        images=_unique((run["category"], run["data_sha256"]) for run in content["runs"]),
+        weights=_unique(tuple(run["weights"].values()) for run in content["runs"]),
+        programs=_unique(tuple(run["versions"].items()) for run in content["runs"]),
+        commands="\n".join(_unique(run["command"] for run in content["runs"])),
+    )
 
 
-def _picture(runs: list[dict], name_category: bool, folder: Path) -> list[str]:
+def _grouped(runs: list[dict], key: Callable[[dict], T]) -> dict[T, list[dict]]:
+    groups: dict[T, list[dict]] = {}
+    for run in runs:  # in the order of the record
+        groups.setdefault(key(run), []).append(run)
+    return groups
+
+
+def _unique(values: Iterable[T]) -> list[T]:
+    return list(dict.fromkeys(values))
+
+
+def _detector(run: dict) -> tuple[str, bool]:
+    return run["detector"], is_random(run)
+
+
+def _behind(own: list[Seeds]) -> dict[str, float] | None:
+    """By how much the extended detector is worse than the published one, where it is.
+
+    Of the detectors with trained weights; None if they have no kind of defect in common.
+    """
+    trained = {seeds.detector: seeds.by_defect for seeds in own if not seeds.with_random_weights}
+    published, extended = (trained.get(detector, {}) for detector in DETECTORS)
+    common = [kind for kind in published if kind in extended]
+    worse = {kind: published[kind] - extended[kind] for kind in common}
+    return {kind: by for kind, by in worse.items() if by > 0.0005} if common else None
+
+
+def _pretraining(own: list[Seeds]) -> dict[str, tuple[float, float]]:
+    """Mean image AUROC with random and with trained weights, of detectors that ran with both."""
+    auroc = {
+        (seeds.detector, seeds.with_random_weights): seeds.mean("image_auroc") for seeds in own
+    }
+    both = {name: (auroc.get((name, True)), auroc.get((name, False))) for name in DETECTORS}
+    return {name: aurocs for name, aurocs in both.items() if None not in aurocs}
+
+
+def _compared(own: list[Seeds], category: str) -> list[dict]:
+    """The rows of chapter 6 on a category, of the first run that has some."""
+    runs = [run for seeds in own for run in seeds.runs]
+    found = ([row for row in run["comparison"] if row["category"] == category] for run in runs)
+    return next(filter(None, found), [])
+
+
+def _draw(surfaces: dict[tuple[str, str], list[Seeds]], file: Path) -> str | None:
+    """Draw the image AUROC of each detector and seed; the file's name, None if none is known."""
     rows = []
-    for run in runs:
-        auroc, (low, high) = (
-            run["metrics"]["image_auroc"],
-            run["metrics"]["image_auroc_interval"] or (None, None),
-        )
-        name = (f"{run['category']}, " if name_category else "") + _name(run).replace(
-            UNTAUGHT, f"\n{UNTAUGHT.strip()}"
-        )  # two short lines fit a phone
-        rows.append({"method": name, "seed": run["seed"], "auroc": auroc, "low": low, "high": high})
-    table = pd.DataFrame(rows).astype({"auroc": float, "low": float, "high": float})
+    for (_, category), own in surfaces.items():
+        for seeds in own:
+            # two short lines fit a phone
+            name = seeds.name.replace(" with random", "\nwith random")
+            for run in seeds.runs:
+                interval = run["metrics"]["image_auroc_interval"] or (None, None)
+                rows.append(
+                    (
+                        f"{category}, {name}" if len(surfaces) > 1 else name,
+                        run["seed"],
+                        run["metrics"]["image_auroc"],
+                        *interval,
+                    )
+                )
+    table = pd.DataFrame(rows, columns=["method", "seed", "auroc", "low", "high"])
+    table = table.astype({"auroc": float, "low": float, "high": float})
     if table["auroc"].isna().all():
-        return []
-    with replacing(folder / "real_surfaces.svg") as temporary:
+        return None
+    with replacing(file) as temporary:
         figure = study_plots.points_with_intervals(table, "method", "seed")
         figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None})
-    alt = "A row for each detector, with a dot for each seed at its image AUROC and a line through the dot for the interval."
-    return [
-        markdown.figure(
-            "real_surfaces.svg",
-            "Image AUROC of each detector and seed, with its 95% interval.",
-            alt,
-        ),
-        "*What to look for:* dots that lie close together while their lines are long. Then the seed matters little, and what we do not know comes from the number "
-        "of test images.",
-    ]
-
-
-def _category(group: list[dict]) -> list[str]:
-    """A section on one category: its data, both detectors side by side, and where they lose."""
-    first, name = group[0], markdown.text(group[0]["category"])
-    detectors: dict[str, list[dict]] = {}
-    for run in group:  # in the order of the record
-        detectors.setdefault(_name(run), []).append(run)
-    about = ABOUT.get(first["dataset"]) or ABOUT.get(first["category"]) or ""
-    counts = (
-        f"The detectors learnt from {first['n_train']} good images, {first['n_calibration']} more were kept out to set thresholds with, and {first['n_test']} "
-        "images were for testing."
-    )
-    kinds = list(
-        dict.fromkeys(kind for run in group for kind in run["metrics"]["auroc_by_defect"] or {})
-    )
-    by_defect = [
-        (markdown.text(kind), *(_spread(_of_kind(runs, kind)) for runs in detectors.values()))
-        for kind in kinds
-    ]
-    parts = [
-        f"## {name}",
-        f"{about} {counts}".strip(),
-        markdown.table(("Measure", *detectors), _measures(detectors)),
-    ]
-    if by_defect:
-        parts += [
-            f"### Each kind of defect of {name}",
-            "AUROC of its images against the good ones:",
-        ]
-        parts.append(markdown.table(("Kind of defect", *detectors), by_defect))
-    parts.append(_losses(name, detectors, kinds))
-    if rows := next((rows for run in group if (rows := _compared(run))), []):
-        parts += [
-            f"### Other methods on {name}",
-            "The comparison of chapter 6, made on the same images. *False alarms* are those at the threshold of the rule `conformal`.",
-            markdown.table(
-                (
-                    "Method",
-                    "AUROC",
-                    "95% interval",
-                    "AUPRO",
-                    "False alarms",
-                    "Fit, s",
-                    "Stored, MB",
-                ),
-                rows,
-            ),
-        ]
-    return parts
-
-
-def _measures(detectors: dict[str, list[dict]]) -> list[tuple[str, ...]]:
-    """The rows of a category's table, a column for each detector."""
-
-    def row(label: str, text: Callable[[list[dict]], str]) -> tuple[str, ...]:
-        return (label, *(text(runs) for runs in detectors.values()))
-
-    def metric(name: str) -> Callable[[list[dict]], str]:
-        return lambda runs: _spread([run["metrics"][name] for run in runs])
-
-    def interval(runs: list[dict]) -> str:
-        ends = runs[0]["metrics"]["image_auroc_interval"]
-        return f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "–"
-
-    rows = [
-        row("Seeds", lambda runs: ", ".join(str(run["seed"]) for run in runs)),
-        row("Image AUROC", metric("image_auroc")),
-        row("Its 95% interval, first seed", interval),
-        row("Average precision", metric("average_precision")),
-        row("Pixel AUROC", metric("pixel_auroc")),
-        row("AUPRO", metric("aupro")),
-        row(
-            "Rule that decides",
-            lambda runs: (
-                ", ".join(dict.fromkeys(f"`{run['rule']}`" for run in runs if run["rule"])) or "–"
-            ),
-        ),
-    ]
-    alphas = dict.fromkeys(
-        f"{run['false_alarms']:g}"
-        for runs in detectors.values()
-        for run in runs
-        if run["false_alarms"]
-    )
-    for rule in RULES:
-        promise = f" ($\\alpha$ = {', '.join(alphas)})" if rule == "conformal" and alphas else ""
-        for label, rate in (("False alarms", "false_alarm_rate"), ("Misses", "miss_rate")):
-            rows.append(row(f"{label}, `{rule}`{promise}", partial(_mean_at, rule, rate)))
-    return rows
-
-
-def _losses(name: str, detectors: dict[str, list[dict]], kinds: list[str]) -> str:
-    """Where each detector is weakest, in words."""
-    lines, means = [f"Where they lose on {name}:"], {}
-    for detector, runs in detectors.items():
-        means[detector] = {
-            kind: mean for kind in kinds if (mean := _mean(_of_kind(runs, kind))) is not None
-        }
-        over = f", on average over {len(runs)} seeds," if len(runs) > 1 else ""
-        if means[detector]:
-            kind, worst = min(means[detector].items(), key=lambda item: item[1])
-            lines.append(
-                f"The {_spoken(detector)} is weakest on *{markdown.text(kind)}*, with an AUROC{over} of **{worst:.3f}**."
-            )
-        alarms, misses = (
-            _mean([run["metrics"][rate] for run in runs])
-            for rate in ("false_alarm_rate", "miss_rate")
-        )
-        said = [f"rejects {_percent(alarms)} of the good images"] if alarms is not None else []
-        said += [f"misses {_percent(misses)} of the defective ones"] if misses is not None else []
-        if said:
-            lines.append(
-                f"With the rule that decides, it {' and '.join(said)}."
-                if means[detector]
-                else f"The {_spoken(detector)} {' and '.join(said)}."
-            )
-    if means.keys() >= {*DETECTORS}:
-        published, extended = (means[detector] for detector in DETECTORS)
-        behind = [
-            kind
-            for kind in published
-            if kind in extended and extended[kind] < published[kind] - 0.0005
-        ]
-        listed = ", ".join(
-            f"*{markdown.text(kind)}* (by {published[kind] - extended[kind]:.3f})"
-            for kind in behind
-        )
-        if behind:
-            lines.append(f"The extended detector is behind the published one on {listed}.")
-        elif published.keys() & extended.keys():
-            lines.append("On no kind of defect is the extended detector behind the published one.")
-    for detector in DETECTORS:
-        aurocs = [
-            _mean([run["metrics"]["image_auroc"] for run in detectors.get(key, [])])
-            for key in (detector, detector + UNTAUGHT)
-        ]
-        if None not in aurocs:
-            lines.append(
-                f"What pre-training is worth: the AUROC of the {detector} detector is {aurocs[1]:.3f} with random weights and {aurocs[0]:.3f} with trained ones."
-            )
-    return " ".join(lines) if len(lines) > 1 else ""
-
-
-def _name(run: dict) -> str:
-    return str(run["detector"]) + (UNTAUGHT if is_random(run) else "")
-
-
-def _spoken(name: str) -> str:
-    return f"{name.removesuffix(UNTAUGHT)} detector{UNTAUGHT if name.endswith(UNTAUGHT) else ''}"
-
-
-def _compared(run: dict) -> list[tuple[str, ...]]:
-    """The rows of chapter 6 on this run's category, as text."""
-    return [
-        (
-            markdown.text(row["method"]),
-            markdown.number(row["auroc"]),
-            f"{row['low']:.3f} to {row['high']:.3f}"
-            if row["low"] is not None and row["high"] is not None
-            else "–",
-            markdown.number(row["aupro"]),
-            _percent(row["false_alarm_rate"]),
-            *(
-                "–" if row[name] is None else f"{row[name]:.1f}"
-                for name in ("fit_seconds", "megabytes")
-            ),
-        )
-        for row in run["comparison"]
-        if row["category"] == run["category"]
-    ]
-
-
-def _provenance(runs: list[dict]) -> list[str]:
-    """Which images, which weights, which programs, and what to type to make the numbers again."""
-    lines = [
-        f"- Images of {markdown.text(run['category'])}: sha256 `{run['data_sha256'][:12]}…` over all files."
-        for run in runs
-    ]
-    lines += [
-        f"- Weights: {markdown.text(run['weights']['name'])}, sha256 `{run['weights']['sha256'][:12]}…`."
-        for run in runs
-    ]
-    lines += [
-        "- Programs: "
-        + ", ".join(f"{name} {markdown.text(version)}" for name, version in run["versions"].items())
-        + "."
-        for run in runs
-    ]
-    commands = "\n".join(dict.fromkeys(run["command"] for run in runs))
-    where = [
-        f"`{mark}` is {what}"
-        for mark, what in (
-            ("<folder>", "the folder of the data set"),
-            ("<weights>", "the file of weights"),
-        )
-        if mark in commands
-    ]
-    made = f"Made by the following commands, each with an `--out` of its own{'; ' if where else ''}{', '.join(where)}:"
-    return ["\n".join(dict.fromkeys(lines)), made, markdown.fenced(commands)]
-
-
-def _of_kind(runs: list[dict], kind: str) -> list[float | None]:
-    return [(run["metrics"]["auroc_by_defect"] or {}).get(kind) for run in runs]
-
-
-def _at(runs: list[dict], rule: str, rate: str) -> list[float | None]:
-    """A rate of each run at the threshold of a rule; None where the rule has no threshold."""
-    return [((run["metrics"]["decisions_by_rule"] or {}).get(rule) or {}).get(rate) for run in runs]
-
-
-def _mean_at(rule: str, rate: str, runs: list[dict]) -> str:
-    return _percent(_mean(_at(runs, rule, rate)))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _spread(values: list[float | None]) -> str:
-    """The mean, and the lowest and highest value if there are several."""
-    known = [value for value in values if value is not None]
-    ends = f" ({min(known):.3f} to {max(known):.3f})" if len(known) > 1 else ""
-    return markdown.number(_mean(known)) + ends
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+    return file.name
