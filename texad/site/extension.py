@@ -15,7 +15,7 @@ from sphinx.config import Config
 from texad import __version__
 from texad.errors import RunError
 from texad.io.paths import runs_root
-from texad.site.pages import NoRunError, assemble, copy_pictures
+from texad.site.pages import assemble, copy_pictures
 from texad.site.sphinx import icons, mathml, repository
 
 # Sphinx's search fetches the pages it found, to show a line of each; browsers allow no page that is a file to fetch another.
@@ -26,10 +26,8 @@ def setup(app: Sphinx) -> dict:
     """Entry point for Sphinx; writes the pages, since the table of contents is read right after."""
     try:
         assemble(runs_root(), Path(app.srcdir) / "book" / "run")
-    except (NoRunError, RunError) as error:
-        sys.exit(
-            f"texad: {error}"
-        )  # one line; any other exception would come with Sphinx's and Jupyter Book's tracebacks
+    except RunError as error:  # one line; other exceptions come with Jupyter Book's traceback
+        sys.exit(f"texad: {error}")
     icons.setup(app)
     mathml.setup(app)
     repository.setup(app)

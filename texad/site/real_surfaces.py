@@ -155,8 +155,12 @@ def _pretraining(own: list[Seeds]) -> dict[str, tuple[float, float]]:
     auroc = {
         (seeds.detector, seeds.with_random_weights): seeds.mean("image_auroc") for seeds in own
     }
-    both = {name: (auroc.get((name, True)), auroc.get((name, False))) for name in DETECTORS}
-    return {name: aurocs for name, aurocs in both.items() if None not in aurocs}
+    return {
+        name: (random, trained)
+        for name in DETECTORS
+        if (random := auroc.get((name, True))) is not None
+        and (trained := auroc.get((name, False))) is not None
+    }
 
 
 def _compared(own: list[Seeds], category: str) -> list[dict]:
