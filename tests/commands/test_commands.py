@@ -16,7 +16,7 @@ from conftest import write_category
 from PIL import Image
 
 from texad.__main__ import main
-from texad.commands import prediction_writer as rows
+from texad.commands import prediction_writer
 from texad.data import inputs as sources
 from texad.detector import AnomalyDetector, Prediction
 from texad.io.atomic import sha256
@@ -223,10 +223,10 @@ def test_an_image_with_a_defect_among_the_good_ones_is_pointed_out(steel, tmp_pa
 
 
 @pytest.mark.parametrize("options, problem", [
-    (["--false-alarms", "5"], "--false-alarms must lie between 0 and 1 (0.01 is one good image in a hundred), not 5.0"),
+    (["--false-alarms", "5"], "--false-alarms must be above 0 and below 1 (0.01 is one good image in a hundred), not 5.0"),
     (["--calibration-fraction", "1"], "--calibration-fraction must be at least 0 and below 1"),
     (["--image-size", "100"], "--image-size must be a positive multiple of 16"),
-    (["--image-size", "48", "--detector", "extended"], "--image-size must be at least 64 for the extended detector"),
+    (["--image-size", "48", "--detector", "extended"], "--image-size of the extended detector must be at least 64"),
     (["--seed", "-1"], "--seed must be at least 0"),
     (["--weights", "imagnet"], "did you mean 'imagenet'?"),
     (["--unreadable-limit", "2"], "unreadable_limit must be at least 0 and at most 1"),
@@ -350,9 +350,9 @@ def test_with_out_both_files_and_the_heatmaps_are_written(detector, steel, tmp_p
     ["../../escape.png", "a/b\\c:d.png", "\udcff\x1b[31m.png", "." * 300 + ".png", "CON.png"],
 )
 def test_no_name_leads_a_heatmap_out_of_its_folder(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(rows.report, "small", lambda path, size: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(prediction_writer, "thumbnail", lambda path, size: Image.new("RGB", (8, 8)))
     folder = tmp_path / "heatmaps"
-    written = rows.heatmap(
+    written = prediction_writer.heatmap(
         folder, 7, Prediction(name, 1.0, 1.0, False, 0.1, np.ones((2, 2), dtype=np.float32)), None
     )
     assert (
@@ -433,7 +433,7 @@ def test_what_cannot_be_done_is_one_line(detector, steel, tmp_path, capsys):
         ),
         (
             [str(detector), good, "--out", str(tmp_path / "o"), "--format", "csv"],
-            "--format is of what is printed",
+            "--format is for what is printed",
         ),
     ]:
         assert main(["predict", *arguments]) == 2

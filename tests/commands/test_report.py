@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from texad.commands import report
+from texad.commands import messages, report
 from texad.detector import AnomalyDetector
 from texad.evaluation import drift
-from texad.figures import svg as drawings
+from texad.figures import svg
 
 HISTORY = pd.DataFrame(
     {"epoch": [1, 2, 3], "train_loss": [100.0, 10.0, 1.0], "validation_loss": [90.0, 12.0, 2.0]}
@@ -31,14 +31,20 @@ def fitted(n_train=300, n=100, false_alarms=0.01, weights="imagenet", seed=0) ->
 
 
 def html_of(detector, name="steel.safetensors", images=()) -> str:
-    return report.of_fit(detector, name, ["300 images"], {"calibration": list(images), "train": []})
+    strangest = {"calibration": list(images), "train": []}
+    return report.fit_page(detector, name, ["300 images"], strangest)
+
+
+def strange(name, score=30.0, size=(9, 9), stands_apart=False) -> report.Strange:
+    picture = Image.new("RGB", size)
+    return report.Strange(name, score, picture, picture, stands_apart)
 
 
 # -- promises --------------------------------------------------------------------------------------
 
 
 def test_with_images_enough_the_rate_is_promised_and_the_smallest_is_told():
-    said = " ".join(report.promise(fitted(n=199, false_alarms=0.05)))
+    said = " ".join(messages.promise(fitted(n=199, false_alarms=0.05)))
     assert (
         "Promised: a good image, made as these were, is called anomalous with a probability of at most 5%"
         in said
@@ -48,13 +54,13 @@ def test_with_images_enough_the_rate_is_promised_and_the_smallest_is_told():
         in said
     )
     assert "strangest calibration image" not in said
-    low, high = (report.percent(rate) for rate in drift.rate_interval(199, 0.05))
+    low, high = (messages.percent(rate) for rate in drift.rate_interval(199, 0.05))
     assert f"between {low} and {high}" in said
 
 
 def test_a_threshold_that_hangs_on_one_image_is_said_to():
     assert "The threshold is the score of the strangest calibration image" in " ".join(
-        report.promise(fitted(n=100))
+        messages.promise(fitted(n=100))
     )
 
 
@@ -68,7 +74,7 @@ def test_a_threshold_that_hangs_on_one_image_is_said_to():
 )
 def test_with_too_few_nothing_is_promised_and_the_way_out_is_told(n, rule, instead):
     detector = fitted(n=n)
-    said = " ".join(report.promise(detector))
+    said = " ".join(messages.promise(detector))
     assert detector.rule_ == rule and said.startswith(
         "NO false-alarm rate is promised. For 1% at least 99 images must be kept out"
     )
@@ -79,26 +85,21 @@ def test_with_too_few_nothing_is_promised_and_the_way_out_is_told(n, rule, inste
 
 
 def test_a_detector_of_few_images_says_that_it_is_for_trying():
-    assert "It has learnt from 3 images only" in " ".join(report.promise(fitted(n_train=3)))
-    assert "It has learnt from" not in " ".join(report.promise(fitted(n_train=20)))
+    assert "It has learnt from 3 images only" in " ".join(messages.promise(fitted(n_train=3)))
+    assert "It has learnt from" not in " ".join(messages.promise(fitted(n_train=20)))
 
 
 def test_a_score_far_from_the_others_stands_apart():
-    detector = fitted()
-    detector.train_scores_ = np.array(
-        [1, 2, 3, 4, 5, 6, 7, 8, 9], dtype=np.float32
-    )  # quartiles 3 and 7
-    assert report.stand_apart(detector)["train"] == 7 + 3 * 4
-    detector.train_scores_ = np.array([1, 2, 3], dtype=np.float32)
-    assert report.stand_apart(detector)["train"] == np.inf
+    assert report.far_out(np.arange(1.0, 10)) == 7 + 3 * 4  # quartiles 3 and 7
+    assert report.far_out(np.array([1, 2, 3])) == np.inf
 
 
 # -- drawings --------------------------------------------------------------------------------------
 
 
-def bars(svg: str) -> dict[str, float]:
+def bars(drawing: str) -> dict[str, float]:
     """Total height of the bars of each colour."""
-    found = re.findall(r'height="([\d.]+)" style="fill: var\((--\w+)\)"', svg)
+    found = re.findall(r'height="([\d.]+)" style="fill: var\((--\w+)\)"', drawing)
     return {
         color: sum(float(height) for height, each in found if each == color)
         for color in ("--normal", "--anomalous")
@@ -110,23 +111,23 @@ def bars(svg: str) -> dict[str, float]:
     [([1, 2, 3, 10], 3), ([1, 1, 1, 1.5], 1), ([5, 5, 5, 500], 5), ([-3, -2, -1, 4], -1)],
 )
 def test_what_is_not_above_the_threshold_is_drawn_as_normal(scores, threshold):
-    edges, _ = drawings._bins({"all": np.array(scores)}, threshold)
+    edges, _ = svg.bin_edges({"all": np.array(scores)}, threshold)
     counts = np.histogram(scores, edges)[0]
     above = edges[:-1] > threshold
     assert np.all(np.diff(edges) > 0) and counts.sum() == 4 and counts[above].sum() == 1
-    drawn = bars(drawings.histograms({"all": np.array(scores)}, threshold, "scores"))
+    drawn = bars(svg.histograms({"all": np.array(scores)}, threshold, "scores"))
     assert drawn["--normal"] > drawn["--anomalous"] > 0
 
 
 @pytest.mark.parametrize("scores", [[1.0], [2.0, 2.0], [0.0], [1e-9, 1e9]])
 def test_any_scores_can_be_drawn(scores):
-    svg = drawings.histograms({"<few>": np.array(scores)}, 2.0, 'a "picture"')
-    assert "&lt;few&gt;" in svg and "<few>" not in svg and "nan" not in svg and "inf" not in svg
-    assert "threshold" in drawings.text_histograms({"few": np.array(scores)}, 2.0)
+    drawing = svg.histograms({"<few>": np.array(scores)}, 2.0, 'a "picture"')
+    assert "&lt;few&gt;" in drawing and not re.search("<few>|nan|inf", drawing)
+    assert "threshold" in svg.text_histograms({"few": np.array(scores)}, 2.0)
 
 
 def test_the_terminal_has_a_line_at_the_threshold_and_bars_on_both_sides():
-    text = drawings.text_histograms(
+    text = svg.text_histograms(
         {"old": np.array([1.0, 2, 2, 3]), "new": np.array([2.0, 9])}, 5, bar="#"
     )
     lines = text.splitlines()
@@ -140,24 +141,22 @@ def test_the_terminal_has_a_line_at_the_threshold_and_bars_on_both_sides():
 
 
 def test_losses_are_drawn_logarithmically():
-    svg = drawings.losses(HISTORY)
+    drawing = svg.losses(HISTORY)
     heights = [
-        float(point.split(",")[1]) for point in re.findall(r'points="([^"]+)"', svg)[0].split()
+        float(point.split(",")[1]) for point in re.findall(r'points="([^"]+)"', drawing)[0].split()
     ]
     assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=0.2)
 
 
 def test_the_loss_of_one_epoch_can_be_drawn():
-    assert "nan" not in drawings.losses(HISTORY[:1])
+    assert "nan" not in svg.losses(HISTORY[:1])
 
 
 # -- pages -----------------------------------------------------------------------------------------
 
 
 def test_a_page_is_one_file_without_script_and_network():
-    page = html_of(
-        fitted(), images=[("a.png", 30.0, Image.new("RGB", (20, 10)), Image.new("RGB", (20, 10)))]
-    )
+    page = html_of(fitted(), images=[strange("a.png")])
     assert (
         "<script" not in page
         and "http" not in page
@@ -169,33 +168,19 @@ def test_a_page_is_one_file_without_script_and_network():
 
 
 def test_names_cannot_change_the_page():
-    page = html_of(
-        fitted(),
-        name=HOSTILE,
-        images=[(HOSTILE, 30.0, Image.new("RGB", (9, 9)), Image.new("RGB", (9, 9)))],
-    )
-    page += report.of_check(
-        drift.compare(np.arange(9.0), np.arange(9.0), 5, None),
-        HOSTILE,
-        HOSTILE,
-        {HOSTILE: np.arange(9.0)},
-        5.0,
-        [HOSTILE],
-    )
+    page = html_of(fitted(), name=HOSTILE, images=[strange(HOSTILE)])
+    found = drift.compare(np.arange(9.0), np.arange(9.0), 5, None)
+    page += report.check_page(found, {HOSTILE: np.arange(9.0)}, 5.0, HOSTILE, HOSTILE, [HOSTILE])
     assert "<script" not in page and "\x1b" not in page and page.count("</style>") == 2
     assert page.encode()
 
 
 def test_images_above_the_threshold_and_apart_from_the_others_are_marked():
-    detector = fitted()
-    one = Image.new("RGB", (9, 9))
-    page = html_of(detector, images=[("worst.png", 1e6, one, one), ("usual.png", 1.0, one, one)])
-    worst, usual = page.split("worst.png</figcaption")[0], page.split('alt="usual.png"')[1]
-    assert (
-        "above the threshold" in worst
-        and "stands apart from the others" in worst
-        and "above the threshold" not in usual
-    )
+    images = [strange("worst.png", 1e6, stands_apart=True), strange("usual.png", 1.0)]
+    page = html_of(fitted(), images=images)
+    worst, usual = page.split('alt="usual.png"')
+    assert "above the threshold" in worst and "stands apart from the others" in worst
+    assert "above the threshold" not in usual and "stands apart" not in usual
 
 
 def test_random_weights_are_a_warning_on_the_page():
@@ -207,13 +192,12 @@ def test_random_weights_are_a_warning_on_the_page():
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_the_screen_and_can_be_read_in_the_dark(browser, tmp_path, width, scheme):
-    image = Image.new("RGB", (320, 40))
     file = tmp_path / "page.html"
     file.write_text(
         html_of(
             fitted(weights="random"),
             name="a" * 90,
-            images=[("b" * 90 + ".png", 1e6, image, image)] * 3,
+            images=[strange("b" * 90 + ".png", 1e6, (320, 40))] * 3,
         ),
         encoding="utf-8",
     )

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, texad
 
-from texad.__main__ import main, parser
+from texad.__main__ import main
 from texad.batch.parameters import COMMON, defaults, parse_parameters
+from texad.commands.parser import parser
 from texad.errors import RunError
 from texad.io.json_files import write_json
 from texad.runs.run_folder import STAGES
@@ -241,7 +242,7 @@ def test_the_recorded_command_makes_the_run_again(tmp_path):
         [3],
         False,
     )
-    assert parse_parameters(dict(options.p)) == run["parameters"]
+    assert parse_parameters(dict(options.parameters)) == run["parameters"]
 
 
 def test_the_command_names_mvtec_and_known_weights_and_the_studies(tmp_path):

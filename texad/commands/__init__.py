@@ -1,1 +1,1 @@
-"""What the commands for a detector of one's own do."""
+"""The commands for images of one's own: `texad fit`, `predict`, `check`, `calibrate`, `export`."""

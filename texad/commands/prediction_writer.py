@@ -1,4 +1,4 @@
-"""Predictions as rows that are written one by one, into a CSV and a JSON lines file or to the standard output, and as pictures.
+"""Predictions as rows, written one by one to CSV and JSON lines, and as pictures with heatmaps.
 
 Each row is on its way as soon as it is known; what was written stays, whatever comes after.
 """
@@ -15,12 +15,11 @@ from typing import TextIO
 
 import numpy as np
 
-from texad.commands import report
 from texad.detector import Prediction
 from texad.errors import ImageError, printable
-from texad.figures.overlay import overlay
-from texad.io import escape as names
+from texad.figures.overlay import overlay, thumbnail
 from texad.io.atomic import replacing
+from texad.io.escape import cell
 
 COLUMNS = ("path", "score", "p_value", "decision", "seconds", "error")
 HEATMAP_SIZE = 1024  # pixels of the longer side
@@ -28,7 +27,13 @@ Write = Callable[[Mapping[str, object]], None]
 
 
 def row(result: Prediction) -> dict[str, object]:
-    """A prediction as it is written; as many digits as a float32 has."""
+    """Prediction as a row of `COLUMNS`; scores have as many digits as a float32.
+
+    Examples
+    --------
+    >>> row(Prediction("a.png", 1.5, 0.25, anomalous=False, seconds=0.1))["decision"]
+    'normal'
+    """
     is_known = not result.error
     return {
         "path": result.path,
@@ -41,7 +46,7 @@ def row(result: Prediction) -> dict[str, object]:
 
 
 def writer(stack: ExitStack, folder: Path | None, form: str, heatmaps: bool) -> Write:
-    """A function that writes a row wherever rows are wanted, so that it can be read at once.
+    """Make the function that writes a row wherever rows are wanted, to be read at once.
 
     Parameters
     ----------
@@ -50,56 +55,58 @@ def writer(stack: ExitStack, folder: Path | None, form: str, heatmaps: bool) -> 
     folder : Path or None
         Where predictions.csv and predictions.jsonl go; None prints instead.
     form : {"csv", "jsonl"}
-        Of what is printed.
+        Format of what is printed.
     heatmaps : bool
         Add the column `heatmap`, the name of the picture.
+
+    Returns
+    -------
+    callable
+        Takes a row.
 
     Raises
     ------
     ValueError
-        If the files are there already.
+        The files are there already.
     """
-    columns = [*COLUMNS, "heatmap"] if heatmaps else list(COLUMNS)
-    kinds: dict[str, Callable[[TextIO, Sequence[str]], Write]] = {"csv": _csv, "jsonl": _jsonl}
+    columns = [*COLUMNS, *["heatmap"] * heatmaps]
     if folder is None:
-        if isinstance(
-            sys.stdout, io.TextIOWrapper
-        ):  # names of files need not be UTF-8; what a program reads always is, as in a file
-            sys.stdout.reconfigure(
-                encoding=None if sys.stdout.isatty() else "utf-8", errors="surrogateescape"
+        # Names of files need not be UTF-8; what a program reads always is, as in a file.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            encoding = None if sys.stdout.isatty() else "utf-8"
+            sys.stdout.reconfigure(encoding=encoding, errors="surrogateescape")
+        return _csv(sys.stdout, columns) if form == "csv" else _jsonl(sys.stdout)
+    files = [folder / "predictions.csv", folder / "predictions.jsonl"]
+    for file in files:
+        if file.exists():
+            raise ValueError(
+                f"{file} is there already, and would be lost: choose another --out, or move it away"
             )
-        return kinds[form](sys.stdout, columns)
-    files = {kind: folder / f"predictions.{kind}" for kind in kinds}
-    if there := [file for file in files.values() if file.exists()]:
-        raise ValueError(
-            f"{there[0]} is there already, and would be lost: choose another --out, or move it away"
-        )
     folder.mkdir(parents=True, exist_ok=True)
-    writes = []
-    for kind, file in files.items():
-        opened = stack.enter_context(
-            file.open("x", encoding="utf-8", errors="surrogateescape", newline="")
-        )
-        writes.append(kinds[kind](opened, columns))
+    table, lines = (
+        stack.enter_context(file.open("x", encoding="utf-8", errors="surrogateescape", newline=""))
+        for file in files
+    )
+    write_csv, write_jsonl = _csv(table, columns), _jsonl(lines)
 
     def write(row: Mapping[str, object]) -> None:
-        for each in writes:
-            each(row)
+        write_csv(row)
+        write_jsonl(row)
 
     return write
 
 
 def _csv(stream: TextIO, columns: Sequence[str]) -> Write:
     table = csv.DictWriter(stream, columns, lineterminator="\n")
-    is_terminal = stream.isatty()
-
-    def cell(value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return names.cell(printable(value) if is_terminal else value)
+    shown = printable if stream.isatty() else str
 
     def write(row: Mapping[str, object]) -> None:
-        table.writerow({name: cell(value) for name, value in row.items()})
+        table.writerow(
+            {
+                name: cell(shown(value)) if isinstance(value, str) else value
+                for name, value in row.items()
+            }
+        )
         stream.flush()
 
     table.writeheader()
@@ -107,7 +114,7 @@ def _csv(stream: TextIO, columns: Sequence[str]) -> Write:
     return write
 
 
-def _jsonl(stream: TextIO, columns: Sequence[str]) -> Write:
+def _jsonl(stream: TextIO) -> Write:
     def write(row: Mapping[str, object]) -> None:
         stream.write(json.dumps(row, allow_nan=False) + "\n")  # ASCII, so harmless to a terminal
         stream.flush()
@@ -122,10 +129,11 @@ def heatmap(folder: Path, number: int, result: Prediction, heat: Sequence[float]
     ----------
     folder : Path
     number : int
-        Of the image, in the order of the predictions: no two pictures have one name, and none leads out of the folder.
+        Place of the image in the order of the predictions: no two pictures have one name, and none
+        leads out of the folder.
     result : Prediction
     heat : (float, float) or None
-        See `heatmaps.overlay`; without it, each image has a scale of its own.
+        As in `texad.figures.overlay`; without it, each image has a scale of its own.
 
     Returns
     -------
@@ -138,7 +146,7 @@ def heatmap(folder: Path, number: int, result: Prediction, heat: Sequence[float]
     stem = re.sub(r"[^\w.-]+", "_", Path(result.path).stem)[:60]
     name = f"{number:07d}_{stem}.jpg"
     try:
-        picture = overlay(report.small(result.path, HEATMAP_SIZE), result.anomaly_map, heat)
+        picture = overlay(thumbnail(result.path, HEATMAP_SIZE), result.anomaly_map, heat)
     except ImageError:  # it was there a moment ago
         return ""
     with replacing(folder / name) as temporary:

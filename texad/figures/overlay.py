@@ -1,10 +1,13 @@
 """Images covered by their anomaly maps: where on the surface the errors are large."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
 from PIL import Image
+
+from texad.io.images import read_image
 
 HEAT = "inferno"  # the colours of anomaly maps in all figures
 
@@ -45,3 +48,26 @@ def overlay(image: Image.Image, anomaly_map: np.ndarray, heat: Sequence[float]) 
     alpha = np.minimum(1.6 * level, 0.8)[..., None]
     pixels = (1 - alpha) * np.asarray(image) + alpha * 255 * colormaps[HEAT](level)[..., :3]
     return Image.fromarray(np.rint(pixels).astype(np.uint8))
+
+
+def thumbnail(path: str | Path, size: int) -> Image.Image:
+    """Read an image in its own shape, its longer side at most `size` pixels.
+
+    Parameters
+    ----------
+    path : str or Path
+    size : int
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB.
+
+    Raises
+    ------
+    ImageError
+        It cannot be read.
+    """
+    image = read_image(path)
+    image.thumbnail((size, size))
+    return image

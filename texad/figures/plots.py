@@ -86,7 +86,7 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     axis.plot(epoch, validation, "s--", color=ANOMALOUS, label="validation (held out)")
     axis.set(xlabel="epoch", ylabel="loss L(θ), logarithmic", yscale="log")
     axis.locator_params("x", integer=True)
-    axis.legend(frameon=False)
+    axis.legend()
     return figure
 
 
@@ -102,7 +102,7 @@ def vector_comparison(vector: np.ndarray, reconstruction: np.ndarray, title: str
     axis.plot(vector, color=NORMAL, label="F", linewidth=1.2)
     axis.plot(reconstruction, "--", color=ANOMALOUS, label="F̂", linewidth=1.2)
     axis.set(xlabel="channel", ylabel="value", title=title)
-    axis.legend(frameon=False, ncols=2)
+    axis.legend(ncols=2)
     return figure
 
 
@@ -154,7 +154,7 @@ def score_rows(
         ylim=(len(groups) - 0.5, -0.5),
     )
     if lines:
-        axis.legend(title="threshold", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        axis.legend(title="threshold", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -175,9 +175,9 @@ def false_alarm_rates(
     (line,) = axis.plot(gains, rates, "o-", color=NORMAL, label="good images called anomalous")
     line.set(clip_on=False, zorder=3)
     axis.axhline(false_alarms, color=THRESHOLD, linestyle=":", label=f"α = {false_alarms:g}")
-    axis.set(xlabel="light, 1 as in training", ylabel="false-alarm rate")
-    axis.set(ylim=(0, 1), xticks=list(gains))
-    axis.legend(frameon=False, loc="upper left")
+    axis.set(xlabel="light, 1 as in training", xticks=list(gains))
+    axis.set(ylabel="false-alarm rate", ylim=(0, 1))
+    axis.legend(loc="upper left")
     return figure
 
 
@@ -206,7 +206,7 @@ def thresholds_compared(
         line.set_linestyle(("--", ":", "-.")[i % 3])
     score_axis(axis, [*values, *thresholds.values()])
     axis.set(ylabel="fraction of images up to this score", ylim=(0, 1.03))
-    axis.legend(frameon=False, fontsize=9)
+    axis.legend(fontsize=9)
     return figure
 
 

@@ -7,7 +7,6 @@ defect. All return a matplotlib figure.
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -21,6 +20,7 @@ from texad.figures.style import (
     label_above,
     one_panel,
     outline,
+    panels,
     score_axis,
 )
 from texad.io.escape import for_picture
@@ -48,13 +48,9 @@ def score_distribution(scores: np.ndarray, labels: np.ndarray, threshold: float)
         ax=axis,
     )
     score_axis(axis, scores)
+    axis.axvline(threshold, color=THRESHOLD, linestyle="--", linewidth=1.5)
+    label_above(axis, threshold, "threshold")
     axis.set_ylabel("test images")
-    line = axis.axvline(threshold, color=THRESHOLD, linestyle="--", linewidth=1.5)
-    legend = axis.get_legend()
-    assert legend is not None  # seaborn has just made it
-    handles = [handle for handle in legend.legend_handles if handle is not None]
-    names = [text.get_text() for text in legend.get_texts()]
-    axis.legend([*handles, line], [*names, "threshold"], frameon=False)
     return figure
 
 
@@ -75,21 +71,20 @@ def heatmaps(
     titles : sequence of str
     """
     n = len(images)
-    figure, axes = plt.subplots(2, n, figsize=(2.0 * n, 4.5), squeeze=False, layout="constrained")
-    plt.close(figure)
+    figure, axes = panels(2 * n, n, 2.0)
     low, high = min(m.min() for m in maps), max(m.max() for m in maps)
-    for column in range(n):
-        top, bottom = axes[:, column]
-        top.imshow(images[column])
-        bottom.imshow(images[column])
-        strength = (maps[column] - low) / max(high - low, 1e-12)
+    for top, bottom, image, values, mask, title in zip(
+        axes[:n], axes[n:], images, maps, masks, titles, strict=True
+    ):
+        top.imshow(image)
+        top.set_title(for_picture(title), fontsize=9)
+        bottom.imshow(image)
+        strength = (values - low) / max(high - low, 1e-12)
         opacity = 0.25 + 0.6 * strength  # where little is wrong, the surface shows
-        drawn = bottom.imshow(maps[column], cmap=HEAT, alpha=opacity, vmin=low, vmax=high)
-        for axis in (top, bottom):
-            outline(axis, masks[column])
-            axis.set_axis_off()
-        top.set_title(for_picture(titles[column]), fontsize=9)
-    figure.colorbar(drawn, ax=axes[1, :], shrink=0.85, label="anomaly map")
+        drawn = bottom.imshow(values, cmap=HEAT, alpha=opacity, vmin=low, vmax=high)
+        outline(top, mask)
+        outline(bottom, mask)
+    figure.colorbar(drawn, ax=axes[n:], shrink=0.85, label="anomaly map")
     return figure
 
 
@@ -116,7 +111,7 @@ def roc_curve(
         ylim=(0, 1),
         aspect="equal",
     )
-    axis.legend(loc="lower right", frameon=False)
+    axis.legend(loc="lower right")
     return figure
 
 

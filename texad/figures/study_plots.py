@@ -66,7 +66,7 @@ def points_with_intervals(
     axis.set_xlim(right=min(axis.get_xlim()[1], 1.005))
     axis.tick_params(axis="y", length=0)
     if groups:
-        axis.legend(title=groups, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        axis.legend(title=groups, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

@@ -22,6 +22,7 @@ plt.rcParams |= {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "font.size": 11,
+    "legend.frameon": False,
 }
 
 

@@ -1,191 +1,181 @@
-"""Drawings of scores and losses that take the colours of the page around them, and one for a terminal.
+"""Drawings of scores and losses in the colours of the page around them, and one for a terminal.
 
-The figures of `texad.figures.plots` are made for notebooks and white paper. These are SVG with the page's own letters and colours, for pages that are read on a
-phone and in the dark; on such a page the style sheet defines the colours --text, --soft, --line, --normal and --anomalous.
+The figures of `texad.figures.plots` are made for notebooks and white paper. These are SVG for pages
+that are read on a phone and in the dark: letters are those of the page, and colours those that its
+style sheet calls --text, --soft, --line, --normal and --anomalous. A drawing is 400 units wide, so
+that its letters are legible on a phone. What it looks like is in drawings.svg.j2.
 """
 
-import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 
-from texad.errors import printable
+from texad.io.templates import templates
 
-WIDTH, LEFT, RIGHT = (
-    400,
-    8,
-    392,
-)  # of a drawing; its letters have a legible size on a phone, where it is about as many pixels wide
+Groups = Mapping[str, np.ndarray]
 
 
-def histograms(groups: Mapping[str, np.ndarray], threshold: float, alt: str) -> str:
-    """Scores of groups of images, a histogram for each below the other, with the threshold across: SVG.
+def histograms(groups: Groups, threshold: float, alt: str) -> str:
+    """Draw histograms of the scores of groups, one below the other, and across all the threshold.
 
     Parameters
     ----------
     groups : mapping of str to (ndarray, shape (n,))
-        Each holds at least one score. The heights of a group are parts of it.
+        Each holds at least one score. Each has a scale of its own for the heights of its bars.
     threshold : float
     alt : str
         What is to be seen, for those who do not see it.
+
+    Returns
+    -------
+    str
+        SVG.
     """
-    edges, is_log = _bins(groups, threshold)
-    place = _scale(edges[0], edges[-1], is_log)
-    height, shapes = 74, []
-    for row, (name, scores) in enumerate(groups.items()):
-        base = 14 + (row + 1) * height
+    edges, is_log = bin_edges(groups, threshold)
+    place = _scale(edges[0], edges[-1], 8, 392, np.log if is_log else float)
+    rows = []
+    for name, scores in groups.items():
         counts = np.histogram(np.asarray(scores, dtype=float), edges)[0]
-        for count, left, right in zip(counts, edges, edges[1:], strict=False):
-            if count:
-                high = max(1.5, (height - 24) * count / counts.max())
-                color = "--anomalous" if left > threshold else "--normal"
-                x, width = place(left), max(place(right) - place(left) - 0.6, 0.6)
-                shapes.append(
-                    f'<rect x="{x:.1f}" y="{base - high:.1f}" width="{width:.1f}" height="{high:.1f}" style="fill: var({color})"/>'
-                )
-        shapes.append(
-            f'<text x="{LEFT}" y="{base - height + 14}">{html.escape(printable(name))}</text>{_line(LEFT, base, RIGHT, base)}'
-        )
-    bottom = 14 + len(groups) * height
-    x = place(threshold)
-    anchor = "end" if x > WIDTH - 50 else "start" if x < 50 else "middle"
-    shapes.append(
-        f'<line x1="{x:.1f}" y1="14" x2="{x:.1f}" y2="{bottom}" style="stroke: var(--text)" stroke-dasharray="4 3"/>'
-        f'<text x="{x:.1f}" y="10" text-anchor="{anchor}">threshold</text>'
-    )
-    shapes += _axis(
-        edges[0],
-        edges[-1],
-        is_log,
-        place,
-        bottom,
-        "anomaly score" + (", logarithmic" if is_log else ""),
-    )
-    return _svg(bottom + 34, shapes, alt)
+        bars = [
+            (
+                place(left),
+                max(place(right) - place(left) - 0.6, 0.6),
+                max(1.5, 50 * count / counts.max()),
+                "anomalous" if left > threshold else "normal",
+            )
+            for count, left, right in zip(counts, edges, edges[1:], strict=False)
+            if count
+        ]
+        rows.append((name, bars))
+    ticks = _ticks(LogLocator(subs=(1, 2, 5)) if is_log else MaxNLocator(5), edges, place)
+    label = "anomaly score, logarithmic" if is_log else "anomaly score"
+    return _draw("histograms", rows, place(threshold), ticks, label, alt)
 
 
 def losses(history: pd.DataFrame) -> str:
-    """Training and validation loss of each epoch, SVG; columns as in `autoencoder.fit`."""
-    values = history[["train_loss", "validation_loss"]].to_numpy(dtype=float)
-    low, high = np.log(np.maximum([values.min(), values.max()], 1e-12))
-    place = _scale(1, max(2, len(history)), False, 60, RIGHT - 8)
-    shapes = [_line(60, 160, RIGHT, 160), _line(60, 14, 60, 160)]
-    for value in dict.fromkeys((values.max(), values.min())):
-        shapes.append(
-            f'<text x="54" y="{_down(value, low, high) + 4:.1f}" text-anchor="end">{value:.3g}</text>'
-        )
-    for column, color, dash in (
-        ("train_loss", "--normal", ""),
-        ("validation_loss", "--anomalous", "4 3"),
-    ):
-        points = " ".join(
-            f"{place(i + 1):.1f},{_down(value, low, high):.1f}"
-            for i, value in enumerate(history[column])
-        )
-        shapes.append(
-            f'<polyline points="{points}" fill="none" style="stroke: var({color})" stroke-width="2" stroke-dasharray="{dash}"/>'
-        )
-    for i, (name, color) in enumerate(
-        (("training, solid", "--normal"), ("validation, dashed", "--anomalous"))
-    ):
-        shapes.append(
-            f'<text x="{RIGHT}" y="{24 + 14 * i}" text-anchor="end" style="fill: var({color})">{name}</text>'
-        )
-    shapes += _axis(1, max(2, len(history)), False, place, 160, "epoch", integer=True)
-    return _svg(194, shapes, "Training and validation loss of each epoch, on a logarithmic scale.")
+    """Draw training and validation loss of each epoch on a logarithmic scale.
+
+    Parameters
+    ----------
+    history : DataFrame
+        Columns `train_loss` and `validation_loss`, a row for each epoch.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
+    values = np.maximum(history[["train_loss", "validation_loss"]].to_numpy(dtype=float), 1e-12)
+    ends = np.array([1, max(2, len(history))])
+    across = _scale(ends[0], ends[1], 60, 384)
+    down = _scale(values.min(), values.max(), 150, 20, np.log)
+    heights = [(down(each), f"{each:.3g}") for each in dict.fromkeys((values.max(), values.min()))]
+    curves = [[(across(i), down(loss)) for i, loss in enumerate(each, 1)] for each in values.T]
+    return _draw("losses", heights, curves, _ticks(MaxNLocator(5, integer=True), ends, across))
 
 
 def text_histograms(
-    groups: Mapping[str, np.ndarray],
-    threshold: float,
-    bins: int = 12,
-    width: int = 24,
-    bar: str = "█",
+    groups: Groups, threshold: float, bins: int = 12, width: int = 24, bar: str = "█"
 ) -> str:
-    """The same as `histograms` for a terminal: the scores downwards, the groups side by side."""
-    edges, _ = _bins(groups, threshold, bins)
+    """The same as `histograms` for a terminal: scores downwards, groups side by side.
+
+    Parameters
+    ----------
+    groups, threshold
+        As in `histograms`.
+    bins : int, default 12
+        About how many lines.
+    width : int, default 24
+        Letters of the longest bar of each group.
+    bar : str, default "█"
+        The letter that bars are made of.
+
+    Returns
+    -------
+    str
+        Lines.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> groups = {"old": np.array([1, 2, 2]), "new": np.array([2, 9])}
+    >>> print(text_histograms(groups, threshold=5, bins=3, width=10, bar="#"))
+                old (3)     new (2)
+         1.572  ##########  ##########
+         3.594
+    ----------  threshold
+         7.202              ##########
+    """
+    edges, _ = bin_edges(groups, threshold, bins)
     names = [f"{name} ({len(scores)})" for name, scores in groups.items()]
-    lines = [" " * 12 + "".join(name.ljust(width + 2) for name in names).rstrip()]
-    columns = [
-        np.histogram(np.asarray(scores, dtype=float), edges)[0] for scores in groups.values()
-    ]
+    counts = [np.histogram(np.asarray(each, dtype=float), edges)[0] for each in groups.values()]
+    lines = [" " * 12 + "".join(name.ljust(width + 2) for name in names)]
     for i, (left, right) in enumerate(zip(edges, edges[1:], strict=False)):
-        if left == np.nextafter(threshold, np.inf):
+        if left > threshold >= edges[i - 1]:
             lines.append("-" * 10 + "  threshold")
-        bars = [bar * int(np.ceil(width * counts[i] / counts.max())) for counts in columns]
-        lines.append(
-            f"{(left + right) / 2:10.4g}  "
-            + "".join(each.ljust(width + 2) for each in bars).rstrip()
-        )
+        bars = [bar * int(np.ceil(width * each[i] / each.max())) for each in counts]
+        middle = f"{(left + right) / 2:10.4g}  "
+        lines.append(middle + "".join(each.ljust(width + 2) for each in bars))
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _bins(
-    groups: Mapping[str, np.ndarray], threshold: float, n: int = 40
-) -> tuple[np.ndarray, bool]:
-    """Edges of bins, one of which is the threshold, so that each bin is on one side of it; and whether they are logarithmic."""
+def bin_edges(groups: Groups, threshold: float, bins: int = 40) -> tuple[np.ndarray, bool]:
+    """Edges of bins, each of which is on one side of the threshold.
+
+    Parameters
+    ----------
+    groups, threshold
+        As in `histograms`.
+    bins : int, default 40
+        About how many.
+
+    Returns
+    -------
+    edges : ndarray, float64, shape (n + 1,)
+        One of them is the next number above the threshold, since a score that is the threshold
+        itself is not above it.
+    is_log : bool
+        Whether they are logarithmic.
+    """
     values = np.concatenate([np.asarray(scores, dtype=float) for scores in groups.values()])
     low, high = min(values.min(), threshold), max(values.max(), threshold)
     is_log = bool(low > 0 and high > 4 * low)
     to, back = (np.log, np.exp) if is_log else (np.asarray, np.asarray)
     margin = max(0.02 * (to(high) - to(low)), 1e-3 * abs(to(high)), 1e-9)
-    start, stop = to(low) - margin, to(high) + margin
-    line = to(threshold)
-    step = (stop - start) / n
+    start, line, stop = to(low) - margin, to(threshold), to(high) + margin
+    step = (stop - start) / bins
     left = np.linspace(start, line, max(1, round((line - start) / step)) + 1)
     right = np.linspace(line, stop, max(1, round((stop - line) / step)) + 1)
     edges = back(np.concatenate([left, right[1:]])).astype(float)
-    at = len(left) - 1
-    edges[at] = np.nextafter(
-        threshold, np.inf
-    )  # a score that is the threshold itself is not above it
+    edges[len(left) - 1] = np.nextafter(threshold, np.inf)
     return edges, is_log
 
 
+# -- places in a drawing ---------------------------------------------------------------------------
+
+
 def _scale(
-    low: float, high: float, is_log: bool, left: float = LEFT, right: float = RIGHT
+    low: float, high: float, start: float, stop: float, to: Callable[[float], float] = float
 ) -> Callable[[float], float]:
-    """Where a value lies on the horizontal axis."""
-    to = np.log if is_log else float
-    start, width = to(low), max(to(high) - to(low), 1e-12)
-    return lambda value: left + (right - left) * float((to(value) - start) / width)
+    """Where a value is on an axis, if `low` is at `start` and `high` at `stop`."""
+    origin, length = to(low), max(to(high) - to(low), 1e-12)
+    return lambda value: start + (stop - start) * float((to(value) - origin) / length)
 
 
-def _down(value: float, low: float, high: float) -> float:
-    """Where a loss lies on the vertical axis, given the logarithms of the lowest and highest."""
-    return 150 - 130 * (np.log(max(value, 1e-12)) - low) / max(high - low, 1e-12)
+def _ticks(
+    locator: Locator, values: np.ndarray, place: Callable[[float], float]
+) -> list[tuple[float, str]]:
+    """Place and text of the numbers below an axis."""
+    low, high = values[0], values[-1]
+    ticks = locator.tick_values(low, high)
+    return [(place(tick), f"{tick:g}") for tick in ticks if low <= tick <= high]
 
 
-def _axis(
-    low: float,
-    high: float,
-    is_log: bool,
-    place: Callable[[float], float],
-    y: float,
-    label: str,
-    integer: bool = False,
-) -> list[str]:
-    ticks = (
-        LogLocator(subs=(1, 2, 5)).tick_values(low, high)
-        if is_log
-        else MaxNLocator(5, integer=integer).tick_values(low, high)
-    )
-    ticks = [tick for tick in ticks if low <= tick <= high]
-    shapes = [
-        f'<text x="{place(tick):.1f}" y="{y + 14}" text-anchor="middle" style="fill: var(--soft)">{tick:g}</text>'
-        for tick in ticks
-    ]
-    return [
-        *shapes,
-        f'<text x="{WIDTH / 2}" y="{y + 29}" text-anchor="middle" style="fill: var(--soft)">{label}</text>',
-    ]
-
-
-def _line(x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" style="stroke: var(--line)"/>'
-
-
-def _svg(height: float, shapes: Sequence[str], alt: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(alt)}">{"".join(shapes)}</svg>'
+def _draw(name: str, *values: Any) -> str:
+    drawings = templates(Path(__file__).parent)
+    drawings.filters["tenths"] = "{:.1f}".format
+    return getattr(drawings.get_template("drawings.svg.j2").module, name)(*values)

@@ -1,0 +1,92 @@
+"""`texad calibrate`: set the threshold of a detector from new good images."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from texad.commands.files import check_target, new_images
+from texad.commands.messages import (
+    about_threshold,
+    counted,
+    percent,
+    say,
+    warn_of_random_weights,
+)
+from texad.detector import AnomalyDetector
+from texad.errors import check_range
+from texad.evaluation import drift
+from texad.model import scoring
+
+
+def calibrate(
+    detector: str,
+    folder: str,
+    *,
+    out: str | None = None,
+    false_alarms: float | None = None,
+    unreadable_limit: float = 0.05,
+    progress: bool = True,
+) -> int:
+    """Set the threshold from new good images, so that it keeps the promised false-alarm rate again.
+
+    What the detector has learnt stays as it is.
+
+    Parameters
+    ----------
+    detector : str
+        The file.
+    folder, unreadable_limit, progress
+        As in `texad.data.inputs.good_images`.
+    out : str, optional
+        The file to write; by default the detector is replaced.
+    false_alarms : float, optional
+        By default as before.
+
+    Returns
+    -------
+    int
+        The exit status.
+
+    Raises
+    ------
+    ValueError, OSError
+        An option is out of range, the detector is none or cannot be written, the folder is none of
+        new good images, or has too few for the promise; in one line.
+    """
+    if false_alarms is not None:
+        example = "0.01 is one good image in a hundred"
+        check_range("--false-alarms", false_alarms, above=0, below=1, hint=example)
+    file = Path(out or detector).expanduser()
+    loaded = AnomalyDetector.load(detector)
+    check_target(file)
+    warn_of_random_weights(loaded)
+    loaded.false_alarms = false_alarms or loaded.false_alarms
+    good, notes = new_images(loaded, folder, ("train",), unreadable_limit, progress)
+    say(*notes, to=sys.stderr)
+    n, needed = len(good.paths), scoring.images_needed(loaded.false_alarms)
+    if n < needed:
+        rate = math.ceil(1000 / (n + 1)) / 1000
+        instead = f", or ask for less: --false-alarms {rate:.3g}" if rate < 1 else ""
+        raise ValueError(
+            f"{counted(n)} cannot promise a false-alarm rate of {percent(loaded.false_alarms)}, "
+            f"which takes at least {needed}: add good images to {good.root}{instead}. {detector} "
+            "is as it was"
+        )
+    before, old = loaded.threshold_, loaded.calibration_scores_
+    paths = tqdm(good.paths, "scoring", unit="image", disable=not progress)
+    loaded.calibrate_with(loaded.score_samples(paths))
+    if isinstance(images := loaded.origin_.get("images"), dict):
+        images["calibration"] = good.hashes
+    loaded.save(file)
+    say(f"Calibrated with {n} images. The threshold was {before:.4g}.", *about_threshold(loaded))
+    if np.median(loaded.calibration_scores_) >= np.quantile(old, drift.FAR):
+        say(
+            "CAUTION: a typical one of these images is as strange as the strangest were before. "
+            "With so high a threshold defects may be missed: if the change is meant to stay, fit "
+            "again with such images (texad fit)."
+        )
+    say(f"Detector: {file}")
+    return 0

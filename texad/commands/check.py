@@ -1,0 +1,72 @@
+"""`texad check`: has the line drifted?"""
+
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from texad.commands import report
+from texad.commands.files import check_writable, new_images, write_page
+from texad.commands.messages import say, warn_of_random_weights
+from texad.detector import AnomalyDetector
+from texad.errors import check_range
+from texad.evaluation import drift
+from texad.figures.svg import text_histograms
+
+
+def check(
+    detector: str,
+    folder: str,
+    *,
+    out: str | None = None,
+    level: float = drift.LEVEL,
+    unreadable_limit: float = 0.05,
+    progress: bool = True,
+) -> int:
+    """Compare new good images with those that the threshold was set with; say what to do.
+
+    Parameters
+    ----------
+    detector : str
+        The file.
+    folder, unreadable_limit, progress
+        As in `texad.data.inputs.good_images`.
+    out : str, optional
+        A page to write.
+    level : float, default 0.01
+        As in `texad.evaluation.drift.compare`.
+
+    Returns
+    -------
+    int
+        The exit status: 1 if the line has drifted.
+
+    Raises
+    ------
+    ValueError, OSError
+        An option is out of range, the page cannot be written, the detector is none, or the folder
+        is none of new good images; in one line.
+    """
+    example = "0.01 is one wrong alarm in a hundred checks"
+    check_range("--level", level, above=0, below=1, hint=example)
+    page = Path(out).expanduser() if out else None
+    if page:
+        check_writable(page)
+    loaded = AnomalyDetector.load(detector)
+    warn_of_random_weights(loaded)
+    known = ("train", "calibration")
+    good, notes = new_images(loaded, folder, known, unreadable_limit, progress)
+    say(*notes, to=sys.stderr)
+    old = loaded.calibration_scores_
+    new = loaded.score_samples(tqdm(good.paths, "scoring", unit="image", disable=not progress))
+    promised = loaded.false_alarms if loaded.rule_ == "conformal" else None
+    found = drift.compare(old, new, loaded.threshold_, promised, level)
+    bar = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
+    groups = {"calibration": old, "new": new}
+    print(text_histograms(groups, loaded.threshold_, bar=bar), end="\n\n")
+    say(*drift.words(found))
+    if page:
+        about = (Path(detector).name, str(good.root), notes)
+        write_page(page, report.check_page(found, groups, loaded.threshold_, *about))
+        say(f"Page: {page}")
+    return int(found.has_drifted)

@@ -1,0 +1,63 @@
+"""`texad export`: write a detector for other programs."""
+
+from pathlib import Path
+
+from texad.detector import AnomalyDetector
+from texad.model.backbone import STRIDE
+from texad.model.onnx_export import to_onnx
+
+UNRESIZED = "not resized here: images of another size need --size"
+
+
+def export(
+    detector: str,
+    *,
+    out: str | None = None,
+    size: tuple[int, int] | None = None,
+    format: str = "onnx",
+    progress: bool = True,
+) -> int:
+    """Write a detector as an ONNX file, and say what it takes and gives.
+
+    Parameters
+    ----------
+    detector : str
+        The file of the detector.
+    out : str, optional
+        The file to write; by default beside the detector, with its name.
+    size : (int, int), optional
+        Height and width of the images, in pixels; by default those of the detector.
+    format : {"onnx"}
+    progress : bool, default True
+        Nothing is shown meanwhile.
+
+    Returns
+    -------
+    int
+        The exit status.
+
+    Raises
+    ------
+    ValueError
+        `detector` is none, `out` does not end in .onnx, `size` is out of range, or onnx is not
+        installed; in one line.
+    """
+    suffix = f".{format}"
+    file = Path(out).expanduser() if out else Path(detector).with_suffix(suffix)
+    if file.suffix != suffix or file.is_dir() or file == Path(detector):
+        raise ValueError(
+            f"--out: a file that ends in {suffix}, such as steel{suffix}, and is not the detector "
+            f"itself, instead of {file}"
+        )
+    loaded = AnomalyDetector.load(detector, progress=progress)
+    to_onnx(loaded, file, size)
+    height, width = size or (loaded.image_size, loaded.image_size)
+    resized = "resized in it as texad does" if size else UNRESIZED
+    side = loaded.image_size // STRIDE
+    print(
+        f"{file} ({file.stat().st_size / 1e6:.1f} MB)\n"
+        f"input    image: uint8, (N, {height}, {width}, 3), RGB; {resized}\n"
+        f"outputs  score: float32, (N,); anomalous: bool, (N,), score > {loaded.threshold_:.6g}; "
+        f"anomaly_map: float32, (N, {side}, {side})"
+    )
+    return 0

@@ -1,0 +1,111 @@
+"""Files that the commands are about: what may be written, and new good images."""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from texad.commands.messages import about_images
+from texad.data.inputs import GoodImages, good_images
+from texad.detector import AnomalyDetector
+from texad.io.atomic import replacing
+
+
+def check_writable(file: Path) -> None:
+    """Check that a file can be written, before anything is computed for it.
+
+    Raises
+    ------
+    ValueError, OSError
+        It is a folder, or cannot be written.
+    """
+    if file.is_dir():
+        example = f"{file / 'steel'}{file.suffix or '.safetensors'}"
+        raise ValueError(f"{file} is a folder: name a file in it, such as {example}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise OSError(f"{file} cannot be written ({reason}): choose another place") from error
+
+
+def check_target(file: Path) -> None:
+    """Check that a detector can be written to a file: one may be replaced, another file may not.
+
+    Raises
+    ------
+    ValueError, OSError
+        It is another file, or cannot be written.
+    """
+    check_writable(file)
+    if not file.exists():
+        return
+    try:
+        with safe_open(file, framework="np") as stored:
+            is_detector = "texad" in (stored.metadata() or {})
+    except (SafetensorError, OSError):
+        is_detector = False
+    if not is_detector:
+        raise ValueError(
+            f"{file} is there already, and is no detector: choose another --out, or move it away"
+        )
+
+
+def write_page(file: Path, html: str) -> None:
+    """Write a page, whole or not at all."""
+    with replacing(file) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+
+
+def new_images(
+    detector: AnomalyDetector,
+    folder: str,
+    known: Iterable[str],
+    unreadable_limit: float,
+    progress: bool,
+) -> tuple[GoodImages, list[str]]:
+    """Find new good images, without those that the detector knows.
+
+    Parameters
+    ----------
+    detector : AnomalyDetector
+        Fitted.
+    folder, unreadable_limit, progress
+        As in `texad.data.inputs.good_images`.
+    known : iterable of {"train", "calibration"}
+        Which images of the detector are left out.
+
+    Returns
+    -------
+    GoodImages
+    list of str
+        Paragraphs about them.
+
+    Raises
+    ------
+    ValueError
+        The folder is none of good images, or the detector knows all of them.
+    """
+    good = good_images(folder, "test", unreadable_limit, progress)
+    notes, images = about_images(good), detector.origin_.get("images")
+    if not isinstance(images, dict):  # it was made in Python
+        return good, [
+            *notes,
+            "The file does not say which images the detector knows: make sure that none of these "
+            "is among them.",
+        ]
+    new = good.without({digest for part in known for digest in images.get(part, ())})
+    if not new.paths:
+        raise ValueError(
+            f"{good.root} holds only images that the detector knows: take new ones, which it has "
+            "not seen"
+        )
+    if n_known := len(good.paths) - len(new.paths):
+        notes.append(
+            "Left out, since the detector knows them from fit or calibration: "
+            f"{n_known}; {len(new.paths)} are left."
+        )
+    return new, notes

@@ -1,0 +1,137 @@
+"""`texad fit`: learn from a folder of good images; write a detector and a page about it."""
+
+import sys
+import warnings
+from pathlib import Path
+
+from texad.commands import report as pages
+from texad.commands.files import check_target, check_writable, write_page
+from texad.commands.messages import (
+    about_images,
+    about_threshold,
+    counted,
+    say,
+    warn_of_random_weights,
+)
+from texad.data.inputs import good_images
+from texad.detector import AnomalyDetector
+from texad.errors import check_range
+from texad.model.codebook import SMALLEST_IMAGE
+from texad.model.weights import RandomWeightsWarning
+from texad.model.weights import check as check_weights
+
+
+def fit(
+    folder: str,
+    out: str,
+    *,
+    weights: str = "auto",
+    detector: str = "published",
+    false_alarms: float = 0.05,
+    calibration_fraction: float = 0.2,
+    image_size: int = 224,
+    unreadable_limit: float = 0.05,
+    seed: int = 0,
+    report: str | None = None,
+    progress: bool = True,
+) -> int:
+    """Learn from a folder of good images; write the detector and a page about it.
+
+    Parameters
+    ----------
+    folder, unreadable_limit
+        As in `texad.data.inputs.good_images`.
+    out : str
+        The file to write.
+    weights, detector, false_alarms, calibration_fraction, image_size, seed, progress
+        As `AnomalyDetector` takes them.
+    report : str, optional
+        Where the page goes; by default beside the detector, with its name.
+
+    Returns
+    -------
+    int
+        The exit status.
+
+    Raises
+    ------
+    ValueError, OSError
+        An option is out of range, a file cannot be written, or the folder is none of good images;
+        in one line.
+    """
+    _check_options(detector, false_alarms, calibration_fraction, image_size, seed)
+    file, page = _targets(out, report)
+    check_weights(weights)
+    good = good_images(folder, "train", unreadable_limit, progress)
+    notes = about_images(good)
+    say(*notes, to=sys.stderr)
+    if len(good.paths) < 2:
+        raise ValueError(
+            f"{good.root} has one image that can be used, and a detector needs at least 2: one to "
+            "learn from and one to calibrate with"
+        )
+    made = AnomalyDetector(
+        detector,
+        weights=weights,
+        image_size=image_size,
+        calibration_fraction=calibration_fraction,
+        false_alarms=false_alarms,
+        seed=seed,
+        progress=progress,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RandomWeightsWarning)  # it is said below, in full
+        made.fit(good.paths)
+    hashes = dict(zip(map(str, good.paths), good.hashes, strict=True))
+    made.origin_["images"] = {
+        part: [hashes[path] for path in paths] for part, paths in made.paths_.items()
+    }
+    strangest = pages.strangest(made, good.root)
+    made.save(file)
+    write_page(page, pages.fit_page(made, file.name, notes, strangest))
+    warn_of_random_weights(made)
+    say(
+        f"Fit to {counted(made.origin_['n_train'])}, and {len(made.calibration_scores_)} kept out "
+        "to calibrate with.",
+        *about_threshold(made),
+    )
+    if apart := [each.name for part in strangest.values() for each in part if each.stands_apart]:
+        say(
+            f"LOOK at {', '.join(apart)}: very strange beside the other good images, so that "
+            "something may be wrong there. The report shows where."
+        )
+    say(f"Detector: {file}", f"Report: {page}", f"Next: texad predict {file} IMAGES…")
+    return 0
+
+
+def _check_options(
+    detector: str, false_alarms: float, calibration_fraction: float, image_size: int, seed: int
+) -> None:
+    example = "0.01 is one good image in a hundred"
+    check_range("--false-alarms", false_alarms, above=0, below=1, hint=example)
+    example = "0.2 is one image in five"
+    check_range("--calibration-fraction", calibration_fraction, at_least=0, below=1, hint=example)
+    if image_size < 16 or image_size % 16:
+        raise ValueError(
+            "--image-size must be a positive multiple of 16 (224 in the published method), not "
+            f"{image_size}"
+        )
+    if detector == "extended":
+        name = "--image-size of the extended detector"
+        check_range(name, image_size, at_least=SMALLEST_IMAGE)
+    check_range("--seed", seed, at_least=0)
+
+
+def _targets(out: str, report: str | None) -> tuple[Path, Path]:
+    """Where the detector and its page go."""
+    file = Path(out).expanduser()
+    beside = file.with_suffix(".html") if file.suffix == ".safetensors" else Path(f"{file}.html")
+    page = Path(report).expanduser() if report else beside
+    if page == file:
+        raise ValueError(
+            f"the detector and its report cannot both be {file}: choose another --out, for "
+            "instance steel.safetensors"
+        )
+    check_target(file)
+    check_writable(page)
+    return file, page

@@ -1,0 +1,119 @@
+"""`texad predict`: judge images one after the other, however many there are."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from tqdm import tqdm
+
+from texad.commands import prediction_writer
+from texad.commands.messages import say, warn_of_random_weights
+from texad.data.inputs import stream
+from texad.detector import AnomalyDetector
+from texad.errors import printable
+
+ANOMALOUS, NOTHING_JUDGED, SOME_NOT_JUDGED = 1, 2, 3  # exit statuses
+
+
+def predict(
+    detector: str,
+    paths: Sequence[str],
+    *,
+    out: str | None = None,
+    heatmaps: bool = False,
+    format: str | None = None,
+    fail_on_anomaly: bool = False,
+    progress: bool = True,
+) -> int:
+    """Judge images and write each result at once; none is kept, so there may be any number.
+
+    Parameters
+    ----------
+    detector : str
+        The file.
+    paths : sequence of str
+        As in `texad.data.inputs.stream`.
+    out : str, optional
+        The folder for predictions.csv, predictions.jsonl and heatmaps; else results are printed.
+    heatmaps : bool, default False
+        With `out`: write a picture of each image, covered by its heatmap.
+    format : {"csv", "jsonl"}, optional
+        Format of what is printed.
+    fail_on_anomaly : bool, default False
+        Let the exit status say whether all images are good, see `texad predict --help`.
+    progress : bool, default True
+        Show a progress bar, and a sum at the end.
+
+    Returns
+    -------
+    int
+        The exit status.
+
+    Raises
+    ------
+    ValueError, OSError
+        The options contradict each other, the detector is none, or no image is given; in one line.
+    KeyboardInterrupt
+        With what was done until Ctrl-C.
+    """
+    if heatmaps and not out:
+        raise ValueError("--heatmaps needs a folder to write to: give --out FOLDER")
+    if format and out:
+        raise ValueError(
+            "--format is for what is printed, and with --out nothing is: predictions.csv and "
+            "predictions.jsonl are both written"
+        )
+    loaded = AnomalyDetector.load(detector, progress=False)
+    warn_of_random_weights(loaded)
+    folder = Path(out).expanduser() if out else None
+    has_bar = progress and (folder is not None or not sys.stdout.isatty())
+    counts: Counter[str] = Counter()
+
+    def complain(what: str) -> None:
+        _complain(what)
+        counts["nothing found"] += 1
+
+    try:
+        with ExitStack() as stack:
+            write = prediction_writer.writer(stack, folder, format or "csv", heatmaps)
+            bar = stack.enter_context(tqdm(unit="image", disable=None if has_bar else True))
+            results = stack.enter_context(closing(loaded.stream(stream(paths, complain))))
+            for number, result in enumerate(results, 1):
+                row = prediction_writer.row(result)
+                if result.error:
+                    _complain(result.error)
+                if heatmaps and folder:
+                    row["heatmap"] = prediction_writer.heatmap(
+                        folder / "heatmaps", number, result, loaded.origin_.get("heat")
+                    )
+                write(row)
+                counts[str(row["decision"])] += 1
+                bar.update()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped. {_sum(counts)}; they stay.") from None
+    if not counts.total():
+        raise ValueError("no image was given: nothing is judged")
+    if progress:
+        say(f"texad: {_sum(counts)}" + (f", in {folder}" if folder else ""), to=sys.stderr)
+    return _status(counts, fail_on_anomaly)
+
+
+def _complain(what: str) -> None:
+    tqdm.write(f"texad: {printable(what)}", file=sys.stderr)
+
+
+def _sum(counts: Counter[str]) -> str:
+    kinds = ("normal", "anomalous", "unreadable")
+    return ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts[kind]) or "nothing judged"
+
+
+def _status(counts: Counter[str], fail_on_anomaly: bool) -> int:
+    if not counts["normal"] + counts["anomalous"]:
+        return NOTHING_JUDGED
+    if fail_on_anomaly and counts["anomalous"]:
+        return ANOMALOUS
+    if fail_on_anomaly and counts["unreadable"] + counts["nothing found"]:
+        return SOME_NOT_JUDGED
+    return 0
