@@ -22,10 +22,8 @@ from torch import nn
 from texad.detector import AnomalyDetector
 from texad.io.atomic import replacing
 from texad.model import preprocessing
-from texad.model.backbone import STRIDE
 from texad.model.codebook import QuantizedAutoencoder
 
-SUFFIX = ".onnx"
 OPSET = 18  # of ONNX 1.13, 2022
 TOP_K = 10  # as in scoring.score_features
 OUTPUTS = ("score", "anomalous", "anomaly_map")
@@ -158,50 +156,6 @@ def resampling_weights(n_in: int, n_out: int) -> tuple[np.ndarray, int]:
         if bits == 22 or int(0.5 + weights.max() * 2 ** (bits + 1)) >= 2**15
     )
     return (weights * 2**bits + 0.5).astype(np.int64), bits
-
-
-def export(detector: str, *, out: str | None = None, size: tuple[int, int] | None = None) -> str:
-    """What the command `texad export` does: read a detector, and write it as an ONNX file.
-
-    Parameters
-    ----------
-    detector : str
-        A file of `AnomalyDetector.save`.
-    out : str, optional
-        The file to write; by default beside the detector, with its name.
-    size : (int, int), optional
-        As `to_onnx` takes it.
-
-    Returns
-    -------
-    str
-        What was written.
-
-    Raises
-    ------
-    ValueError
-        As `AnomalyDetector.load` and `to_onnx`, or if `out` does not end in .onnx.
-    """
-    file = Path(out).expanduser() if out else Path(detector).with_suffix(SUFFIX)
-    if file.suffix != SUFFIX or file.is_dir() or file == Path(detector):
-        raise ValueError(
-            f"--out: a file that ends in {SUFFIX}, such as steel{SUFFIX}, and is not the detector itself, instead of {file}"
-        )
-    loaded = AnomalyDetector.load(detector)
-    to_onnx(loaded, file, size)
-    side = loaded.image_size
-    height, width = size or (side, side)
-    resized = (
-        "resized in it as texad does"
-        if size
-        else "not resized here: images of another size need --size"
-    )
-    return (
-        f"{file} ({file.stat().st_size / 1e6:.1f} MB)\n"
-        f"input    image: uint8, (N, {height}, {width}, 3), RGB; {resized}\n"
-        f"outputs  score: float32, (N,); anomalous: bool, (N,), score > {loaded.threshold_:.6g}; "
-        f"anomaly_map: float32, (N, {side // STRIDE}, {side // STRIDE})"
-    )
 
 
 def to_onnx(
