@@ -13,6 +13,8 @@ from texad.batch.parameters import COMMON, defaults, parse_parameters
 from texad.commands.parser import parser
 from texad.errors import RunError
 from texad.io.json_files import write_json
+from texad.model.autoencoder import DETECTORS
+from texad.model.scoring import RULES
 from texad.runs.run_folder import STAGES
 from texad.site import real_surfaces as real
 from texad.site import record
@@ -189,6 +191,12 @@ def test_the_committed_record_fits_its_schema():
         assert metrics["decisions_by_rule"][run["rule"]]["confusion"] == counts
 
 
+def test_the_schema_knows_all_detectors_and_rules():
+    run = record.SCHEMA["$defs"]["run"]["properties"]
+    assert run["detector"]["enum"] == list(DETECTORS) and run["rule"]["enum"] == list(RULES)
+    assert list(record.METRICS["decisions_by_rule"]["properties"]) == list(RULES)
+
+
 def test_a_record_says_what_was_found_and_where_it_comes_from(content):
     assert date.fromisoformat(content["date"]) and content["texad"]
     assert [(run["detector"], run["seed"]) for run in content["runs"]] == [
@@ -348,7 +356,7 @@ def test_a_run_whose_numbers_are_not_all_there_is_refused(tmp_path):
         (
             "metrics.json",
             lambda metrics: metrics.update(decisions_by_rule={"sigma": "2.5"}),
-            "TypeError",
+            "AttributeError",
         ),
     ],
 )
@@ -521,7 +529,7 @@ def test_what_is_not_known_is_shown_by_a_dash(tmp_path, content):
             if name not in ("confusion", "decisions_by_rule", "auroc_by_defect")
         }
         run["metrics"] |= nothing | {
-            "decisions_by_rule": dict.fromkeys(record.RULES),
+            "decisions_by_rule": dict.fromkeys(RULES),
             "auroc_by_defect": {},
         }
     page = recorded_page(tmp_path, content)
