@@ -300,7 +300,7 @@ def test_folders_that_cannot_be_used_are_refused_in_one_line(tmp_path, files, op
     with pytest.raises(DataError) as caught:
         import_category(tmp_path / "raw", tmp_path / "data" / "steel", **options)
     assert all(word in line(caught) for word in words), line(caught)
-    assert not (tmp_path / "data" / "steel").exists() and not list(tmp_path.rglob(".importing*"))
+    assert not (tmp_path / "data" / "steel").exists() and not list(tmp_path.rglob(".filling*"))
 
 
 # -- CSV -------------------------------------------------------------------------------------------
@@ -762,7 +762,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, error):
 def test_what_a_killed_import_left_long_ago_is_removed(tmp_path):
     surfaces(tmp_path / "raw" / "good", 3)
     surfaces(tmp_path / "raw" / "bad", 1)
-    old, young = tmp_path / "data" / ".importing-old", tmp_path / "data" / ".importing-young"
+    old, young = tmp_path / "data" / ".filling-old", tmp_path / "data" / ".filling-young"
     for left in (old, young):
         (left / "steel" / "train").mkdir(parents=True)
     os.utime(old, (0, 0))

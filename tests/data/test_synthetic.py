@@ -278,6 +278,6 @@ def test_severity_out_of_range_is_refused(severity):
     ],
 )
 def test_bad_parameter_is_named(tmp_path, name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+    with pytest.raises(ValueError, match=f"{name} must be "):
         write(tmp_path, "wood", **SMALL | {name: value})
     assert list(tmp_path.iterdir()) == []

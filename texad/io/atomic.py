@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from texad.errors import DiskFullError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # The disk, the user's share of it, or the largest file allowed is full.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")  # as `replacing` names them
-FILLED = ".importing-"  # begins the name of a folder that `filling` fills
+FILLED = ".filling-"  # begins the name of a folder that `filling` fills
 DAY_S = 86_400.0
 
 
@@ -137,8 +137,7 @@ def filling(target: Path) -> Iterator[Path]:
         yield folder
         if os.path.lexists(target):
             raise FileExistsError(
-                f"{target} was made by another process meanwhile, and nothing is overwritten: "
-                "name another category"
+                f"{target} was made by another process meanwhile, and nothing is overwritten"
             )
         folder.rename(target)
     finally:
@@ -158,10 +157,15 @@ def _is_full(error: BaseException) -> bool:
 
 def sha256(file: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+        return sha256_of(stream)
+
+
+def sha256_of(stream: BinaryIO) -> str:
+    """SHA-256 of what is left to read of a stream, in hexadecimal."""
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -1,10 +1,10 @@
-"""Files from the network: over HTTPS alone, gone on with where they were cut off, and used only when their hash is right.
+"""Files from the network: over HTTPS alone, resumed where they were cut off, checked by their hash.
 
-What comes is written to `<file>.part`. It becomes `<file>` when it is whole and its SHA-256 is the one expected, so what lies at a file's
-own place has been checked. A part that was cut off stays for the next call; one whose hash is wrong is deleted.
+What comes is written to `<file>.part`. It becomes `<file>` when it is whole and its SHA-256 is the
+one expected, so what lies at a file's own place has been checked. A part that was cut off stays for
+the next call; one whose hash is wrong is deleted.
 """
 
-import hashlib
 import http.client
 import os
 import urllib.error
@@ -17,23 +17,20 @@ from typing import IO, Any, BinaryIO
 
 from tqdm import tqdm
 
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows: there, nothing keeps two processes from the same download
-    fcntl = None  # type: ignore[assignment]  # mypy has no word for a module that may be missing
+from texad.io.atomic import sha256_of
+from texad.io.locks import locked
 
 SCHEMES = ("https",)  # of addresses that are opened, and followed
 TIMEOUT_S = 10.0  # for connecting, and for the silence of a server
 BLOCK = 1 << 20  # bytes read at a time
-UNITS: dict[str, Any] = {
-    "unit": "B",
-    "unit_scale": True,
-    "unit_divisor": 1000,
-}  # of the progress bars
+UNITS: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1000}  # of the bars
 
 
 def download(url: str, file: Path, sha256: str, what: str) -> None:
     """Download a file, or what is missing of it.
+
+    Several processes that want the same file wait for the one that fetches it: the kernels of a
+    batch all want the same weights at once.
 
     Parameters
     ----------
@@ -49,26 +46,27 @@ def download(url: str, file: Path, sha256: str, what: str) -> None:
     Raises
     ------
     ConnectionError
-        If it does not come, or not over HTTPS. What came so far is kept beside `file`, and the message says where.
+        If it does not come, or not over HTTPS. What came so far is kept beside `file`, and the
+        message says where.
     ValueError
         If something else came than was expected. It is deleted.
     """
     part = file.with_name(f"{file.name}.part")
-    with _alone(part, file):
-        if file.exists():  # another process has just brought it
-            return
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with locked(part):
         try:
-            while not _fetch(url, part, what):
-                pass  # cut off, but not before something came: go on from there
-        except ConnectionError as error:
-            kept = f"; {_size(part) / 1e9:.2f} GB are kept in {part}" if _size(part) else ""
-            raise ConnectionError(f"{error}{kept}") from error
-        if hash_with_bar(part, what) != sha256:
-            part.unlink()
-            raise ValueError(
-                f"what {url} sent is something else than expected (its SHA-256 is wrong) and was deleted"
-            )
-        os.replace(part, file)
+            if not file.exists():  # else another process has just brought it
+                _fetch_all(url, part, what)
+                if hash_with_bar(part, what) != sha256:
+                    part.unlink()
+                    raise ValueError(
+                        f"what {url} sent is something else than expected (its SHA-256 is wrong) "
+                        "and was deleted"
+                    )
+                os.replace(part, file)
+        finally:
+            if part.exists() and not _size(part):
+                part.unlink()
 
 
 def open_url(
@@ -77,7 +75,7 @@ def open_url(
     headers: dict[str, str] | None = None,
     timeout: float | None = None,
 ) -> http.client.HTTPResponse:
-    """Open an address, over HTTPS alone: neither it nor what it redirects to may be another kind of address, or a file.
+    """Open an address over HTTPS alone, and follow redirects over HTTPS alone.
 
     Parameters
     ----------
@@ -90,7 +88,8 @@ def open_url(
     Raises
     ------
     ConnectionError
-        If that cannot be, for whatever reason: the only kind of error, so that it can be told from a full disk.
+        If that cannot be, for whatever reason: the only kind of error, so that it can be told from
+        a full disk.
     """
     with _network_errors():
         _check(url)
@@ -103,40 +102,24 @@ def open_url(
 
 
 def hash_with_bar(file: Path, what: str) -> str:
-    """As `texad.io.atomic.sha256`, with a progress bar: gigabytes take a while."""
-    digest = hashlib.sha256()
+    """Compute `texad.io.atomic.sha256` with a progress bar: gigabytes take a while."""
     with file.open("rb") as stream, reading_with_bar(stream, f"{what}, checking") as reader:
-        while block := reader.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha256_of(reader)
 
 
 def reading_with_bar(stream: BinaryIO, description: str) -> AbstractContextManager[Any]:
-    """The stream, with a bar that shows how much of the file has been read."""
-    return tqdm.wrapattr(
-        stream, "read", desc=description, total=os.fstat(stream.fileno()).st_size, **UNITS
-    )
+    """Wrap a stream in a bar that shows how much of the file has been read."""
+    total = os.fstat(stream.fileno()).st_size
+    return tqdm.wrapattr(stream, "read", desc=description, total=total, **UNITS)
 
 
-@contextmanager
-def _alone(part: Path, file: Path) -> Iterator[None]:
-    """Wait until no other process writes to the `part` of a `file`, and keep it so; the kernels of a batch all want the same weights at once."""
-    part.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with part.open("ab") as held:
-            if fcntl is not None:
-                fcntl.flock(held, fcntl.LOCK_EX)
-            is_gone = not part.exists() or not os.path.samestat(
-                os.fstat(held.fileno()), part.stat()
-            )
-            if is_gone and not file.exists():
-                continue  # the one before has deleted it, since it was wrong
-            try:
-                yield
-            finally:
-                if part.exists() and not _size(part):
-                    part.unlink()
-            return
+def _fetch_all(url: str, part: Path, what: str) -> None:
+    try:
+        while not _fetch(url, part, what):
+            pass  # cut off, but not before something came: go on from there
+    except ConnectionError as error:
+        kept = f"; {_size(part) / 1e9:.2f} GB are kept in {part}" if _size(part) else ""
+        raise ConnectionError(f"{error}{kept}") from error
 
 
 def _fetch(url: str, part: Path, what: str) -> bool:
@@ -145,7 +128,8 @@ def _fetch(url: str, part: Path, what: str) -> bool:
     Returns
     -------
     bool
-        True when there is no more to come, False when the connection was cut after it brought something.
+        True when there is no more to come, False when the connection was cut after it brought
+        something.
 
     Raises
     ------
@@ -157,7 +141,7 @@ def _fetch(url: str, part: Path, what: str) -> bool:
         response = open_url(url, headers={"Range": f"bytes={before}-"} if before else None)
     except ConnectionError as error:
         if getattr(error.__cause__, "code", None) == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return True  # nothing comes after the last byte: `part` is whole, or its hash will tell
+            return True  # nothing comes after the last byte: whole, or the hash will tell
         raise
     resumed = response.status == http.client.PARTIAL_CONTENT
     start = before if resumed else 0  # a server that knows no ranges sends the file from its start
@@ -169,14 +153,13 @@ def _fetch(url: str, part: Path, what: str) -> bool:
                 while block := _next_block(response):
                     file.write(block)
                     bar.update(len(block))
+            if total is not None and file.tell() < total:
+                raise ConnectionError(f"the server stopped after {file.tell()} of {total} bytes")
         except ConnectionError:
             if file.tell() <= before:
                 raise
             return False
-        is_whole = total is None or file.tell() >= total
-        if not is_whole and file.tell() <= before:
-            raise ConnectionError(f"the server stopped after {file.tell()} of {total} bytes")
-        return is_whole
+    return True
 
 
 def _next_block(response: http.client.HTTPResponse) -> bytes:
@@ -208,11 +191,8 @@ def _network_errors() -> Iterator[None]:
     """Give whatever goes wrong on the way one name, and so tell it from a full disk."""
     try:
         yield
-    except (
-        OSError,
-        http.client.HTTPException,
-        ValueError,
-    ) as error:  # ValueError: an address that is none
+    # ValueError: an address that is none.
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise ConnectionError(str(error) or type(error).__name__) from error
 
 

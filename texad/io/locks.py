@@ -55,6 +55,17 @@ def unlock(descriptor: int) -> None:
     os.close(descriptor)
 
 
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Wait until no other process has locked a file, and lock it while the block runs."""
+    while (descriptor := lock(file)) is None:
+        time.sleep(WAIT_SECONDS)
+    try:
+        yield
+    finally:
+        unlock(descriptor)
+
+
 def take(folder: Path) -> bool:
     """Become the one process that writes into a folder, unless another one is.
 

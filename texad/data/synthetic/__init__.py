@@ -1,20 +1,19 @@
 """A data set that needs no download: five textures with defects, drawn from random numbers.
 
-The book runs anywhere, and at once, on images that are made where it runs. They carry the names of the five textures
-of MVTec AD and of their defects, lie on disk in its layout, and are meant to be as hard: light and contrast
-differ from photograph to photograph, so that no detector gets far by looking at the mean colour of an image.
+The book runs anywhere, and at once, on images that are made where it runs. They carry the names of
+the five textures of MVTec AD and of their defects, lie on disk in its layout, and are meant to be
+as hard: light and contrast differ from photograph to photograph, so that no detector gets far by
+looking at the mean colour of an image.
 
 `textures` draws the materials, `defects` damages them, `camera` takes the photograph.
 
-MVTec AD, a comprehensive real-world dataset for unsupervised anomaly detection, Bergmann et al., CVPR 2019.
+MVTec AD, a comprehensive real-world dataset for unsupervised anomaly detection, Bergmann et al.,
+CVPR 2019.
 """
 
 import csv
-import difflib
 import json
-import os
 import shutil
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -24,12 +23,19 @@ from tqdm import tqdm
 
 from texad.data.synthetic import camera
 from texad.data.synthetic.defects import DEFECTS
-from texad.data.synthetic.textures import TEXTURES, Surface, with_colour
+from texad.data.synthetic.textures import TEXTURES, with_colour
+from texad.errors import check_range, did_you_mean
+from texad.io.atomic import filling
 
 GENERATOR = 1  # to be raised when the same seed gives other images than before
-CATEGORIES: dict[str, tuple[str, ...]] = {
-    category: tuple(kinds) for category, kinds in DEFECTS.items()
+LIMITS = {
+    "seed": (0, None),
+    "n_train": (1, None),
+    "n_good": (0, None),
+    "n_defective": (0, None),
+    "size": (64, 1024),
 }
+CATEGORIES = {category: tuple(kinds) for category, kinds in DEFECTS.items()}
 
 
 def texture(category: str, rng: np.random.Generator, size: int = 256) -> np.ndarray:
@@ -100,9 +106,9 @@ def write(
 ) -> Path:
     """Write one category in the layout of MVTec AD, unless it is there already.
 
-    The folder appears whole or not at all. `synthetic.json` in it keeps the parameters: a folder made with the same
-    parameters is left as it is, one made with others is replaced. `defects.csv` lists path, defect and severity
-    of the defective images.
+    The folder appears whole or not at all. `synthetic.json` in it keeps the parameters: a folder
+    made with the same parameters is left as it is, one made with others is replaced. `defects.csv`
+    lists path, defect and severity of the defective images.
 
     Parameters
     ----------
@@ -112,8 +118,8 @@ def write(
     seed : int, default 0
         The same seed gives the same bytes.
     n_train, n_good, n_defective : int, default 96, 24, 40
-        Number of training images, of test images without defect, and of test images with a defect (dealt out
-        evenly to the kinds of defect).
+        Number of training images, of test images without defect, and of test images with a defect
+        (dealt out evenly to the kinds of defect).
     size : int, default 256
         Height and width in pixels.
     progress : bool, default False
@@ -131,35 +137,27 @@ def write(
     FileExistsError
         If there is a folder of that name which this function has not written.
     """
-    _check(category, size=size)
-    for name, value, least in (
-        ("seed", seed, 0),
-        ("n_train", n_train, 1),
-        ("n_good", n_good, 0),
-        ("n_defective", n_defective, 0),
-    ):
-        if int(value) != value or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    parameters = {
-        "generator": GENERATOR, "category": category, "seed": int(seed), "n_train": int(n_train),
-        "n_good": int(n_good), "n_defective": int(n_defective), "size": int(size),
-    }  # fmt: skip
+    _check_name("category", category, tuple(CATEGORIES))
+    numbers = {
+        "seed": seed,
+        "n_train": n_train,
+        "n_good": n_good,
+        "n_defective": n_defective,
+        "size": size,
+    }
+    for name, value in numbers.items():
+        _check_whole(name, value)
+    whole = {name: int(value) for name, value in numbers.items()}
+    parameters = {"generator": GENERATOR, "category": category, **whole}
     folder = Path(root) / category
     if _written_with(folder) == parameters:
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{category}-", dir=folder.parent))
-    try:
+    with filling(folder) as temporary:
         _write_images(temporary, parameters, progress)
-        (temporary / "synthetic.json").write_text(
-            json.dumps(parameters, indent=2) + "\n", encoding="utf-8"
-        )
-        temporary.chmod(0o755)  # mkdtemp's folders are private
+        record = json.dumps(parameters, indent=2)
+        (temporary / "synthetic.json").write_text(record + "\n", encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -173,7 +171,8 @@ def _written_with(folder: Path) -> dict | None:
             return None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(
-            f"{folder} exists and was not written by texad.data.synthetic; choose another root, or move it away"
+            f"{folder} exists and was not written by texad.data.synthetic; choose another root, or "
+            "move it away"
         )
     return None
 
@@ -181,43 +180,35 @@ def _written_with(folder: Path) -> dict | None:
 def _write_images(folder: Path, parameters: dict, progress: bool) -> None:
     category, size = parameters["category"], parameters["size"]
     kinds = CATEGORIES[category]
-    shares = [
-        (parameters["n_defective"] + len(kinds) - 1 - k) // len(kinds) for k in range(len(kinds))
-    ]
     groups = [("train", "good", parameters["n_train"]), ("test", "good", parameters["n_good"])]
-    groups += [("test", kind, share) for kind, share in zip(kinds, shares, strict=True)]
-    rows = []
-    with tqdm(
-        total=sum(group[2] for group in groups), desc=category, unit="image", disable=not progress
-    ) as bar:
-        for split, kind, count in groups:
-            masks = folder / "ground_truth" / kind
-            (folder / split / kind).mkdir(parents=True)
-            if kind != "good":
-                masks.mkdir(parents=True)
-            for index in range(count):
-                path = Path(split) / kind / f"{index:03d}.png"
-                key = [
-                    parameters["seed"],
-                    *(zlib.crc32(word.encode()) for word in (category, split, kind)),
-                ]
-                rng = np.random.default_rng([*key, index])
-                conditions = camera.dealt_conditions(np.random.default_rng(key), index)
-                severity = 0.0
-                if kind != "good":
-                    severity = _dealt_severity(np.random.default_rng([*key, count]), index, count)
-                    rows.append((path.as_posix(), kind, f"{severity:.3f}"))
-                image, mask = _photograph(
-                    category, None if kind == "good" else kind, severity, rng, conditions, size
-                )
-                Image.fromarray(image).save(folder / path, compress_level=1)
-                if kind != "good":
-                    Image.fromarray(mask.astype(np.uint8) * 255).save(
-                        masks / f"{index:03d}_mask.png"
-                    )
-                bar.update()
+    for k, kind in enumerate(kinds):
+        groups.append(
+            ("test", kind, (parameters["n_defective"] + len(kinds) - 1 - k) // len(kinds))
+        )
+    images = [(*group, index) for group in groups for index in range(group[2])]
+    for split, kind, _ in groups:
+        (folder / split / kind).mkdir(parents=True)
+        if kind != "good":
+            (folder / "ground_truth" / kind).mkdir(parents=True)
+    rows = [("path", "defect", "severity")]
+    for split, kind, count, index in tqdm(images, category, unit="image", disable=not progress):
+        words = (zlib.crc32(word.encode()) for word in (category, split, kind))
+        key = [parameters["seed"], *words]
+        rng = np.random.default_rng([*key, index])
+        conditions = camera.dealt_conditions(np.random.default_rng(key), index)
+        path = Path(split) / kind / f"{index:03d}.png"
+        defect, severity = None, 0.0
+        if kind != "good":
+            defect = kind
+            severity = _dealt_severity(np.random.default_rng([*key, count]), index, count)
+            rows.append((path.as_posix(), kind, f"{severity:.3f}"))
+        image, mask = _photograph(category, defect, severity, rng, conditions, size)
+        Image.fromarray(image).save(folder / path, compress_level=1)
+        if kind != "good":
+            drawn = Image.fromarray(mask.astype(np.uint8) * 255)
+            drawn.save(folder / "ground_truth" / kind / f"{index:03d}_mask.png")
     with (folder / "defects.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([("path", "defect", "severity"), *rows])
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _dealt_severity(rng: np.random.Generator, index: int, count: int) -> float:
@@ -248,17 +239,18 @@ def _check(
     _check_name("category", category, tuple(CATEGORIES))
     if defect is not None:
         _check_name(f"defect of {category}", defect, CATEGORIES[category])
-    if not 0 < severity <= 1:
-        raise ValueError(f"severity must be above 0 and at most 1, not {severity!r}")
-    if int(size) != size or not 64 <= size <= 1024:
-        raise ValueError(f"size must be a whole number of pixels from 64 to 1024, not {size!r}")
+    check_range("severity", severity, above=0, at_most=1)
+    _check_whole("size", size)
+
+
+def _check_whole(name: str, value: float) -> None:
+    if int(value) != value:
+        raise ValueError(f"{name} must be a whole number, not {value!r}")
+    least, most = LIMITS[name]
+    check_range(name, value, at_least=least, at_most=most)
 
 
 def _check_name(what: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(str(name), known)
         raise ValueError(f"unknown {what} {name!r}{hint}; choose from {', '.join(known)}")
-
-
-__all__ = ["CATEGORIES", "GENERATOR", "Surface", "defective", "texture", "write"]
