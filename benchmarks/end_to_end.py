@@ -9,8 +9,8 @@ from functools import partial
 from benchmarks import material
 from benchmarks.material import Options, texad_forward
 from benchmarks.measure import Row, median, seconds_in_turn, spread
-from texad.model import backbone as features
-from texad.model import preprocessing
+from texad.model import extraction, preprocessing
+from texad.model.base import device
 
 BAR = 0.80
 
@@ -18,14 +18,14 @@ BAR = 0.80
 def run(options: Options) -> list[Row]:
     paths = material.photographs(options)
     fast, _ = material.networks(options, paths)
-    images = preprocessing.load_images(paths, options.image_size).to(features.device())
+    images = preprocessing.load_images(paths, options.image_size).to(device())
 
     with material.folder(options) as folder:
         file = folder / "features.npy"
 
         def from_disk():
             file.unlink(missing_ok=True)
-            features.extract(fast, paths, file, image_size=options.image_size, progress=False)
+            extraction.extract(fast, paths, file, image_size=options.image_size, progress=False)
 
         seconds = seconds_in_turn(
             {"forward": partial(texad_forward, fast, images), "end to end": from_disk},

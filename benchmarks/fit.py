@@ -17,7 +17,7 @@ from tqdm import tqdm
 from benchmarks import material
 from benchmarks.material import Options
 from benchmarks.measure import Row, median, spread
-from texad.evaluation import metrics as evaluation
+from texad.evaluation.metrics import image_auroc
 from texad.model import autoencoder, scoring
 
 BATCH_SIZE = 16
@@ -81,7 +81,7 @@ def one_round(
         "target": target,
         "capped": losses[-1] > target,
         "seconds": {"texad": seconds, "literal": literal_seconds},
-        "auroc": {name: evaluation.image_auroc(labels, values) for name, values in scores.items()},
+        "auroc": {name: image_auroc(labels, values) for name, values in scores.items()},
         "epochs": {"texad": len(history), "literal": len(losses)},
     }
 

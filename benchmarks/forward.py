@@ -15,8 +15,8 @@ from torch import nn
 from benchmarks import material
 from benchmarks.material import Options, forward, texad_forward
 from benchmarks.measure import Row, median, seconds_in_turn, spread
-from texad.model import backbone as features
 from texad.model import preprocessing
+from texad.model.base import device
 
 BATCH_SIZE = 16
 PLAIN_BAR, LIMIT_BAR = 1.5, 0.75
@@ -27,13 +27,12 @@ def run(options: Options) -> list[Row]:
         : 2 if options.quick else BATCH_SIZE
     ]
     fast, plain = material.networks(options, paths)
-    device = features.device()
     images = preprocessing.load_images(paths, options.image_size).to(
-        device
+        device()
     )  # in the layout that texad gives its images
     own_layout = images.contiguous(memory_format=torch.contiguous_format)
     n, size = (1, 256) if options.quick else (8, 2048)
-    a, b, product = (torch.rand(size, size, device=device) for _ in range(3))
+    a, b, product = (torch.rand(size, size, device=device()) for _ in range(3))
 
     @torch.inference_mode()
     def products():

@@ -10,8 +10,9 @@ from tqdm import tqdm
 from benchmarks import material
 from benchmarks.material import FEATURE_BATCH, Options
 from benchmarks.measure import Row, median
-from texad.model import backbone as features
-from texad.model import preprocessing, scoring
+from texad.model import extraction, preprocessing, scoring
+from texad.model.base import device
+from texad.model.threshold import predict
 
 
 def run(options: Options) -> list[Row]:
@@ -21,9 +22,9 @@ def run(options: Options) -> list[Row]:
 
     @torch.inference_mode()
     def decide(files: list[Path]) -> np.ndarray:
-        images = preprocessing.load_images(files, options.image_size).to(features.device())
+        images = preprocessing.load_images(files, options.image_size).to(device())
         scores, _ = scoring.score_features(autoencoder, fast(images).cpu().numpy(), progress=False)
-        return scoring.predict(scores, 1.0)
+        return predict(scores, 1.0)
 
     batches = [
         paths[start : start + FEATURE_BATCH] for start in range(0, len(paths), FEATURE_BATCH)
@@ -36,7 +37,7 @@ def run(options: Options) -> list[Row]:
             decide([path])
             singles.append(time.perf_counter() - started)
         started = time.perf_counter()
-        for _ in features.in_order(decide, batches):
+        for _ in extraction.in_order(decide, batches):
             pass
         if turn:  # the first round does not count
             one += singles

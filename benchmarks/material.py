@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from texad.data import datasets, synthetic
 from texad.io.atomic import replacing
-from texad.model import autoencoder, weights
-from texad.model import backbone as features
+from texad.model import autoencoder, extraction, weights
+from texad.model.backbone import build_backbone, calibrate_batchnorm, fold_batchnorm
+from texad.model.base import device
 
 FEATURE_BATCH = (
-    inspect.signature(features.extract).parameters["batch_size"].default
+    inspect.signature(extraction.extract).parameters["batch_size"].default
 )  # images in a forward pass of texad
 LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
 
@@ -115,23 +116,21 @@ def networks(options: Options, paths: list[Path]) -> tuple[nn.Module, nn.Module]
     Returns
     -------
     fast, plain : nn.Module
-        On `features.device()`. Both take (N, 3, H, W) and give (N, 1024, H/16, W/16). The plain one is `plain_network`.
+        On `device()`. Both take (N, 3, H, W) and give (N, 1024, H/16, W/16). The plain one is `plain_network`.
     """
     loaded = (
         weights.untrained(0, shortcuts=False)
         if options.weights == "random"
         else weights.load(options.weights)
     )  # every convolution counts
-    backbone = features.build_backbone(loaded)
+    backbone = build_backbone(loaded)
     if loaded.is_random:
-        features.calibrate_batchnorm(
-            backbone, paths[:32], image_size=options.image_size, progress=False
-        )
+        calibrate_batchnorm(backbone, paths[:32], image_size=options.image_size, progress=False)
     plain = plain_network(
         {name: tensor.cpu().clone() for name, tensor in backbone.state_dict().items()},
         loaded.stride_in_1x1,
     )
-    return features.fold_batchnorm(backbone).to(features.device()), plain.to(features.device())
+    return fold_batchnorm(backbone).to(device()), plain.to(device())
 
 
 def plain_network(state_dict: dict[str, torch.Tensor], stride_in_1x1: bool = False) -> nn.Module:
@@ -162,14 +161,14 @@ def forward(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def texad_forward(network: nn.Module, images: torch.Tensor) -> None:
-    """Forward passes as `features.extract` makes them, on images in memory: small batches, a thread for each core."""
-    for _ in features.in_order(partial(forward, network), images.split(FEATURE_BATCH)):
+    """Forward passes as `extraction.extract` makes them, on images in memory: small batches, a thread for each core."""
+    for _ in extraction.in_order(partial(forward, network), images.split(FEATURE_BATCH)):
         pass
 
 
 def extracted(options: Options, backbone: nn.Module, paths: list[Path], file: Path) -> np.ndarray:
     """Features of images, as the package extracts and opens them."""
-    return features.extract(backbone, paths, file, image_size=options.image_size)
+    return extraction.extract(backbone, paths, file, image_size=options.image_size)
 
 
 def untrained_autoencoder() -> nn.Module:

@@ -11,10 +11,20 @@ import pandas as pd
 from sklearn import metrics as sklearn_metrics
 
 from texad.data import datasets, screening
-from texad.evaluation import metrics as evaluation
+from texad.evaluation.intervals import auroc_interval
+from texad.evaluation.metrics import (
+    auroc_by_defect,
+    auroc_by_severity,
+    average_precision,
+    decision_metrics,
+    f1_max,
+    image_auroc,
+)
+from texad.evaluation.pixel_metrics import pixel_metrics, upsample, upsample_each
 from texad.figures import result_figures
-from texad.model import autoencoder, preprocessing, scoring, weights
-from texad.model import backbone as features
+from texad.model import autoencoder, extraction, preprocessing, registry, scoring, weights
+from texad.model.backbone import build_backbone, calibrate_batchnorm, fold_batchnorm, save_backbone
+from texad.model.threshold import p_values, predict, thresholds_by_rule
 from texad.runs.run_folder import SPLITS, STAGES, Run
 from texad.teaching import explorer
 
@@ -68,48 +78,50 @@ def extract_features(run: Run, weights_name: str, seed: int) -> None:
     run.start(STAGES[1], weights=weights_name, seed=seed, normalize=False)
     loaded = weights.load(weights_name, seed)
     run.write_weights(loaded)
-    backbone = features.build_backbone(loaded)
+    backbone = build_backbone(loaded)
     options = {"image_size": run.parameter("image_size"), "progress": False}
     paths = {split: run.data_paths(run.images(split)["path"]) for split in SPLITS}
     if loaded.is_random:
-        features.calibrate_batchnorm(backbone, paths["train"], **options)
-    folded = features.fold_batchnorm(backbone)
+        calibrate_batchnorm(backbone, paths["train"], **options)
+    folded = fold_batchnorm(backbone)
     for split in SPLITS:
-        features.extract(folded, paths[split], run.folder / "features" / f"{split}.npy", **options)
-    features.save_backbone(folded, run.folder / "backbone.safetensors")
+        extraction.extract(
+            folded, paths[split], run.folder / "features" / f"{split}.npy", **options
+        )
+    save_backbone(folded, run.folder / "backbone.safetensors")
     run.finish()
 
 
 def fit(run: Run, seed: int, **options) -> None:
     run.start(STAGES[2], detector="published", seed=seed, **options)
     fitted, history = autoencoder.fit(
-        features.load(run.folder / "features" / "train.npy"), seed=seed, progress=False, **options
+        extraction.load(run.folder / "features" / "train.npy"), seed=seed, progress=False, **options
     )
-    autoencoder.save(fitted, run.folder / "autoencoder.safetensors")
+    registry.save(fitted, run.folder / "autoencoder.safetensors")
     run.write_table("training.csv", history)
     run.finish()
 
 
 def score(run: Run, seed: int, false_alarms: float = 0.05) -> None:
     run.start(STAGES[3], seed=seed, false_alarms=false_alarms)
-    fitted = autoencoder.load(run.folder / "autoencoder.safetensors")
+    fitted = registry.load(run.folder / "autoencoder.safetensors")
     scores, maps = {}, {}
     for split in SPLITS:
         scores[split], maps[split] = scoring.score_features(
-            fitted, features.load(run.folder / "features" / f"{split}.npy"), progress=False
+            fitted, extraction.load(run.folder / "features" / f"{split}.npy"), progress=False
         )
     run.write_array("maps/test.npy", maps["test"])
-    thresholds = scoring.thresholds(
+    thresholds = thresholds_by_rule(
         scores["train"], scores["calibration"], false_alarms=false_alarms
     )
     table = pd.concat([run.images(split) for split in SPLITS], ignore_index=True).drop(
         columns="mask"
     )
     table["score"] = np.concatenate([scores[split] for split in SPLITS], dtype=float)
-    table["prediction"] = scoring.predict(table["score"], thresholds["sigma"]).astype(int)
+    table["prediction"] = predict(table["score"], thresholds["sigma"]).astype(int)
     table["p_value"] = np.nan
     if len(scores["calibration"]):
-        table.loc[table["split"] == "test", "p_value"] = scoring.p_values(
+        table.loc[table["split"] == "test", "p_value"] = p_values(
             scores["calibration"], scores["test"]
         )
     run.write_table("scores.csv", table)
@@ -141,8 +153,8 @@ def evaluate(run: Run, seed: int) -> None:
     def mask(i: int) -> np.ndarray:
         return preprocessing.load_mask(run.data_path(images["mask"][i]), image_size)
 
-    auroc = evaluation.image_auroc(labels, scores)
-    decisions = evaluation.decision_metrics(labels, test["prediction"])
+    auroc = image_auroc(labels, scores)
+    decisions = decision_metrics(labels, test["prediction"])
     draw(run, scores, labels, defects, threshold, auroc, decisions["confusion"])
     run.write_figure(
         "2_heatmaps.png", heatmaps(seed, paths, scores, defects, maps, mask, image_size)
@@ -154,29 +166,27 @@ def evaluate(run: Run, seed: int) -> None:
     has_mask = (images["mask"] != "").to_numpy()
     severity = [mask(i).mean() if has_mask[i] else np.nan for i in range(len(images))]
     judged = np.flatnonzero(has_mask | (labels == 0))
-    f1_max, f1_max_threshold = evaluation.f1_max(labels, scores) or (None, None)
+    best_f1, best_threshold = f1_max(labels, scores) or (None, None)
     by_rule = dict.fromkeys(record["thresholds"])
     for rule, t in record["thresholds"].items():
         if t is not None:
             by_rule[rule] = {
                 "threshold": t,
-                **evaluation.decision_metrics(labels, scoring.predict(scores, t)),
+                **decision_metrics(labels, predict(scores, t)),
             }
     run.write_metrics(
         {
             "image_auroc": auroc,
-            "image_auroc_interval": evaluation.auroc_interval(labels, scores),
-            "average_precision": evaluation.average_precision(labels, scores),
+            "image_auroc_interval": auroc_interval(labels, scores),
+            "average_precision": average_precision(labels, scores),
             **decisions,
-            "f1_max": f1_max,
-            "f1_max_threshold": f1_max_threshold,
+            "f1_max": best_f1,
+            "f1_max_threshold": best_threshold,
             "threshold": threshold,
             "decisions_by_rule": by_rule,
-            "auroc_by_defect": evaluation.auroc_by_defect(labels, scores, defects),
-            "auroc_by_severity": evaluation.auroc_by_severity(labels, scores, severity),
-            **evaluation.pixel_metrics(
-                map(mask, judged), evaluation.upsample_each(maps[judged], image_size)
-            ),
+            "auroc_by_defect": auroc_by_defect(labels, scores, defects),
+            "auroc_by_severity": auroc_by_severity(labels, scores, severity),
+            **pixel_metrics(map(mask, judged), upsample_each(maps[judged], image_size)),
             **{name: record["data"][name] for name in ("n_train", "n_calibration", "n_test")},
             "weights": record["weights"],
         }
@@ -214,7 +224,7 @@ def heatmaps(seed: int, paths, scores, defects, maps, mask, image_size: int, n: 
     picks = [int(rng.choice(np.flatnonzero(defects == kind))) for kind in kinds]
     return result_figures.heatmaps(
         preprocessing.load_pictures([paths[i] for i in picks], image_size),
-        evaluation.upsample(maps[picks], image_size),
+        upsample(maps[picks], image_size),
         [mask(i) for i in picks],
         [f"{defects[i]}\nscore {scores[i]:.3g}" for i in picks],
     )

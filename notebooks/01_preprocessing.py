@@ -43,7 +43,7 @@ from IPython.display import Markdown, display
 
 from texad.data import datasets, screening
 from texad.errors import printable
-from texad.evaluation import metrics as evaluation
+from texad.evaluation.metrics import image_auroc
 from texad.figures import plots
 from texad.io import images as reading
 from texad.model import preprocessing
@@ -254,7 +254,7 @@ plots.image_grid(squares, titles=[f"{size} × {size}" for size in sizes])
 #
 # The simplest detector of all measures how bright an image is, and calls it suspicious if that is far from the usual. Compute the mean of $x$ for each
 # training and each test image. Take as score of a test image the distance of its brightness from the mean brightness of the training images.
-# `evaluation.image_auroc(labels, scores)` gives 1 for a perfect detector and 0.5 for guessing (chapter 5 explains it). How good is this one?
+# `image_auroc(labels, scores)` gives 1 for a perfect detector and 0.5 for guessing (chapter 5 explains it). How good is this one?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -271,7 +271,7 @@ def brightness(samples):
 
 labels = [sample.label for sample in data.test]
 distance = np.abs(brightness(data.test) - brightness(data.train).mean())
-auroc = evaluation.image_auroc(labels, distance)
+auroc = image_auroc(labels, distance)
 print("AUROC of brightness alone:", auroc if auroc is None else round(auroc, 3))
 
 # %% [markdown] tags=["solution"]

@@ -33,11 +33,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from texad.evaluation import metrics as evaluation
+from texad.evaluation.metrics import image_auroc
 from texad.figures import plots
-from texad.model import backbone as features
-from texad.model import preprocessing
+from texad.model import extraction, preprocessing
 from texad.model import weights as backbone_weights
+from texad.model.backbone import build_backbone, calibrate_batchnorm, fold_batchnorm, save_backbone
 from texad.runs.run_folder import Run
 from texad.teaching import quiz
 
@@ -66,7 +66,7 @@ test_paths = run.data_paths(test["path"])
 # %%
 loaded = backbone_weights.load(weights, seed)
 run.write_weights(loaded)
-backbone = features.build_backbone(loaded)
+backbone = build_backbone(loaded)
 run
 
 # %% [markdown]
@@ -78,7 +78,7 @@ run
 # %%
 options = dict(image_size=image_size, normalize=normalize)
 if loaded.is_random:
-    features.calibrate_batchnorm(backbone, train_paths, **options)
+    calibrate_batchnorm(backbone, train_paths, **options)
 
 # %% [markdown]
 # ## From pixels to places
@@ -123,7 +123,7 @@ pd.DataFrame(rows, columns=columns).set_index("part")
 # The next cell does both, and checks that the output stays the same up to rounding.
 
 # %%
-folded = features.fold_batchnorm(backbone)
+folded = fold_batchnorm(backbone)
 with torch.inference_mode():
     again = folded(x)
 difference = float((again - output).abs().max() / output.abs().max())
@@ -139,9 +139,9 @@ print(f"largest difference, relative to the largest feature: {difference:.1e}")
 # %%
 folder = run.folder / "features"
 options["batch_size"] = feature_batch_size
-F_train = features.extract(folded, train_paths, folder / "train.npy", **options)
-F_calibration = features.extract(folded, calibration_paths, folder / "calibration.npy", **options)
-F_test = features.extract(folded, test_paths, folder / "test.npy", **options)
+F_train = extraction.extract(folded, train_paths, folder / "train.npy", **options)
+F_calibration = extraction.extract(folded, calibration_paths, folder / "calibration.npy", **options)
+F_test = extraction.extract(folded, test_paths, folder / "test.npy", **options)
 print("F of the training images:   ", F_train.shape, F_train.dtype)
 print("F of the calibration images:", F_calibration.shape, F_calibration.dtype)
 print("F of the test images:       ", F_test.shape, F_test.dtype)
@@ -151,7 +151,7 @@ print("F of the test images:       ", F_test.shape, F_test.dtype)
 # exactly what this chapter would have measured.
 
 # %%
-features.save_backbone(folded, run.folder / "backbone.safetensors")
+save_backbone(folded, run.folder / "backbone.safetensors")
 
 # %% [markdown]
 # ## Looking at features
@@ -241,7 +241,7 @@ print(f"{channels} channels")
 # %% mystnb={"figure": {"caption": "Distance from the mean feature vector."}, "image": {"alt": "A grey picture of the test image, and beside it a coarse map of the distance from the mean feature vector."}} tags=["solution"]
 mean = F_train[:20].mean(axis=(0, 2, 3))[:, None, None]  # (C, 1, 1)
 distances = np.stack([np.square(F - mean).sum(axis=0) for F in F_test])  # (N, H, W)
-auroc = evaluation.image_auroc(labels, distances.max(axis=(1, 2)))
+auroc = image_auroc(labels, distances.max(axis=(1, 2)))
 print("AUROC of the distance:", auroc if auroc is None else round(auroc, 3))
 plots.map_grid([grey, distances[pair[-1]]], ["image", "distance"])
 

@@ -43,9 +43,7 @@ from torch import nn
 
 from texad.errors import RunError
 from texad.figures import plots
-from texad.model import autoencoder, scoring
-from texad.model import backbone as features
-from texad.model import codebook as extended
+from texad.model import autoencoder, extraction, registry, scoring
 from texad.runs.run_folder import Run
 from texad.teaching import quiz
 
@@ -58,12 +56,13 @@ options = dict(
     learning_rate=learning_rate,
     validation_fraction=validation_fraction,
     patience=patience,
-    seed=seed,
+    words=words,
 )
-if detector not in autoencoder.DETECTORS:
-    known = " or ".join(autoencoder.DETECTORS)
-    raise RunError(f"detector must be {known}, not {detector!r}")
-more = dict(detector=detector, words=words)
+try:
+    registry.check(detector)
+except ValueError as error:
+    raise RunError(str(error)) from None
+more = dict(detector=detector, seed=seed)
 run.start("03_autoencoder_training", weights=weights, **more, **options)
 
 # %% [markdown]
@@ -73,7 +72,7 @@ run.start("03_autoencoder_training", weights=weights, **more, **options)
 # here either: a detector that has seen the test is like a pupil who has seen the exam.
 
 # %%
-F_train = features.load(run.folder / "features" / "train.npy")
+F_train = extraction.load(run.folder / "features" / "train.npy")
 N, C, H, W = F_train.shape
 print(f"N = {N} images, C = {C} channels, H × W = {H} × {W} places")
 
@@ -131,17 +130,13 @@ print(f"largest difference, relative to the largest value: {float(difference):.1
 # How long? The loss on the training images goes on falling even when the autoencoder begins to learn them by heart ({term}`overfitting`). So some of
 # the images are *held out*: never trained on, only looked at after each epoch. When their loss no longer falls, we stop {cite:p}`prechelt1998early`.
 #
-# `autoencoder.fit` builds the same layers as above and trains them. (With the parameter `detector = "extended"`, the pipeline uses the detector of chapter 8
-# instead. It has the same loss, the same held-out images and the same way to stop.)
+# `autoencoder.fit` builds the same layers as above and trains them. `registry.fit` calls it by the name of the detector. (With the parameter
+# `detector = "extended"` it fits the detector of chapter 8 instead. That one has the same loss, the same held-out images and the same way to stop.)
 
 # %%
-if detector == "extended":
-    names = ("bottleneck", "epochs", "validation_fraction", "seed")
-    shared = {name: options[name] for name in names}
-    trained, history = extended.fit(F_train, words=words, **shared)
-else:
-    trained, history = autoencoder.fit(F_train, **options)
-autoencoder.save(trained, run.folder / "autoencoder.safetensors")
+own = {name: options[name] for name in registry.DETECTORS[detector].options}
+trained, history = registry.fit(detector, F_train, **own, seed=seed)
+registry.save(trained, run.folder / "autoencoder.safetensors")
 run.write_table("training.csv", history)
 
 # %% mystnb={"figure": {"caption": "The loss after each epoch."}, "image": {"alt": "Two falling curves over the epochs, the training loss and the loss on held-out images. Both fall steeply at first and then level off."}}
@@ -236,9 +231,8 @@ print(f"{loss_of_mean / loss_of_autoencoder:.1f} times smaller")
 # ```
 
 # %% tags=["solution"]
-short = options | dict(epochs=3)
 for width in (4, 64):
-    short["bottleneck"] = width
+    short = dict(hidden=hidden, bottleneck=width, epochs=3, seed=seed)
     _, losses = autoencoder.fit(F_train[:20], **short, progress=False)
     print("bottleneck", width, f"gives {losses['validation_loss'].iloc[-1]:.4g}")
 

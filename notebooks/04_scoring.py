@@ -39,10 +39,21 @@ import torch
 from IPython.display import Markdown
 
 from texad.errors import RunError
-from texad.evaluation import metrics as evaluation
+from texad.evaluation.metrics import image_auroc
+from texad.evaluation.pixel_metrics import upsample
 from texad.figures import plots, result_figures
-from texad.model import autoencoder, preprocessing, scoring
-from texad.model import backbone as features
+from texad.model import autoencoder, extraction, preprocessing, registry, scoring
+from texad.model.backbone import load_backbone
+from texad.model.threshold import (
+    check_rule,
+    conformal_threshold,
+    cross_conformal_p_values,
+    images_needed,
+    p_values,
+    predict,
+    sigma_threshold,
+    thresholds_by_rule,
+)
 from texad.runs.run_folder import Run
 from texad.teaching import quiz
 
@@ -51,20 +62,20 @@ decision = dict(n_sigma=n_sigma, rule=rule, false_alarms=false_alarms)
 shape = dict(top_k=top_k, reduction=reduction)
 run.start("04_scoring", weights=weights, seed=seed, **decision, **shape)
 train, calibration, test = map(run.images, ("train", "calibration", "test"))
-trained = autoencoder.load(run.folder / "autoencoder.safetensors")
+trained = registry.load(run.folder / "autoencoder.safetensors")
 options = dict(top_k=top_k, reduction=reduction)
 if reduction == "auto":  # "none" for the published detector
     options["reduction"] = trained.reduction
 try:
     if rule == "auto":  # "sigma" for the published detector
         detector = run.parameter("detector")
-        rule = scoring.default_rule(detector, len(calibration), false_alarms)
-    scoring.check_rule(rule, len(calibration), false_alarms)
+        rule = registry.default_rule(detector, len(calibration), false_alarms)
+    check_rule(rule, len(calibration), false_alarms)
 except ValueError as error:
     raise RunError(str(error)) from None
-F_train = features.load(run.folder / "features" / "train.npy")
-F_calibration = features.load(run.folder / "features" / "calibration.npy")
-F_test = features.load(run.folder / "features" / "test.npy")
+F_train = extraction.load(run.folder / "features" / "train.npy")
+F_calibration = extraction.load(run.folder / "features" / "calibration.npy")
+F_test = extraction.load(run.folder / "features" / "test.npy")
 run
 
 # %% [markdown]
@@ -101,7 +112,7 @@ A = E.mean(axis=1)  # (1, H, W)
 path = run.data_path(test["path"][example])
 image = preprocessing.load_pictures([path], image_size)[0]
 mask = preprocessing.load_mask(run.data_path(test["mask"][example]), image_size)
-upsampled = evaluation.upsample(A, image_size)
+upsampled = upsample(A, image_size)
 result_figures.heatmaps([image], upsampled, [mask], [test["defect"][example]])
 
 # %% [markdown]
@@ -158,7 +169,7 @@ run.write_array("maps/test.npy", test_maps)
 
 # %%
 mu, sigma = train_scores.astype(float).mean(), train_scores.astype(float).std()
-threshold = scoring.threshold(train_scores, n_sigma)
+threshold = sigma_threshold(train_scores, n_sigma)
 assert np.isclose(threshold, mu + n_sigma * sigma)
 
 # %% tags=["remove-input"]
@@ -179,7 +190,7 @@ Markdown(
 # scores. So one may draw the same line, $\mu + 3\sigma$, from *their* scores. We call this rule `held_out`, and the published one `sigma`.
 
 # %% mystnb={"figure": {"caption": "Scores of good images: those that the autoencoder was fit to, and those that were kept out."}, "image": {"alt": "Two rows of dots over the anomaly score, the images seen in training above and the images kept out below, with the thresholds of the rules sigma and held_out as lines. The dots below lie, on the whole, further to the right."}}
-thresholds = scoring.thresholds(train_scores, calibration_scores, n_sigma, false_alarms)
+thresholds = thresholds_by_rule(train_scores, calibration_scores, n_sigma, false_alarms)
 groups = {"seen in training": train_scores, "kept out": calibration_scores}
 both_lines = {name: thresholds[name] for name in ("sigma", "held_out")}
 plots.score_rows(groups, both_lines)
@@ -226,7 +237,7 @@ Markdown(sentence)
 n = len(calibration_scores)
 s = test_scores[example]
 by_hand = (1 + np.sum(calibration_scores >= s)) / (n + 1)
-p = scoring.p_values(calibration_scores, test_scores)
+p = p_values(calibration_scores, test_scores)
 assert by_hand == p[example]
 
 # %% [markdown]
@@ -241,7 +252,7 @@ assert by_hand == p[example]
 # %%
 t_alpha = thresholds["conformal"]  # None: too few calibration images for this false_alarms
 if t_alpha is not None:
-    assert np.array_equal(scoring.predict(test_scores, t_alpha), p <= false_alarms)
+    assert np.array_equal(predict(test_scores, t_alpha), p <= false_alarms)
 
 # %% mystnb={"figure": {"caption": "Scores of the calibration images, the line of the rule conformal, and the image that we computed by hand."}, "image": {"alt": "A row of blue dots over the anomaly score, the calibration images, with a line at the threshold. Below, one mark: the image of the example."}}
 groups = {"calibration images": calibration_scores, "the image above": [s]}
@@ -252,7 +263,7 @@ plots.score_rows(groups, {"conformal": t_alpha}, anomalous=kinds)
 sentence = f"The image above has $p$ = **{p[example]:.3g}**: {int(np.sum(calibration_scores >= s))} of {n} calibration images score as high or higher. "
 if t_alpha is None:
     sentence += (
-        f"For $\\alpha$ = {false_alarms:g} at least **{scoring.images_needed(false_alarms)}** calibration images are needed, and there are {n}: with so few, "
+        f"For $\\alpha$ = {false_alarms:g} at least **{images_needed(false_alarms)}** calibration images are needed, and there are {n}: with so few, "
         f"even the highest of all scores has a $p$ of {1 / (n + 1):.3g}. So there is no line to draw, and this run decides by another rule."
     )
 else:
@@ -269,7 +280,7 @@ Markdown(sentence)
 
 # %%
 alphas = [0.2, 0.1, 0.05, 0.02, 0.01, 0.001]
-needed = [scoring.images_needed(value) for value in alphas]
+needed = [images_needed(value) for value in alphas]
 pd.DataFrame({"false_alarms": alphas, "calibration images needed": needed}).set_index(
     "false_alarms"
 )
@@ -293,7 +304,7 @@ threshold = thresholds[rule]
 scores = pd.concat([train, calibration, test], ignore_index=True).drop(columns="mask")
 all_scores = [train_scores, calibration_scores, test_scores]
 scores["score"] = np.concatenate(all_scores, dtype=float)
-scores["prediction"] = scoring.predict(scores["score"], threshold).astype(int)
+scores["prediction"] = predict(scores["score"], threshold).astype(int)
 scores["p_value"] = np.nan
 if len(calibration):
     scores.loc[scores["split"] == "test", "p_value"] = p
@@ -316,7 +327,7 @@ scores.groupby(["split", "defect"], sort=False).agg(
 # that measured the features of this run is stored in its folder, so we use the very same instrument.
 
 # %% tags=["aside"]
-backbone = features.load_backbone(run.folder / "backbone.safetensors")
+backbone = load_backbone(run.folder / "backbone.safetensors")
 normalize = run.parameter("normalize")
 good = np.flatnonzero(test["label"] == 0)[:12]
 paths = run.data_paths(test["path"][good])
@@ -347,7 +358,7 @@ def false_alarm_rate(gain):
     x = under_light(gain)
     F_light = backbone(preprocessing.normalize(x) if normalize else x).numpy()
     scores_light, _ = scoring.score_features(trained, F_light, **options, progress=False)
-    return float(scoring.predict(scores_light, line).mean())
+    return float(predict(scores_light, line).mean())
 
 
 tried = gains if len(good) else ()  # a test without good images has no false alarms
@@ -426,7 +437,7 @@ for fold in range(K):
     inside = folds == fold
     rest = F_few[~inside] if K > 1 else F_few  # a lone image has no others
     held_out_scores[inside], new_scores[fold] = fit_and_score(rest, F_few[inside], F_new)
-p_few = scoring.cross_conformal_p_values(held_out_scores, folds, new_scores)
+p_few = cross_conformal_p_values(held_out_scores, folds, new_scores)
 
 # %% [markdown] tags=["aside"]
 # For comparison, the rule `sigma` with the same images: one autoencoder, fit to all of them, and the line drawn from their own scores. Good images are called
@@ -435,7 +446,7 @@ p_few = scoring.cross_conformal_p_values(held_out_scores, folds, new_scores)
 # %% tags=["aside"]
 seen, new = fit_and_score(F_few, F_few, F_new)
 called = {
-    "sigma": scoring.predict(new, scoring.threshold(seen, n_sigma)),
+    "sigma": predict(new, sigma_threshold(seen, n_sigma)),
     "cross-conformal": p_few <= false_alarms,
 }
 counts = {
@@ -450,10 +461,10 @@ counts = {
 pd.DataFrame(counts).T
 
 # %% tags=["aside", "remove-input"]
-if n_few < scoring.images_needed(false_alarms):
+if n_few < images_needed(false_alarms):
     sentence = (
         f"This run has too few images to learn from ({n_few}). The smallest possible p-value is {1 / (n_few + 1):.3g}, above $\\alpha$ = {false_alarms:g}, so "
-        f"cross-conformal prediction calls nothing anomalous; it needs at least **{scoring.images_needed(false_alarms)}** images."
+        f"cross-conformal prediction calls nothing anomalous; it needs at least **{images_needed(false_alarms)}** images."
     )
 else:
     sentence = (
@@ -504,7 +515,7 @@ run.finish()
 for name in ("none", "channel_mean"):
     both = dict(top_k=min(10, test_maps[0].size), reduction=name)
     values, _ = scoring.score_features(trained, F_test, **both, progress=False)
-    auroc = evaluation.image_auroc(test["label"], values)
+    auroc = image_auroc(test["label"], values)
     print(name, "median score", np.median(values).round(4))
     print(name, "AUROC", auroc if auroc is None else round(auroc, 3))
 
@@ -533,9 +544,9 @@ for name in ("none", "channel_mean"):
 is_good = test["label"].to_numpy() == 0
 rows = []
 for value in alphas:
-    if scoring.images_needed(value) <= len(calibration_scores):
-        t = scoring.conformal_threshold(calibration_scores, value)
-        alarms = scoring.predict(test_scores, t)
+    if images_needed(value) <= len(calibration_scores):
+        t = conformal_threshold(calibration_scores, value)
+        alarms = predict(test_scores, t)
         rows.append((value, t, alarms[is_good].sum(), (~alarms[~is_good]).sum()))
 pd.DataFrame(rows, columns=["false_alarms", "threshold", "false alarms", "missed"])
 
@@ -582,11 +593,11 @@ quiz.Quiz(
     ),
     quiz.Question(
         f"How many calibration images does α = {false_alarms:g} need at least?",
-        right=f"{scoring.images_needed(false_alarms):,}",
+        right=f"{images_needed(false_alarms):,}",
         why="With n images, the smallest p-value is 1 / (n + 1).",
         wrong={
             "One": "Its smallest p-value would be one half.",
-            f"{50 * scoring.images_needed(false_alarms):,}": "More are better, but so many are not needed.",
+            f"{50 * images_needed(false_alarms):,}": "More are better, but so many are not needed.",
         },
     ),
     quiz.Question(

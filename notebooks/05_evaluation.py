@@ -32,11 +32,22 @@ n_heatmaps = 6  # images in the second figure
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from texad.evaluation import metrics as evaluation
+from texad.evaluation.intervals import auroc_interval, bootstrap_auroc_interval
+from texad.evaluation.metrics import (
+    auroc_by_defect,
+    auroc_by_severity,
+    average_precision,
+    decision_metrics,
+    f1_max,
+    image_auroc,
+)
+from texad.evaluation.pixel_metrics import pixel_metrics, upsample, upsample_each
 from texad.figures import plots, result_figures
-from texad.model import preprocessing, scoring
+from texad.model import preprocessing
+from texad.model.threshold import predict
 from texad.runs.run_folder import Run
 from texad.teaching import explorer, quiz
 
@@ -91,7 +102,7 @@ picks = [int(rng.choice(np.flatnonzero(defects == kind))) for kind in kinds]
 def heatmaps(picks):
     return result_figures.heatmaps(
         preprocessing.load_pictures([paths[i] for i in picks], image_size),
-        evaluation.upsample(small_maps[picks], image_size),
+        upsample(small_maps[picks], image_size),
         [mask(i) for i in picks],
         [f"{defects[i]}\nscore {scores[i]:.3g}" for i in picks],
     )
@@ -117,7 +128,7 @@ figure
 # the {term}`ROC curve`, the *receiver operating characteristic* {cite:p}`fawcett2006roc`.
 
 # %% mystnb={"figure": {"caption": "Figure 3. ROC curve of the test images."}, "image": {"alt": "The ROC curve, rising from the lower left corner to the upper right one, above the diagonal of guessing."}}
-auroc = evaluation.image_auroc(labels, scores)
+auroc = image_auroc(labels, scores)
 fpr, tpr = [], []
 if auroc is not None:  # the curve needs both kinds of images
     fpr, tpr, _ = sklearn_metrics.roc_curve(labels, scores)
@@ -151,8 +162,8 @@ Markdown(f"The area under the curve, the AUROC, is {shown_auroc}.")
 #   replacement, so that some come twice and others not at all. Compute the AUROC of each of 2000 such tests, and keep the middle 95 percent.
 
 # %%
-interval = evaluation.auroc_interval(labels, scores)
-bootstrap = evaluation.bootstrap_auroc_interval(labels, scores, seed=seed)
+interval = auroc_interval(labels, scores)
+bootstrap = bootstrap_auroc_interval(labels, scores, seed=seed)
 ends = {"DeLong": interval, "bootstrap": bootstrap}
 pd.DataFrame(ends, index=["from", "to"], dtype=float).T.round(3)
 
@@ -166,7 +177,7 @@ else:
         f"{interval[1]:.3f}**. Another detector with an AUROC in this range may be better or worse than this one: the test is too small to tell by comparing the two "
         "numbers."
     )
-    if bootstrap[0] == bootstrap[1]:
+    if bootstrap and bootstrap[0] == bootstrap[1]:
         said += (
             " Here every pair tells the same, so the bootstrap's interval has no width, and DeLong's would have none, as if so few images could prove the number. "
             "In DeLong's place stands therefore the interval of Newcombe: every true AUROC that may well have given this one by chance."
@@ -183,7 +194,7 @@ Markdown(said)
 # alarm), anomalous and called normal (*false negative*, a miss), anomalous and called anomalous (*true positive*, a hit).
 
 # %% mystnb={"figure": {"caption": "Figure 4. Decisions against truth."}, "image": {"alt": "A table of two by two counts: true against predicted, normal and anomalous."}}
-decisions = evaluation.decision_metrics(labels, test["prediction"])
+decisions = decision_metrics(labels, test["prediction"])
 figure = result_figures.confusion_matrix(decisions["confusion"])
 run.write_figure("4_confusion_matrix.svg", figure)
 figure
@@ -222,7 +233,7 @@ run.write_figure("5_scores_by_defect.svg", figure)
 figure
 
 # %%
-by_defect = evaluation.auroc_by_defect(labels, scores, defects)
+by_defect = auroc_by_defect(labels, scores, defects)
 pd.Series(by_defect, name="AUROC against good", dtype=float).to_frame().round(3)
 
 # %% [markdown]
@@ -234,7 +245,7 @@ pd.Series(by_defect, name="AUROC against good", dtype=float).to_frame().round(3)
 # %%
 has_mask = (images["mask"] != "").to_numpy()
 severity = [mask(i).mean() if has_mask[i] else np.nan for i in range(len(images))]
-by_severity = evaluation.auroc_by_severity(labels, scores, severity)
+by_severity = auroc_by_severity(labels, scores, severity)
 pd.Series(by_severity, name="AUROC against good", dtype=float).to_frame().round(3)
 
 # %% [markdown]
@@ -256,8 +267,8 @@ thresholds = record["thresholds"]
 decisions_by_rule = dict.fromkeys(thresholds)  # None: not reachable
 for rule, t in thresholds.items():
     if t is not None:
-        predictions = scoring.predict(scores, t)
-        found = evaluation.decision_metrics(labels, predictions)
+        predictions = predict(scores, t)
+        found = decision_metrics(labels, predictions)
         decisions_by_rule[rule] = {"threshold": t, **found}
 
 
@@ -343,16 +354,16 @@ explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 
 # %%
 judged = np.flatnonzero(has_mask | (labels == 0))  # where defects have no mask: unknown
-maps = evaluation.upsample_each(small_maps[judged], image_size)  # a batch at a time
-pixels = evaluation.pixel_metrics(map(mask, judged), maps)
-f1_max, f1_max_threshold = evaluation.f1_max(labels, scores) or (None, None)
+maps = upsample_each(small_maps[judged], image_size)  # a batch at a time
+pixels = pixel_metrics(map(mask, judged), maps)
+best_f1, best_threshold = f1_max(labels, scores) or (None, None)
 metrics = {
     "image_auroc": auroc,
     "image_auroc_interval": interval,
-    "average_precision": evaluation.average_precision(labels, scores),
+    "average_precision": average_precision(labels, scores),
     **decisions,
-    "f1_max": f1_max,
-    "f1_max_threshold": f1_max_threshold,
+    "f1_max": best_f1,
+    "f1_max_threshold": best_threshold,
     "threshold": threshold,
     "decisions_by_rule": decisions_by_rule,
     "auroc_by_defect": by_defect,
@@ -484,7 +495,7 @@ print(f"at {threshold:.4g}, the threshold of chapter 4, they are {at_rule}")
 
 # %% tags=["solution"]
 promise, n = 0.05, 1
-while evaluation.wilson_interval(0, n)[1] > promise:
+while stats.binomtest(0, n).proportion_ci(method="wilson").high > promise:
     n += 1
 print(f"{n} good images, all of them passed; this test has {n_good}")
 
@@ -502,7 +513,7 @@ print(f"{n} good images, all of them passed; this test has {n_good}")
 quiz.Quiz(
     quiz.Question(
         "A detector gives every image the same score. What is its AUROC?",
-        right=f"{evaluation.image_auroc([0, 0, 1], [7, 7, 7]):g}",
+        right=f"{image_auroc([0, 0, 1], [7, 7, 7]):g}",
         why="Every pair is a tie and counts one half: guessing.",
         wrong={
             "0": "That would be a detector that is always wrong, and could be turned round.",
@@ -520,7 +531,7 @@ quiz.Quiz(
     ),
     quiz.Question(
         "A test of 20 good images has no false alarm. What do we know of the false-alarm rate?",
-        right=f"It may well be as high as {evaluation.wilson_interval(0, 20)[1]:.0%}",
+        right=f"It may well be as high as {stats.binomtest(0, 20).proportion_ci(method='wilson').high:.0%}",
         why="This is the upper end of the Wilson interval: twenty images cannot show more.",
         wrong={
             "It is 0%": "It was 0 in this test. The next image may be the first false alarm.",

@@ -48,10 +48,12 @@ from torch.nn import functional
 
 from texad.data import datasets
 from texad.errors import RunError
-from texad.evaluation import metrics as evaluation
+from texad.evaluation.intervals import auroc_interval
+from texad.evaluation.metrics import decision_metrics, image_auroc
+from texad.evaluation.pixel_metrics import pixel_metrics, upsample_each
 from texad.figures import plots, study_plots
-from texad.model import autoencoder, preprocessing, scoring
-from texad.model import backbone as features
+from texad.model import autoencoder, extraction, preprocessing, registry, scoring
+from texad.model.threshold import conformal_threshold, images_needed, predict
 from texad.runs.run_folder import SPLITS, Run
 from texad.teaching import quiz
 
@@ -114,7 +116,7 @@ def load(name):
     run = Run(dataset, name, runs)
     tables = {split: run.images(split) for split in SPLITS}
     folder = run.folder / "features"
-    F = {split: features.load(folder / f"{split}.npy") for split in SPLITS}
+    F = {split: extraction.load(folder / f"{split}.npy") for split in SPLITS}
     pixels = {split: patches(run, tables[split]) for split in SPLITS}
     return {"run": run, "test": tables["test"], "features": F, "pixels": pixels}
 
@@ -163,7 +165,7 @@ def published(run, X):
     start = perf_counter()
     autoencoder.fit(X, **settings | {"epochs": 1}, seed=seed, progress=False)
     seconds = (perf_counter() - start) * len(run.read_table("training.csv"))
-    trained = autoencoder.load(run.folder / "autoencoder.safetensors")
+    trained = registry.load(run.folder / "autoencoder.safetensors")
     return *with_autoencoder(trained), seconds
 
 
@@ -363,16 +365,16 @@ def measure(errors, stored, seconds, X):
 # %%
 def judge(seen, reading, labels):
     scores = seen["test"][reading]
-    low, high = evaluation.auroc_interval(labels, scores) or (None, None)
-    row = {"auroc": evaluation.image_auroc(labels, scores), "low": low, "high": high}
+    low, high = auroc_interval(labels, scores) or (None, None)
+    row = {"auroc": image_auroc(labels, scores), "low": low, "high": high}
     everywhere = seen["test"]["all places"]
-    row["auroc_all_places"] = evaluation.image_auroc(labels, everywhere)
+    row["auroc_all_places"] = image_auroc(labels, everywhere)
     known = seen["calibration"][reading] if "calibration" in seen else []
     row |= {"n_calibration": len(known), "n_good": int((labels == 0).sum())}
-    if len(known) < scoring.images_needed(false_alarms):  # no such promise
+    if len(known) < images_needed(false_alarms):  # no such promise
         return row | {"false_alarm_rate": None, "miss_rate": None}
-    t = scoring.conformal_threshold(known, false_alarms)
-    decided = evaluation.decision_metrics(labels, scoring.predict(scores, t))
+    t = conformal_threshold(known, false_alarms)
+    decided = decision_metrics(labels, predict(scores, t))
     return row | {name: decided[name] for name in ("false_alarm_rate", "miss_rate")}
 
 
@@ -386,7 +388,7 @@ def judge_maps(maps, data):
     rows = np.flatnonzero((images["mask"] != "") | (images["label"] == 0))
     files = [data["run"].data_path(images["mask"][i]) for i in rows]
     masks = (preprocessing.load_mask(file, size) for file in files)
-    return evaluation.pixel_metrics(masks, evaluation.upsample_each(maps[rows], size))
+    return pixel_metrics(masks, upsample_each(maps[rows], size))
 
 
 # %% [markdown]
@@ -550,7 +552,7 @@ n_known = listed([f"{n:.0f}" for n in sorted(set(one["n_calibration"]))])
 rates = summary["false_alarm_rate"]
 if rates.isna().all():
     said = (
-        f"For $\\alpha$ = {false_alarms:g}, {scoring.images_needed(false_alarms)} calibration images are needed, and there are {n_known}: so there is no conformal threshold "
+        f"For $\\alpha$ = {false_alarms:g}, {images_needed(false_alarms)} calibration images are needed, and there are {n_known}: so there is no conformal threshold "
         "here, and no share of false alarms or misses."
     )
 else:
@@ -731,12 +733,12 @@ if 0 < labels.sum() < len(labels):
 
 # %% tags=["solution"]
 folder = run.folder / "features"
-F_train = features.load(folder / "train.npy")
-F_test = features.load(folder / "test.npy")
+F_train = extraction.load(folder / "train.npy")
+F_test = extraction.load(folder / "test.npy")
 V = sample(F_train, average)
 for size in (1, 10, 100):
     errors, _ = fit_neighbours(F_train, min(size, len(V)))
-    auroc = evaluation.image_auroc(labels, look(errors, F_test)["alike"])
+    auroc = image_auroc(labels, look(errors, F_test)["alike"])
     if auroc is not None:
         print(f"{size:4} vectors kept: AUROC {auroc:.3f}")
 
@@ -770,7 +772,7 @@ for method in ("PCA", "Gaussian distance"):
     errors, _ = rivals[method][0](F_train)
     before, after = look(errors, F_test)["alike"], look(errors, moved)["alike"]
     change = np.median(np.abs(after / before - 1)[labels == 0])
-    was, now = (evaluation.image_auroc(labels, s) for s in (before, after))
+    was, now = (image_auroc(labels, s) for s in (before, after))
     print(f"{method}: scores of good images change by {change:.1%} (median)")
     if was is not None:
         print(f"    AUROC before {was:.3f}, after {now:.3f}")

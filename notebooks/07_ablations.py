@@ -41,11 +41,20 @@ from IPython.display import Markdown
 from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.utils import make_grid
 
-from texad.evaluation import metrics as evaluation
+from texad.evaluation.intervals import auroc_interval
+from texad.evaluation.metrics import auroc_by_defect, decision_metrics, image_auroc
 from texad.figures import plots, study_plots, style
 from texad.model import autoencoder, preprocessing, scoring
-from texad.model import backbone as features
 from texad.model import weights as backbone_weights
+from texad.model.backbone import (
+    STRIDE,
+    build_backbone,
+    calibrate_batchnorm,
+    fold_batchnorm,
+    load_backbone,
+)
+from texad.model.base import device
+from texad.model.threshold import predict, sigma_threshold
 from texad.runs.run_folder import Run
 from texad.teaching import quiz
 
@@ -97,11 +106,11 @@ LAYERS = ["layer1", "layer2", "layer3"]
 
 @torch.inference_mode()
 def layer_features(backbone, paths, normalize, layers=("layer3",)):
-    device, grid = features.device(), image_size // features.STRIDE
-    backbone.to(device)
+    grid = image_size // STRIDE
+    backbone.to(device())
     maps = {layer: [] for layer in layers}
     for x in preprocessing.image_batches(paths, image_size):
-        x = (preprocessing.normalize(x) if normalize else x).to(device)
+        x = (preprocessing.normalize(x) if normalize else x).to(device())
         for name, part in backbone.named_children():
             x = part(x)
             if name in layers:
@@ -110,7 +119,7 @@ def layer_features(backbone, paths, normalize, layers=("layer3",)):
 
 
 # %%
-backbone = features.load_backbone(run.folder / "backbone.safetensors")
+backbone = load_backbone(run.folder / "backbone.safetensors")
 own_normalize = run.parameter("normalize")
 train_maps = layer_features(backbone, train_paths, own_normalize, LAYERS)
 test_maps = layer_features(backbone, test_paths, own_normalize, LAYERS)
@@ -146,7 +155,7 @@ def score(fitted, F):
 
 fitted = fit(F_train)
 baseline = score(fitted, F_test)
-baseline_auroc = np.array(evaluation.image_auroc(labels, baseline), dtype=float)
+baseline_auroc = np.array(image_auroc(labels, baseline), dtype=float)
 
 # %% [markdown]
 # Each measurement becomes a row: which knob, how it was set, the AUROC, and its 95-percent interval by DeLong's formula, as in chapter 5. A picture shows the rows of one
@@ -157,8 +166,8 @@ results, scores_of = [], {}
 
 
 def keep(ablation, setting, scores, false_alarm_rate=None):
-    low, high = evaluation.auroc_interval(labels, scores) or (None, None)
-    auroc = evaluation.image_auroc(labels, scores)
+    low, high = auroc_interval(labels, scores) or (None, None)
+    auroc = image_auroc(labels, scores)
     scores_of[ablation, setting] = scores
     row = dict(ablation=ablation, setting=setting, auroc=auroc, low=low, high=high)
     results.append(row | dict(false_alarm_rate=false_alarm_rate))
@@ -289,11 +298,11 @@ is_random = run.read()["weights"]["name"] == "random"
 
 
 def random_backbone(normalize, calibrate=True, shortcuts=True):
-    made = features.build_backbone(backbone_weights.untrained(seed, shortcuts))
+    made = build_backbone(backbone_weights.untrained(seed, shortcuts))
     if calibrate:
         settings = dict(image_size=image_size, normalize=normalize, progress=False)
-        features.calibrate_batchnorm(made, train_paths, **settings)
-    return features.fold_batchnorm(made)
+        calibrate_batchnorm(made, train_paths, **settings)
+    return fold_batchnorm(made)
 
 
 def layer3(backbone, normalize=own_normalize):
@@ -405,9 +414,9 @@ for n in counts:
     few, longer = F_train[np.sort(order[:n])], len(F_train) / n
     steps = {name: round(options[name] * longer) for name in ("epochs", "patience")}
     fitted_n = fit(few, **steps) if n < len(F_train) else fitted
-    scores, threshold = score(fitted_n, F_test), scoring.threshold(score(fitted_n, few))
-    predictions = scoring.predict(scores, threshold)
-    rates.append(evaluation.decision_metrics(labels, predictions))
+    scores, threshold = score(fitted_n, F_test), sigma_threshold(score(fitted_n, few))
+    predictions = predict(scores, threshold)
+    rates.append(decision_metrics(labels, predictions))
     keep("training images", str(n), scores, rates[-1]["false_alarm_rate"])
 
 # %% mystnb={"figure": {"caption": "AUROC, and false-alarm rate of the rule sigma, by the number of training images. The bands are 95-percent intervals."}, "image": {"alt": "Two curves over the number of training images on a logarithmic axis: the AUROC, and the share of good test images that the threshold rejects, each in a band for its interval."}}
@@ -494,7 +503,7 @@ own_weights = run.read()["weights"]["name"]
 at_hand = trained_weights_at_hand() if is_random else None
 loaded = backbone_weights.load(at_hand) if at_hand else None
 if loaded:
-    trained = features.fold_batchnorm(features.build_backbone(loaded))
+    trained = fold_batchnorm(build_backbone(loaded))
     keep("weights", "trained", score_with(trained))
 elif not is_random:
     trained = backbone
@@ -522,7 +531,7 @@ Markdown(said)
 # %% mystnb={"figure": {"caption": "AUROC of each kind of defect against the good images, by the weights of the backbone."}, "image": {"alt": "A table in colours, with a row for each kind of defect, a column for each kind of weights, and an AUROC in each field; the darker, the lower."}}
 kinds = np.array([*good_images["defect"], *defective_images["defect"]])
 by_weights = {
-    setting.replace(", ", ",\n"): evaluation.auroc_by_defect(labels, scores, kinds)
+    setting.replace(", ", ",\n"): auroc_by_defect(labels, scores, kinds)
     for (ablation, setting), scores in scores_of.items()
     if ablation == "weights"
 }

@@ -41,17 +41,19 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from texad.data import synthetic_defects as pretend
-from texad.evaluation import metrics as evaluation
+from texad.evaluation.intervals import auroc_interval
+from texad.evaluation.metrics import decision_metrics, image_auroc
+from texad.evaluation.pixel_metrics import pixel_metrics, upsample_each
 from texad.figures import plots, study_plots
-from texad.model import autoencoder, preprocessing, scoring
-from texad.model import backbone as features
-from texad.model import codebook as extended
+from texad.model import autoencoder, codebook, extraction, preprocessing, registry, scoring
+from texad.model.backbone import load_backbone
+from texad.model.threshold import conformal_threshold, images_needed, predict, sigma_threshold
 from texad.runs.run_folder import SPLITS, Run
 from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
 run.start("08_extended_detector", weights=weights, seed=seed, n_pretend=n_pretend)
-F = {s: features.load(run.folder / "features" / f"{s}.npy") for s in SPLITS}
+F = {s: extraction.load(run.folder / "features" / f"{s}.npy") for s in SPLITS}
 N, C, H, W = F["train"].shape
 run
 
@@ -107,7 +109,7 @@ figure
 
 # %%
 start = perf_counter()
-trained, history = extended.fit(F["train"], seed=seed)
+trained, history = codebook.fit(F["train"], seed=seed)
 fit_seconds = perf_counter() - start
 sizes = trained.widths
 print("codes of", sizes["bottleneck"], "numbers,", sizes["words"], "words")
@@ -160,7 +162,7 @@ Markdown(
 # %%
 some = torch.from_numpy(np.array(F["train"][:32]))
 before = some.var(dim=(2, 3)).sum()
-after = extended.average(some).var(dim=(2, 3)).sum()
+after = codebook.average(some).var(dim=(2, 3)).sum()
 kept = float(after / before)
 
 # %% tags=["remove-input"]
@@ -226,7 +228,7 @@ plots.image_grid(pictures, kinds[:8], outlines)
 # The backbone of this run, stored by chapter 2, measures good and damaged images alike.
 
 # %%
-backbone = features.load_backbone(run.folder / "backbone.safetensors")
+backbone = load_backbone(run.folder / "backbone.safetensors")
 
 
 @torch.inference_mode()
@@ -249,11 +251,11 @@ labels = np.repeat([0, 1], [len(good), len(damaged)])
 
 # %%
 if run.parameter("detector") == "published":
-    published = autoencoder.load(run.folder / "autoencoder.safetensors")
+    published = registry.load(run.folder / "autoencoder.safetensors")
 else:
     published, _ = autoencoder.fit(F["train"], seed=seed, progress=False)
-alone, _ = extended.fit(F["train"], averaged=False, seed=seed, progress=False)
-few, _ = extended.fit(F["train"], words=1024, seed=seed, progress=False)
+alone, _ = codebook.fit(F["train"], averaged=False, seed=seed, progress=False)
+few, _ = codebook.fit(F["train"], words=1024, seed=seed, progress=False)
 
 
 def local(A):  # mean of the ten largest places
@@ -282,8 +284,8 @@ variants = {
 # %%
 rows = []
 for name, values in variants.items():
-    low, high = evaluation.auroc_interval(labels, values)
-    auroc = evaluation.image_auroc(labels, values)
+    low, high = auroc_interval(labels, values)
+    auroc = image_auroc(labels, values)
     rows.append({"variant": name, "auroc": auroc, "low": low, "high": high})
 rehearsal = pd.DataFrame(rows)
 
@@ -328,18 +330,18 @@ def finished():
 
 
 def row(name, detector, test_labels, scores, A, masks, calibration):
-    ends = evaluation.auroc_interval(test_labels, scores) or (None, None)
+    ends = auroc_interval(test_labels, scores) or (None, None)
     pixels = {"pixel_auroc": None, "aupro": None}
     if any(mask.any() for mask in masks):
-        stretched = evaluation.upsample_each(A, masks[0].shape)
-        pixels = evaluation.pixel_metrics(masks, stretched)
+        stretched = upsample_each(A, masks[0].shape)
+        pixels = pixel_metrics(masks, stretched)
     decided = {"false_alarm_rate": None, "miss_rate": None}
-    if len(calibration) >= scoring.images_needed(0.05):
-        t = scoring.conformal_threshold(calibration)  # of a false-alarm rate of 0.05
-        found = evaluation.decision_metrics(test_labels, scoring.predict(scores, t))
+    if len(calibration) >= images_needed(0.05):
+        t = conformal_threshold(calibration)  # of a false-alarm rate of 0.05
+        found = decision_metrics(test_labels, predict(scores, t))
         decided = {key: found[key] for key in decided}
-    auroc = evaluation.image_auroc(test_labels, scores)
-    alike = evaluation.image_auroc(test_labels, local(A))
+    auroc = image_auroc(test_labels, scores)
+    alike = image_auroc(test_labels, local(A))
     names = {"category": name, "detector": detector}
     ranked = {"auroc": auroc, "low": ends[0], "high": ends[1], "alike": alike}
     return names | ranked | pixels | decided
@@ -357,11 +359,11 @@ for other in finished():
     about = (other.category, "published", y)
     rows.append(row(*about, own["test"], A, masks, own["calibration"]))
 
-    X = {s: features.load(other.folder / "features" / f"{s}.npy") for s in SPLITS}
+    X = {s: extraction.load(other.folder / "features" / f"{s}.npy") for s in SPLITS}
     is_lead = other.category == run.category
     found = trained
     if not is_lead:
-        found, _ = extended.fit(X["train"], seed=seed, progress=False)
+        found, _ = codebook.fit(X["train"], seed=seed, progress=False)
     ours, A = scoring.score_features(found, X["test"], progress=False)
     held_out, _ = scoring.score_features(found, X["calibration"], progress=False)
     rows.append(row(other.category, "extended", y, ours, A, masks, held_out))
@@ -480,9 +482,9 @@ run.finish()
 
 # %% tags=["solution"]
 for n_words in (1, 16, 256, 4096):
-    other, _ = extended.fit(F["train"], words=n_words, seed=seed, progress=False)
+    other, _ = codebook.fit(F["train"], words=n_words, seed=seed, progress=False)
     A = maps(other)
-    auroc = evaluation.image_auroc(labels, local(A) + everywhere(A))
+    auroc = image_auroc(labels, local(A) + everywhere(A))
     print(f"{n_words:5} words: AUROC {auroc:.3f}")
 
 # %% [markdown] tags=["solution"]
@@ -510,7 +512,7 @@ for n_words in (1, 16, 256, 4096):
 # %% tags=["solution"]
 seen, _ = scoring.score_features(trained, F["train"], progress=False)
 new, _ = scoring.score_features(trained, F["calibration"], progress=False)
-t = scoring.threshold(seen)
+t = sigma_threshold(seen)
 print(f"median score: {np.median(seen):.3g} (seen)")
 if len(new):
     print(f"median score: {np.median(new):.3g} (new)")

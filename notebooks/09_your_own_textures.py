@@ -51,7 +51,7 @@ from texad.evaluation import drift
 from texad.figures import plots
 from texad.figures.overlay import overlay
 from texad.io.images import read_image
-from texad.model import scoring
+from texad.model.threshold import images_needed, predict, thresholds_by_rule
 from texad.runs.run_folder import Run
 from texad.teaching import explorer, quiz
 
@@ -192,7 +192,7 @@ plots.image_grid(both, titles + [""] * len(covered), columns=len(pictures))
 
 # %%
 numbers = np.unique(np.geomspace(max(2, 1 / false_alarms), 2000, 60).astype(int))
-numbers = numbers[numbers >= scoring.images_needed(false_alarms)]
+numbers = numbers[numbers >= images_needed(false_alarms)]
 low, high = np.array([drift.rate_interval(n, false_alarms) for n in numbers]).T
 
 # %% mystnb={"figure": {"caption": "Where the true false-alarm rate lies, nine times in ten, when the chosen one is promised; and the smallest rate that can be promised at all."}, "image": {"alt": "Against the number of images kept out, on logarithmic axes: a band around the promised rate, which becomes narrower to the right, and a falling line, the smallest rate that can be promised."}}
@@ -211,7 +211,7 @@ if detector.rule_ == "conformal":
     ends = drift.rate_interval(n, false_alarms)
     said = f"Here {n} images were kept out. They allow the promise of {false_alarms:.3g}, and with just these images the true rate lies between **{ends[0]:.1%}** and **{ends[1]:.1%}**, nine times in ten."
 else:
-    said = f"Here only {n} images were kept out; a promise of {false_alarms:.3g} takes {scoring.images_needed(false_alarms)}. So nothing is promised, and the rule `{detector.rule_}` decides."
+    said = f"Here only {n} images were kept out; a promise of {false_alarms:.3g} takes {images_needed(false_alarms)}. So nothing is promised, and the rule `{detector.rule_}` decides."
 Markdown(said + f" The smallest rate that they could promise is {detector.reachable_:.1%}.")
 
 # %% [markdown]
@@ -246,7 +246,7 @@ for found in detector.stream(good[:3]):  # or any generator that waits for a cam
 truth = [Path(path).parent.name for path in results["path"]]
 labels = np.array([int(name != "good") for name in truth])  # (N,) 0 good, 1 defective
 scores = results["score"].to_numpy()  # (N,)
-decided = scoring.predict(scores, t)
+decided = predict(scores, t)
 
 # %% mystnb={"figure": {"caption": "Scores on the line."}, "image": {"alt": "Two rows of dots over the anomaly score, good and defective images of the line, with the threshold as a line."}}
 groups = {"good": scores[labels == 0], "defective": scores[labels == 1]}
@@ -381,7 +381,7 @@ figure = plots.score_rows(changed, {detector.rule_: t})
 figure
 
 # %% tags=["remove-input"]
-rates = {name: float(scoring.predict(values, t).mean()) for name, values in changed.items()}
+rates = {name: float(predict(values, t).mean()) for name, values in changed.items()}
 worst = max(rates, key=rates.get)
 lowest = min(changed, key=lambda name: float(np.median(changed[name])))
 said = "; ".join(f"{name}, {rate:.0%}" for name, rate in rates.items())
@@ -486,7 +486,7 @@ run.finish()
 
 # %% tags=["solution"]
 def misses(calibration):
-    found = scoring.thresholds(detector.train_scores_, calibration, false_alarms=false_alarms)
+    found = thresholds_by_rule(detector.train_scores_, calibration, false_alarms=false_alarms)
     line = found["conformal"] or found["held_out"] or found["sigma"]
     return line, int((scores[labels == 1] <= line).sum())
 
@@ -567,7 +567,7 @@ for m in (5, 10, 20, 50):
 quiz.Quiz(
     quiz.Question(
         "You want to promise at most one false alarm in 200 good images. How many good images must be kept out, at least?",
-        right=f"{scoring.images_needed(0.005):,}",
+        right=f"{images_needed(0.005):,}",
         why="1 / (n + 1) must not be larger than 0.005.",
         wrong={
             "20": "They can promise one in 21.",

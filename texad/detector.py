@@ -10,14 +10,13 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from sklearn.base import BaseEstimator
@@ -25,15 +24,18 @@ from sklearn.utils.validation import check_is_fitted
 
 from texad.data import splitting
 from texad.io.atomic import write_tensors
-from texad.model import autoencoder, preprocessing, scoring, weights
-from texad.model import backbone as features
-from texad.model import codebook as extended
+from texad.model import extraction, preprocessing, registry, scoring, weights
+from texad.model.backbone import (
+    build_backbone,
+    calibrate_batchnorm,
+    fold_batchnorm,
+    folded_backbone,
+    stride_in_1x1,
+)
+from texad.model.base import device
+from texad.model.threshold import images_needed, p_values, predict, thresholds_by_rule
 
 FORMAT = 1  # of the file; a later one that cannot be read by this code has another number
-FITS: dict[str, Callable[..., tuple[autoencoder.FeatureAutoencoder, pd.DataFrame]]] = {
-    "published": autoencoder.fit,
-    "extended": extended.fit,
-}
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Prediction:
     score : float
         NaN if the image could not be read.
     p_value : float
-        How likely a good image is to be as strange, see `scoring.p_values`; NaN if the image could not be read.
+        How likely a good image is to be as strange, see `p_values`; NaN if the image could not be read.
     anomalous : bool
         False if the image could not be read: then nothing is known.
     seconds : float
@@ -93,7 +95,7 @@ class AnomalyDetector(BaseEstimator):
     threshold_ : float
         A score above it is anomalous.
     rule_ : str
-        How it was found: "conformal", which keeps the promise; else "held_out" or "sigma", which promise nothing (see `scoring.RULES`).
+        How it was found: "conformal", which keeps the promise; else "held_out" or "sigma", which promise nothing (see `RULES`).
     train_scores_, calibration_scores_ : ndarray, float32, shape (N,) and (n,)
         Of the images that the autoencoder was fit to, and of those kept out.
     paths_ : dict of str to list of str
@@ -148,11 +150,12 @@ class AnomalyDetector(BaseEstimator):
         ValueError
             If there are fewer than two images, one cannot be read, or a parameter is out of range.
         """
-        if self.detector not in FITS:
-            raise ValueError(f"detector must be one of {', '.join(FITS)}, not {self.detector!r}")
-        if self.detector == "extended" and self.image_size < extended.SMALLEST_IMAGE:
+        registry.check(self.detector)
+        smallest = registry.DETECTORS[self.detector].smallest_image
+        if self.image_size < smallest:
             raise ValueError(
-                f"image_size must be at least {extended.SMALLEST_IMAGE} for the extended detector, not {self.image_size}"
+                f"image_size must be at least {smallest} for the {self.detector} detector, "
+                f"not {self.image_size}"
             )
         if len(paths) < 2:
             raise ValueError(
@@ -167,16 +170,16 @@ class AnomalyDetector(BaseEstimator):
             "progress": self.progress,
         }
         loaded = weights.load(self.weights, self.seed)
-        backbone = features.build_backbone(loaded)
+        backbone = build_backbone(loaded)
         if loaded.is_random:
-            features.calibrate_batchnorm(backbone, train, **options)
-        backbone = features.fold_batchnorm(backbone)
+            calibrate_batchnorm(backbone, train, **options)
+        backbone = fold_batchnorm(backbone)
         with tempfile.TemporaryDirectory(prefix="texad-") as folder:
-            F_train = features.extract(backbone, train, Path(folder, "train.npy"), **options)
-            fitted, self.history_ = FITS[self.detector](
-                F_train, seed=self.seed, progress=self.progress
+            F_train = extraction.extract(backbone, train, Path(folder, "train.npy"), **options)
+            fitted, self.history_ = registry.fit(
+                self.detector, F_train, seed=self.seed, progress=self.progress
             )
-            F_calibration = features.extract(
+            F_calibration = extraction.extract(
                 backbone, calibration, Path(folder, "calibration.npy"), **options
             )
             self.train_scores_, train_maps = scoring.score_features(fitted, F_train, progress=False)
@@ -208,7 +211,7 @@ class AnomalyDetector(BaseEstimator):
             As from `score_samples`.
         """
         self.calibration_scores_ = np.asarray(scores, dtype=np.float32)
-        found = scoring.thresholds(
+        found = thresholds_by_rule(
             self.train_scores_, self.calibration_scores_, false_alarms=self.false_alarms
         )
         usable = ((rule, found[rule]) for rule in ("conformal", "held_out", "sigma"))
@@ -224,7 +227,7 @@ class AnomalyDetector(BaseEstimator):
 
     def _kept_out(self, n: int) -> set[int]:
         """Which of `n` good images are kept out of the fit: as many as the promise needs, but no more than half, or as `calibration_fraction` says."""
-        needed = min(scoring.images_needed(self.false_alarms), n // 2)
+        needed = min(images_needed(self.false_alarms), n // 2)
         return splitting.calibration_images(
             n, max(self.calibration_fraction, needed / n), self.seed
         )
@@ -257,7 +260,7 @@ class AnomalyDetector(BaseEstimator):
 
     def predict(self, paths: Iterable[str | Path]) -> np.ndarray:
         """1 where an image is anomalous, 0 where it is normal, as everywhere in this package; ndarray, int64, shape (N,)."""
-        return scoring.predict(self.score_samples(paths), self.threshold_).astype(np.int64)
+        return predict(self.score_samples(paths), self.threshold_).astype(np.int64)
 
     def stream(self, paths: Iterable[str | Path]) -> Generator[Prediction, None, None]:
         """Judge one image after the other, however many there are; a few are in memory at a time.
@@ -273,8 +276,8 @@ class AnomalyDetector(BaseEstimator):
             In the order of `paths`. An image that cannot be read has an `error`, and the next one follows.
         """
         check_is_fitted(self, "threshold_")
-        self.backbone_.to(features.device())
-        return features.in_order(self._judge, paths)
+        self.backbone_.to(device())
+        return extraction.in_order(self._judge, paths)
 
     @torch.inference_mode()
     def _judge(self, path: str | Path) -> Prediction:
@@ -290,15 +293,15 @@ class AnomalyDetector(BaseEstimator):
                 time.perf_counter() - started,
                 error=str(error),
             )
-        images = images.to(features.device())
+        images = images.to(device())
         maps = (
             self.backbone_(preprocessing.normalize(images) if self.normalize else images)
             .cpu()
             .numpy()
         )
         scores, anomaly_maps = scoring.score_features(self.autoencoder_, maps, progress=False)
-        (p_value,) = scoring.p_values(self.calibration_scores_, scores)
-        anomalous = bool(scoring.predict(scores, self.threshold_)[0])
+        (p_value,) = p_values(self.calibration_scores_, scores)
+        anomalous = bool(predict(scores, self.threshold_)[0])
         return Prediction(
             os.fspath(path),
             float(scores[0]),
@@ -336,7 +339,7 @@ class AnomalyDetector(BaseEstimator):
             "rule": self.rule_,
             "n_calibration": len(self.calibration_scores_),
             "widths": self.autoencoder_.widths,
-            "stride_in_1x1": features.stride_in_1x1(backbone),
+            "stride_in_1x1": stride_in_1x1(backbone),
             "origin": self.origin_,
         }
         write_tensors(
@@ -361,11 +364,9 @@ class AnomalyDetector(BaseEstimator):
                     )
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}
             detector = cls(**about["parameters"], progress=progress)
-            detector.backbone_ = features.folded_backbone(
-                _part(tensors, "backbone"), about["stride_in_1x1"]
-            )
-            detector.autoencoder_ = autoencoder.build(
-                _part(tensors, "autoencoder"), about["widths"]
+            detector.backbone_ = folded_backbone(_part(tensors, "backbone"), about["stride_in_1x1"])
+            detector.autoencoder_ = registry.build(
+                detector.detector, _part(tensors, "autoencoder"), about["widths"]
             )
             detector.origin_ = _checked(about["origin"])
             detector.train_scores_ = tensors["train_scores"].numpy()

@@ -10,8 +10,7 @@ from texad.__main__ import main
 from texad.batch import notebooks as jobs
 from texad.batch import parameters
 from texad.data import datasets
-from texad.model import autoencoder
-from texad.model import codebook as extended
+from texad.model import codebook, registry
 from texad.runs.run_folder import STAGES, STUDIES, Run
 
 
@@ -230,9 +229,9 @@ def test_the_extended_detector_goes_through_the_same_notebooks(surfaces, tmp_pat
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "runs" / "surfaces" / "steel"
     record = json.loads((folder / "run.json").read_text())
-    trained = autoencoder.load(folder / "autoencoder.safetensors")
+    trained = registry.load(folder / "autoencoder.safetensors")
     assert record["stages"][STAGES[2]]["parameters"]["detector"] == "extended"
-    assert isinstance(trained, extended.QuantizedAutoencoder) and trained.codebook.shape == (24, 8)
+    assert isinstance(trained, codebook.QuantizedAutoencoder) and trained.codebook.shape == (24, 8)
     assert record["rule"] == "conformal"  # two calibration images are enough for this false_alarms
     scores = pd.read_csv(folder / "scores.csv")
     calibration, test = (scores[scores["split"] == split] for split in ("calibration", "test"))

@@ -20,7 +20,7 @@ from texad.commands import prediction_writer
 from texad.data import inputs as sources
 from texad.detector import AnomalyDetector, Prediction
 from texad.io.atomic import sha256
-from texad.model import scoring
+from texad.model.threshold import conformal_threshold, p_values
 
 QUICK = ["--weights", "random", "--image-size", "64", "--quiet"]
 
@@ -302,7 +302,7 @@ def test_predictions_are_printed_with_the_detector_s_own_scores(detector, steel,
     assert np.array_equal([np.float32(row["score"]) for row in printed], scores)
     assert np.allclose(
         [float(row["p_value"]) for row in printed],
-        scoring.p_values(loaded.calibration_scores_, scores),
+        p_values(loaded.calibration_scores_, scores),
         rtol=1e-5,
     )
     assert [row["decision"] for row in printed] == [
@@ -662,7 +662,7 @@ def test_calibrate_sets_the_threshold_and_nothing_else(detector, steel, tmp_path
     images = sources.good_images(steel, "test", progress=False)
     assert np.allclose(after.calibration_scores_, before.score_samples(images.paths), rtol=1e-6)
     assert (
-        after.threshold_ == scoring.conformal_threshold(after.calibration_scores_, 0.05)
+        after.threshold_ == conformal_threshold(after.calibration_scores_, 0.05)
         and after.false_alarms == 0.05
     )
     for name, tensor in before.autoencoder_.state_dict().items():

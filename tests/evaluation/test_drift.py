@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from texad.evaluation import drift
-from texad.model import scoring
+from texad.model.threshold import conformal_threshold, n_rejected
 
 
 def naive_distance(a, b) -> float:
@@ -38,9 +38,9 @@ def test_so_many_above_the_threshold_are_as_rare_as_drawing_them_shows():
     n, m, false_alarms = 39, 10, 0.05
     old, new = np.arange(n, dtype=float), np.full(m, -1.0)
     new[:2] = n
-    found = drift.compare(old, new, scoring.conformal_threshold(old, false_alarms), false_alarms)
+    found = drift.compare(old, new, conformal_threshold(old, false_alarms), false_alarms)
     drawn = rng.random((40000, n + m))
-    lines = np.sort(drawn[:, :n], axis=1)[:, n - drift.rejecting(n, false_alarms)]
+    lines = np.sort(drawn[:, :n], axis=1)[:, n - n_rejected(n, false_alarms)]
     assert found.n_above == 2
     assert found.p_above == pytest.approx(
         np.mean((drawn[:, n:] > lines[:, None]).sum(axis=1) >= 2), abs=0.01
@@ -52,15 +52,15 @@ def test_so_many_above_the_threshold_are_as_rare_as_drawing_them_shows():
 )
 def test_the_threshold_is_the_score_of_the_first_image_that_it_would_reject(n, false_alarms):
     scores = np.random.default_rng(1).random(n)
-    r = drift.rejecting(n, false_alarms)
-    assert scoring.conformal_threshold(scores, false_alarms) == np.sort(scores)[n - r] and r >= 1
+    r = n_rejected(n, false_alarms)
+    assert conformal_threshold(scores, false_alarms) == np.sort(scores)[n - r] and r >= 1
 
 
 def test_the_rate_of_one_threshold_lies_in_its_interval_nine_times_in_ten():
     rng = np.random.default_rng(2)
     low, high = drift.rate_interval(99, 0.05)
     rates = np.array(
-        [1 - scoring.conformal_threshold(rng.random(99), 0.05) for _ in range(2000)]
+        [1 - conformal_threshold(rng.random(99), 0.05) for _ in range(2000)]
     )  # of uniform scores
     assert np.mean((rates >= low) & (rates <= high)) == pytest.approx(
         0.9, abs=0.025
@@ -73,7 +73,7 @@ def test_an_unchanged_line_is_suspected_no_more_often_than_the_level_says():
     for _ in range(n_checks):
         old, new = rng.lognormal(size=99), rng.lognormal(size=30)
         suspected += drift.compare(
-            old, new, scoring.conformal_threshold(old, 0.05), 0.05, level
+            old, new, conformal_threshold(old, 0.05), 0.05, level
         ).has_drifted
     assert suspected <= stats.binom.ppf(0.999, n_checks, level)
 
@@ -90,7 +90,7 @@ def test_the_smallest_shift_is_seen_about_four_times_in_five(n, m):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 152])
 def test_with_one_image_fewer_than_needed_nothing_can_be_seen(n):
-    m = drift.images_needed(n)
+    m = drift.new_images_needed(n)
     old = np.arange(n, dtype=float)
     assert stats.ks_2samp(old, np.arange(m) + 1000.0).pvalue <= drift.LEVEL / 2
     if m > 1:
@@ -126,7 +126,7 @@ def test_more_above_the_threshold_than_promised_is_drift_even_where_the_middle_s
     rng = np.random.default_rng(6)
     old, new = rng.normal(size=199), rng.normal(size=100)
     new[:12] = 50
-    threshold = scoring.conformal_threshold(old, 0.01)
+    threshold = conformal_threshold(old, 0.01)
     assert drift.compare(old, new, threshold, 0.01).verdict == "higher"
     assert "More than chance explains" in drift.words(drift.compare(old, new, threshold, 0.01))[2]
     assert (

@@ -5,8 +5,18 @@ import pytest
 from helpers import naive_aupro
 from sklearn import metrics as sklearn_metrics
 
-from texad.evaluation import metrics as evaluation
-from texad.model import scoring
+from texad.evaluation import pixel_metrics as pixel_metrics_module
+from texad.evaluation.intervals import auroc_interval, bootstrap_auroc_interval
+from texad.evaluation.metrics import (
+    auroc_by_defect,
+    auroc_by_severity,
+    average_precision,
+    decision_metrics,
+    f1_max,
+    image_auroc,
+)
+from texad.evaluation.pixel_metrics import N_BINS, pixel_metrics, upsample, upsample_each
+from texad.model.threshold import predict
 
 
 def tied(n_normal: int, n_anomalous: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -22,11 +32,11 @@ def tied(n_normal: int, n_anomalous: int, seed: int = 0) -> tuple[np.ndarray, np
 def test_auroc_is_the_share_of_pairs_in_the_right_order():
     labels, scores = tied(35, 25)
     pairs = [(a > n) + 0.5 * (a == n) for a in scores[labels == 1] for n in scores[labels == 0]]
-    assert evaluation.image_auroc(labels, scores) == pytest.approx(np.mean(pairs))
+    assert image_auroc(labels, scores) == pytest.approx(np.mean(pairs))
 
 
 ONE_NUMBER = [
-    evaluation.image_auroc, evaluation.auroc_interval, evaluation.bootstrap_auroc_interval, evaluation.average_precision, evaluation.f1_max,
+    image_auroc, auroc_interval, bootstrap_auroc_interval, average_precision, f1_max,
 ]  # fmt: skip
 
 
@@ -65,9 +75,7 @@ def naive_delong(labels, scores, z=1.959963984540054):
 def test_auroc_interval_is_delongs_where_only_one_kind_of_image_varies(normal, anomalous):
     labels, scores = np.array([0, 0, 1, 1]), np.array([*normal, *anomalous])
     low, high = naive_delong(labels, scores)
-    assert evaluation.auroc_interval(labels, scores) == pytest.approx(
-        (max(low, 0), min(high, 1)), abs=1e-12
-    )
+    assert auroc_interval(labels, scores) == pytest.approx((max(low, 0), min(high, 1)), abs=1e-12)
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 1], [1, 1, 1, 0]])
@@ -75,7 +83,7 @@ def test_one_image_of_a_kind_has_no_variance_and_newcombes_interval(labels):
     scores = [1, 2, 4, 3]  # the last is above two of the other three
     estimate, n_anomalous = (2 / 3, 1) if labels[3] else (1 / 3, 3)
     expected = naive_newcombe(estimate, n_anomalous, 4 - n_anomalous)
-    assert evaluation.auroc_interval(labels, scores) == pytest.approx(expected, abs=1e-5)
+    assert auroc_interval(labels, scores) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -84,19 +92,17 @@ def test_one_image_of_a_kind_has_no_variance_and_newcombes_interval(labels):
 def test_auroc_interval_is_delongs(n_normal, n_anomalous, seed):
     labels, scores = tied(n_normal, n_anomalous, seed)
     low, high = naive_delong(labels, scores)
-    assert evaluation.auroc_interval(labels, scores) == pytest.approx(
-        (max(low, 0), min(high, 1)), abs=1e-12
-    )
+    assert auroc_interval(labels, scores) == pytest.approx((max(low, 0), min(high, 1)), abs=1e-12)
 
 
 def test_auroc_interval_by_hand():
     """Normal 1, 3; anomalous 2, 4: three of four pairs are right. Placements 1/2, 1 and 1, 1/2: both variances are 1/8."""
     labels, scores = [0, 1, 0, 1], [1, 2, 3, 4]
-    low, high = evaluation.auroc_interval(labels, scores, confidence=0.5)
+    low, high = auroc_interval(labels, scores, confidence=0.5)
     assert (low, high) == pytest.approx(
         (0.75 - 0.6744897502 * 0.125**0.5, 0.75 + 0.6744897502 * 0.125**0.5)
     )
-    assert evaluation.auroc_interval(labels, scores, confidence=0.95) == (
+    assert auroc_interval(labels, scores, confidence=0.95) == (
         pytest.approx(0.75 - 1.959963985 * 0.125**0.5),
         1.0,
     )  # cut off
@@ -104,9 +110,9 @@ def test_auroc_interval_by_hand():
 
 def test_auroc_interval_turns_with_the_scores():
     labels, scores = tied(30, 20)
-    low, high = evaluation.auroc_interval(labels, scores)
-    assert evaluation.auroc_interval(labels, -scores) == pytest.approx((1 - high, 1 - low))
-    assert evaluation.auroc_interval(labels, np.exp(scores)) == (low, high)  # only the order counts
+    low, high = auroc_interval(labels, scores)
+    assert auroc_interval(labels, -scores) == pytest.approx((1 - high, 1 - low))
+    assert auroc_interval(labels, np.exp(scores)) == (low, high)  # only the order counts
 
 
 def naive_newcombe(estimate, m, n, z=1.959963984540054):
@@ -131,17 +137,15 @@ def test_auroc_interval_has_a_width_where_delongs_has_none(n_normal, n_anomalous
     labels = np.repeat([0, 1], [n_normal, n_anomalous])
     scores = np.repeat([1.0, anomalous], [n_normal, n_anomalous])
     expected = naive_newcombe(anomalous / 2, n_anomalous, n_normal)
-    assert evaluation.auroc_interval(labels, scores) == pytest.approx(expected, abs=1e-5)
+    assert auroc_interval(labels, scores) == pytest.approx(expected, abs=1e-5)
 
 
 def test_auroc_interval_of_one_pair_is_wilsons_for_one_trial():
-    assert evaluation.auroc_interval([0, 1], [1, 2]) == pytest.approx(
-        evaluation.wilson_interval(1, 1)
-    )
+    assert auroc_interval([0, 1], [1, 2]) == pytest.approx(wilson(1, 1))
 
 
 def test_more_images_make_a_narrower_interval_also_at_an_auroc_of_one():
-    few, many = (evaluation.auroc_interval([0] * n + [1] * n, range(2 * n)) for n in (5, 50))
+    few, many = (auroc_interval([0] * n + [1] * n, range(2 * n)) for n in (5, 50))
     assert few[0] < many[0] < few[1] == many[1] == 1
 
 
@@ -151,13 +155,11 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
         np.repeat([0, 1], [40, 40]),
         0.7602499,
     )  # of normal distributions that are one standard deviation apart
-    intervals = [evaluation.auroc_interval(labels, rng.normal(labels)) for _ in range(1000)]
+    intervals = [auroc_interval(labels, rng.normal(labels)) for _ in range(1000)]
     assert 0.92 < np.mean([low <= truth <= high for low, high in intervals]) < 0.97
 
 
-@pytest.mark.parametrize(
-    "function", [evaluation.auroc_interval, evaluation.bootstrap_auroc_interval]
-)
+@pytest.mark.parametrize("function", [auroc_interval, bootstrap_auroc_interval])
 @pytest.mark.parametrize("confidence", [95, 1, 0, -0.5, float("nan")])
 def test_a_confidence_that_is_none_is_refused(function, confidence):
     with pytest.raises(
@@ -170,61 +172,45 @@ def test_a_confidence_that_is_none_is_refused(function, confidence):
 @pytest.mark.parametrize(("n_normal", "n_anomalous"), [(150, 100), (60, 90)])
 def test_bootstrap_and_delong_roughly_agree(n_normal, n_anomalous):
     labels, scores = tied(n_normal, n_anomalous)
-    bootstrap = evaluation.bootstrap_auroc_interval(labels, scores)
-    assert bootstrap == pytest.approx(evaluation.auroc_interval(labels, scores), abs=0.015)
+    bootstrap = bootstrap_auroc_interval(labels, scores)
+    assert bootstrap == pytest.approx(auroc_interval(labels, scores), abs=0.015)
     assert (
         bootstrap
-        == evaluation.bootstrap_auroc_interval(labels, scores)
-        != evaluation.bootstrap_auroc_interval(labels, scores, seed=1)
+        == bootstrap_auroc_interval(labels, scores)
+        != bootstrap_auroc_interval(labels, scores, seed=1)
     )
 
 
 def test_bootstrap_of_two_by_two_images_by_hand():
     """Normal 0 and 2, anomalous 1 and 3. Of 16 equally likely resamples one (normal 2, 2; anomalous 1, 1) has an AUROC of 0."""
     labels, scores = [0, 0, 1, 1], [0, 2, 1, 3]
-    low, high = evaluation.bootstrap_auroc_interval(
-        labels, scores, confidence=0.9, n_resamples=20_000
-    )
+    low, high = bootstrap_auroc_interval(labels, scores, confidence=0.9, n_resamples=20_000)
     assert (low, high) == (0.0, 1.0)  # 1/16 is more than the lower 1/20
     for confidence in (0.8, 0.86):  # and less than the lower 1/10, or 7/100
-        assert (
-            evaluation.bootstrap_auroc_interval(labels, scores, confidence, n_resamples=20_000)[0]
-            == 0.5
-        )
+        assert bootstrap_auroc_interval(labels, scores, confidence, n_resamples=20_000)[0] == 0.5
 
 
-def test_bootstrap_draws_as_many_resamples_as_it_says(monkeypatch):
-    drawn, quantile = [], np.quantile
-    monkeypatch.setattr(
-        np,
-        "quantile",
-        lambda values, shares: (drawn.append(values.shape), quantile(values, shares))[1],
-    )
-    many = np.arange(2**19)  # so many images that two resamples are made at a time
-    evaluation.bootstrap_auroc_interval(many % 2, many, n_resamples=3)
-    one = evaluation.bootstrap_auroc_interval([0, 1, 0, 1], [1, 2, 3, 4], n_resamples=1)
-    evaluation.bootstrap_auroc_interval([0, 1], [1, 2])
-    assert drawn == [(3,), (1,), (2000,)] and one[0] == one[1]
+def test_bootstrap_needs_two_images_of_each_kind():
+    assert bootstrap_auroc_interval([0, 1, 1], [1, 2, 3]) is None
+    assert bootstrap_auroc_interval([0, 0, 1, 1], [1, 2, 3, 4]) == (1.0, 1.0)
 
 
 def test_bootstrap_takes_the_resamples_in_pieces():
     labels, scores = tied(3000, 3000)  # 174 resamples at a time
     tracemalloc.start()
-    evaluation.bootstrap_auroc_interval(labels, np.arange(6000) + 1000 * labels, n_resamples=400)
+    bootstrap_auroc_interval(labels, np.arange(6000) + 1000 * labels, n_resamples=400)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 80e6  # all at once: more than 96 MB
-    with pytest.raises(ValueError, match="^n_resamples must be at least 1, not 0$"):
-        evaluation.bootstrap_auroc_interval(labels, scores, n_resamples=0)
+    with pytest.raises(ValueError, match="^n_resamples must be at least 2, not 0$"):
+        bootstrap_auroc_interval(labels, scores, n_resamples=0)
 
 
 def test_average_precision_by_hand_and_by_scikit_learn():
     # from the top: anomalous (1 of 1), normal, anomalous (2 of 3)
-    assert evaluation.average_precision([1, 0, 1, 0], [4, 3, 2, 1]) == pytest.approx(
-        (1 + 2 / 3) / 2
-    )
+    assert average_precision([1, 0, 1, 0], [4, 3, 2, 1]) == pytest.approx((1 + 2 / 3) / 2)
     labels, scores = tied(35, 25)
-    assert evaluation.average_precision(labels, scores) == sklearn_metrics.average_precision_score(
+    assert average_precision(labels, scores) == sklearn_metrics.average_precision_score(
         labels, scores
     )
 
@@ -232,8 +218,7 @@ def test_average_precision_by_hand_and_by_scikit_learn():
 def best_f1(labels, scores):
     thresholds = [scores.min() - 1, *scores]
     return max(
-        sklearn_metrics.f1_score(labels, scoring.predict(scores, t), zero_division=0)
-        for t in thresholds
+        sklearn_metrics.f1_score(labels, predict(scores, t), zero_division=0) for t in thresholds
     )
 
 
@@ -242,21 +227,21 @@ def best_f1(labels, scores):
 def test_f1_max_is_the_best_of_all_thresholds_and_its_threshold_reaches_it(dtype, seed):
     labels, scores = tied(20, 20, seed)
     scores = scores.astype(dtype)
-    f1, threshold = evaluation.f1_max(labels, scores)
+    f1, threshold = f1_max(labels, scores)
     assert f1 == pytest.approx(best_f1(labels, scores))
-    assert sklearn_metrics.f1_score(labels, scoring.predict(scores, threshold)) == pytest.approx(f1)
+    assert sklearn_metrics.f1_score(labels, predict(scores, threshold)) == pytest.approx(f1)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_f1_max_may_call_everything_anomalous(dtype):
     labels, scores = np.array([1, 1, 1, 0]), np.array([0.1, 0.2, 0.3, 0.4], dtype=dtype)
-    f1, threshold = evaluation.f1_max(labels, scores)
-    assert f1 == pytest.approx(6 / 7) and scoring.predict(scores, threshold).all()
+    f1, threshold = f1_max(labels, scores)
+    assert f1 == pytest.approx(6 / 7) and predict(scores, threshold).all()
 
 
 def test_f1_max_takes_the_highest_of_equally_good_thresholds():
     # one hit and no false alarm: 2/3. All four called anomalous: 2/3, too.
-    assert evaluation.f1_max([0, 1, 0, 1], [1, 1, 3, 4]) == (pytest.approx(2 / 3), 3.0)
+    assert f1_max([0, 1, 0, 1], [1, 1, 3, 4]) == (pytest.approx(2 / 3), 3.0)
 
 
 # -- groups of images ------------------------------------------------------------------------------
@@ -266,105 +251,80 @@ def test_auroc_by_defect_compares_each_kind_with_all_good_images():
     labels = np.array([0, 0, 1, 1, 1])
     scores = np.array([1.0, 2.0, 3.0, 1.5, 0.5])
     defects = np.array(["good", "good", "cut", "hole", "hole"])
-    assert evaluation.auroc_by_defect(labels, scores, defects) == {"cut": 1.0, "hole": 0.25}
+    assert auroc_by_defect(labels, scores, defects) == {"cut": 1.0, "hole": 0.25}
 
 
 def test_auroc_by_severity_compares_each_third_with_all_good_images():
     labels = np.array([0, 1, 1, 1, 0, 1, 1, 1])
     scores = np.array([1.0, 5.0, 0.0, 1.5, 2.0, 0.5, 5.0, 1.5])
     severity = np.array([0.0, 9.0, 1.0, 3.0, 0.0, 2.0, 8.0, 4.0])
-    assert evaluation.auroc_by_severity(labels, scores, severity) == {
+    assert auroc_by_severity(labels, scores, severity) == {
         "mild": 0.0,
         "medium": 0.5,
         "severe": 1.0,
     }
-    assert evaluation.auroc_by_severity(labels, scores, severity, n_groups=1)[
-        "1 of 1"
-    ] == evaluation.image_auroc(labels, scores)
-    by_six = evaluation.auroc_by_severity(labels, scores, severity, n_groups=6)
+    assert auroc_by_severity(labels, scores, severity, n_groups=1)["1 of 1"] == image_auroc(
+        labels, scores
+    )
+    by_six = auroc_by_severity(labels, scores, severity, n_groups=6)
     assert by_six["1 of 6"] == 0.0 and list(by_six) == [f"{i} of 6" for i in (1, 2, 3, 4, 5, 6)]
 
 
 def test_equal_severities_stay_together_and_groups_may_be_empty():
     labels, scores = np.array([0, 1, 1, 1]), np.array([1.0, 2.0, 0.0, 3.0])
-    assert evaluation.auroc_by_severity(labels, scores, np.ones(4)) == {
+    assert auroc_by_severity(labels, scores, np.ones(4)) == {
         "mild": pytest.approx(2 / 3),
         "medium": None,
         "severe": None,
     }
-    two = evaluation.auroc_by_severity(labels[:3], scores[:3], np.array([0.0, 5.0, 1.0]))
+    two = auroc_by_severity(labels[:3], scores[:3], np.array([0.0, 5.0, 1.0]))
     assert two == {"mild": 0.0, "medium": None, "severe": 1.0}
 
 
 def test_unknown_severities_are_left_out():
     labels, scores = np.array([0, 1, 1, 1, 1]), np.array([1.0, 0.0, 2.0, 3.0, 4.0])
     severity = np.array([np.nan, np.nan, 1.0, 2.0, 3.0])
-    assert evaluation.auroc_by_severity(labels, scores, severity) == {
+    assert auroc_by_severity(labels, scores, severity) == {
         "mild": 1.0,
         "medium": 1.0,
         "severe": 1.0,
     }
     nothing = {"mild": None, "medium": None, "severe": None}
-    assert evaluation.auroc_by_severity(labels, scores, np.full(5, np.nan)) == nothing
-    assert (
-        evaluation.auroc_by_severity(labels[1:], scores[1:], severity[1:]) == nothing
-    )  # no good image
+    assert auroc_by_severity(labels, scores, np.full(5, np.nan)) == nothing
+    assert auroc_by_severity(labels[1:], scores[1:], severity[1:]) == nothing  # no good image
     with pytest.raises(ValueError, match="severity"):
-        evaluation.auroc_by_severity(labels, scores, severity[1:])
+        auroc_by_severity(labels, scores, severity[1:])
     with pytest.raises(ValueError, match="n_groups must be at least 1"):
-        evaluation.auroc_by_severity(labels, scores, severity, n_groups=0)
+        auroc_by_severity(labels, scores, severity, n_groups=0)
 
 
 # -- decisions -------------------------------------------------------------------------------------
 
 
-def test_wilson_interval_by_hand():
-    # z = 1, 1 of 4: middle (1/4 + 1/8) / (5/4) = 0.3, margin √(1/4 · (3/16 + 1/16)) / (5/4) = 0.2
-    assert evaluation.wilson_interval(1, 4, confidence=0.6826894921370859) == pytest.approx(
-        (0.1, 0.5)
-    )
-    # z = 2, 0 of 4: the upper end is z² / (n + z²) = 4 / 8
-    assert evaluation.wilson_interval(0, 4, confidence=0.9544997361036416) == (
-        0.0,
-        pytest.approx(0.5),
-    )
-    assert evaluation.wilson_interval(4, 4, confidence=0.9544997361036416) == (
-        pytest.approx(0.5),
-        1.0,
-    )
+def wilson(n, total):
+    """The interval of a rate of false alarms."""
+    return decision_metrics([0] * total, [1] * n + [0] * (total - n))["false_alarm_interval"]
 
 
-def test_wilson_interval_begins_at_0_and_ends_at_1_exactly_where_all_images_agree():
+def test_intervals_of_rates_begin_at_0_and_end_at_1_exactly_where_all_images_agree():
     for total in range(1, 200):
-        assert (
-            evaluation.wilson_interval(0, total)[0] == 0.0
-            and evaluation.wilson_interval(total, total)[1] == 1.0
-        )
+        assert wilson(0, total)[0] == 0.0 and wilson(total, total)[1] == 1.0
+    # z = 1.96, 0 of 4: the upper end is z² / (n + z²)
+    assert wilson(0, 4)[1] == pytest.approx(1.959963985**2 / (4 + 1.959963985**2))
 
 
-@pytest.mark.parametrize(("successes", "total"), [(3, 40), (39, 40), (1, 1)])
-def test_wilson_interval_holds_the_shares_that_are_not_too_far_away(successes, total):
-    shares = np.linspace(0, 1, 200_001)
-    inside = shares[
-        (successes / total - shares) ** 2 <= 1.959963985**2 * shares * (1 - shares) / total
-    ]
-    assert evaluation.wilson_interval(successes, total) == pytest.approx(
-        (inside.min(), inside.max()), abs=1e-5
-    )
-
-
-def test_wilson_interval_of_nothing_and_of_nonsense():
-    assert evaluation.wilson_interval(0, 0) is None
-    with pytest.raises(ValueError, match="successes must lie between 0 and the total of 4"):
-        evaluation.wilson_interval(5, 4)
-    with pytest.raises(ValueError, match="confidence"):
-        evaluation.wilson_interval(1, 4, confidence=1)
+@pytest.mark.parametrize(("n", "total"), [(3, 40), (39, 40), (1, 1)])
+def test_intervals_of_rates_hold_the_rates_that_are_not_too_far_away(n, total):
+    """Wilson's interval: all p with abs(n / total − p) <= z · √(p (1 − p) / total)."""
+    rates = np.linspace(0, 1, 200_001)
+    inside = rates[(n / total - rates) ** 2 <= 1.959963985**2 * rates * (1 - rates) / total]
+    assert wilson(n, total) == pytest.approx((inside.min(), inside.max()), abs=1e-5)
 
 
 def test_decision_metrics_by_hand():
     labels = np.array([0, 0, 0, 1, 1, 1, 1])
     predictions = np.array([0, 0, 1, 1, 1, 0, 1])
-    result = evaluation.decision_metrics(labels, predictions)
+    result = decision_metrics(labels, predictions)
     assert result["confusion"] == {"tn": 2, "fp": 1, "fn": 1, "tp": 3}
     assert result["accuracy"] == pytest.approx(5 / 7)
     assert result["precision"] == result["recall"] == result["f1"] == pytest.approx(3 / 4)
@@ -372,13 +332,13 @@ def test_decision_metrics_by_hand():
         pytest.approx(1 / 3),
         pytest.approx(1 / 4),
     )
-    assert result["false_alarm_interval"] == evaluation.wilson_interval(1, 3)
-    assert result["miss_interval"] == evaluation.wilson_interval(1, 4)
+    assert result["false_alarm_interval"] == wilson(1, 3)
+    assert result["miss_interval"] == wilson(1, 4)
 
 
 @pytest.mark.filterwarnings("error")
 def test_decision_metrics_without_any_alarm_are_zero():
-    result = evaluation.decision_metrics(np.array([0, 1]), np.array([0, 0]))
+    result = decision_metrics(np.array([0, 1]), np.array([0, 0]))
     assert (
         result["precision"] == result["recall"] == result["f1"] == result["false_alarm_rate"] == 0.0
     )
@@ -386,19 +346,19 @@ def test_decision_metrics_without_any_alarm_are_zero():
 
 @pytest.mark.filterwarnings("error")
 def test_confusion_matrix_has_four_counts_also_for_one_kind_of_image():
-    result = evaluation.decision_metrics(np.zeros(3), np.zeros(3))
+    result = decision_metrics(np.zeros(3), np.zeros(3))
     assert result["confusion"] == {"tn": 3, "fp": 0, "fn": 0, "tp": 0}
     assert (
         result["miss_rate"] is None
         and result["miss_interval"] is None
         and result["false_alarm_rate"] == 0.0
     )
-    assert evaluation.decision_metrics(np.ones(3), np.ones(3))["false_alarm_interval"] is None
+    assert decision_metrics(np.ones(3), np.ones(3))["false_alarm_interval"] is None
     assert result["precision"] == result["recall"] == result["f1"] == 0.0
 
 
 def test_rates_where_as_many_are_right_as_wrong():
-    result = evaluation.decision_metrics([0, 0, 1, 1], [0, 1, 0, 1])
+    result = decision_metrics([0, 0, 1, 1], [0, 1, 0, 1])
     assert result["false_alarm_rate"] == result["miss_rate"] == result["accuracy"] == 0.5
 
 
@@ -408,7 +368,7 @@ def test_rates_where_as_many_are_right_as_wrong():
 def test_upsample_keeps_constants_and_the_place_of_the_peak():
     maps = np.full((2, 4, 4), 0.5, dtype=np.float32)
     maps[1, 3, 0] = 2.0
-    large = evaluation.upsample(maps, 16)
+    large = upsample(maps, 16)
     assert large.shape == (2, 16, 16)
     np.testing.assert_allclose(large[0], 0.5)
     row, column = np.argwhere(large[1] == large[1].max()).mean(axis=0)
@@ -418,25 +378,26 @@ def test_upsample_keeps_constants_and_the_place_of_the_peak():
 def test_upsample_is_bilinear_by_hand():
     # the middles of four pixels lie at -1/4, 1/4, 3/4 and 5/4 of the way from the middle of the left place to that of the right one
     row = [0.0, 0.25, 0.75, 1.0]
-    assert evaluation.upsample(np.array([[[0, 1]]], dtype=np.float32), (2, 4)).tolist() == [
-        [row, row]
-    ]
+    assert upsample(np.array([[[0, 1]]], dtype=np.float32), (2, 4)).tolist() == [[row, row]]
 
 
 def test_upsample_each_has_one_batch_in_memory(monkeypatch):
-    seen, upsample = [], evaluation.upsample
+    seen = []
     monkeypatch.setattr(
-        evaluation, "upsample", lambda maps, size: (seen.append(len(maps)), upsample(maps, size))[1]
+        pixel_metrics_module,
+        "upsample",
+        lambda maps, size: (seen.append(len(maps)), upsample(maps, size))[1],
     )
-    assert len(
-        list(evaluation.upsample_each(np.zeros((35, 2, 2), dtype=np.float32), 4))
-    ) == 35 and seen == [32, 3]
+    assert len(list(upsample_each(np.zeros((35, 2, 2), dtype=np.float32), 4))) == 35 and seen == [
+        32,
+        3,
+    ]
 
 
 def test_upsample_each_gives_what_upsample_gives():
     maps = np.random.default_rng(0).random((7, 4, 4), dtype=np.float32)
-    each = list(evaluation.upsample_each(maps, (8, 12), batch_size=3))
-    np.testing.assert_array_equal(each, evaluation.upsample(maps, (8, 12)))
+    each = list(upsample_each(maps, (8, 12), batch_size=3))
+    np.testing.assert_array_equal(each, upsample(maps, (8, 12)))
 
 
 def maps_and_masks(seed, levels=None, offset=0):
@@ -460,7 +421,7 @@ def maps_and_masks(seed, levels=None, offset=0):
 @pytest.mark.parametrize("max_fpr", [0.05, 0.3, 1])
 def test_pixel_metrics_agree_with_naive_ones(seed, levels, offset, max_fpr):
     masks, maps = maps_and_masks(seed, levels, offset)
-    result = evaluation.pixel_metrics(masks, maps, max_fpr)
+    result = pixel_metrics(masks, maps, max_fpr)
     # a bin of random numbers may hold two values
     assert result["aupro"] == pytest.approx(
         naive_aupro(masks, maps, max_fpr), abs=1e-12 if levels else 1e-3
@@ -476,15 +437,15 @@ def test_aupro_by_hand():
     mask = np.array([[1, 0, 1, 1, 0, 0, 0]])
     values = np.array([[9, 8, 7, 5, 6, 4, 3]])
     # FPR 0 to 1/4 at overlap 1/2; 1/4 to 1/2 at 3/4; beyond it at 1
-    assert evaluation.pixel_metrics([mask], [values], max_fpr=0.25)["aupro"] == pytest.approx(1 / 2)
-    assert evaluation.pixel_metrics([mask], [values], max_fpr=0.5)["aupro"] == pytest.approx(5 / 8)
-    assert evaluation.pixel_metrics([mask], [values], max_fpr=0.3)["aupro"] == pytest.approx(
+    assert pixel_metrics([mask], [values], max_fpr=0.25)["aupro"] == pytest.approx(1 / 2)
+    assert pixel_metrics([mask], [values], max_fpr=0.5)["aupro"] == pytest.approx(5 / 8)
+    assert pixel_metrics([mask], [values], max_fpr=0.3)["aupro"] == pytest.approx(
         (0.25 * 0.5 + 0.05 * 0.75) / 0.3
     )
-    assert evaluation.pixel_metrics([mask], [values], max_fpr=1)["aupro"] == pytest.approx(
+    assert pixel_metrics([mask], [values], max_fpr=1)["aupro"] == pytest.approx(
         (0.25 * 0.5 + 0.25 * 0.75 + 0.5) / 1
     )
-    assert evaluation.pixel_metrics([mask], [np.ones((1, 7))]) == {
+    assert pixel_metrics([mask], [np.ones((1, 7))]) == {
         "pixel_auroc": 0.5,
         "aupro": pytest.approx(0.15),
     }  # all tied
@@ -495,7 +456,7 @@ def test_a_small_region_counts_as_much_as_a_large_one():
     mask[:10, :10] = mask[15, 15] = True
     found = mask.copy()
     found[15, 15] = False  # the small one is missed
-    result = evaluation.pixel_metrics([mask], [found.astype(np.float32)], max_fpr=1e-9)
+    result = pixel_metrics([mask], [found.astype(np.float32)], max_fpr=1e-9)
     assert result["aupro"] == pytest.approx(0.5)
     assert result["pixel_auroc"] > 0.99
 
@@ -503,11 +464,11 @@ def test_a_small_region_counts_as_much_as_a_large_one():
 def test_pixel_metrics_are_perfect_where_the_map_is_the_mask():
     masks = np.zeros((2, 8, 8), dtype=bool)
     masks[0, 2:4, 2:4] = masks[1, 5:8, 0:3] = True
-    assert evaluation.pixel_metrics(masks, masks.astype(np.float32)) == {
+    assert pixel_metrics(masks, masks.astype(np.float32)) == {
         "pixel_auroc": 1.0,
         "aupro": 1.0,
     }
-    assert evaluation.pixel_metrics(masks, -masks.astype(np.float32)) == {
+    assert pixel_metrics(masks, -masks.astype(np.float32)) == {
         "pixel_auroc": 0.0,
         "aupro": 0.0,
     }
@@ -515,44 +476,44 @@ def test_pixel_metrics_are_perfect_where_the_map_is_the_mask():
 
 @pytest.mark.parametrize("masks", [np.zeros((2, 8, 8)), np.ones((2, 8, 8)), np.zeros((0, 8, 8))])
 def test_pixels_of_one_kind_have_no_number(masks):
-    assert evaluation.pixel_metrics(masks, np.zeros_like(masks)) == {
+    assert pixel_metrics(masks, np.zeros_like(masks)) == {
         "pixel_auroc": None,
         "aupro": None,
     }
 
 
 def test_zero_with_a_sign_is_zero():
-    assert evaluation.pixel_metrics([[[1, 0]]], [[[-0.0, 0.0]]])["pixel_auroc"] == 0.5
+    assert pixel_metrics([[[1, 0]]], [[[-0.0, 0.0]]])["pixel_auroc"] == 0.5
 
 
 def test_bins_grow_with_the_value():
     rng = np.random.default_rng(0)
     values = np.sort(rng.normal(size=5000) * 10.0 ** rng.integers(-30, 30, 5000)).astype(np.float32)
-    bins = evaluation._bins(values)
-    assert (np.diff(bins) >= 0).all() and bins.min() >= 0 and bins.max() < evaluation.N_BINS
+    bins = pixel_metrics_module._bins(values)
+    assert (np.diff(bins) >= 0).all() and bins.min() >= 0 and bins.max() < N_BINS
     whole = np.arange(-16384, 16385, dtype=np.float32)
-    assert len(set(evaluation._bins(whole))) == len(whole)
+    assert len(set(pixel_metrics_module._bins(whole))) == len(whole)
 
 
 def test_pixel_metrics_refuse_what_does_not_fit_and_name_the_image():
     mask, good = np.zeros((8, 8), dtype=bool), np.zeros((8, 8))
     with pytest.raises(ValueError, match=r"map \(4, 4\) of image 1 .* upsample"):
-        evaluation.pixel_metrics([mask, mask], [good, np.zeros((4, 4))])
+        pixel_metrics([mask, mask], [good, np.zeros((4, 4))])
     with pytest.raises(ValueError, match=r"mask \(8,\) and map \(8,\) of image 0"):
-        evaluation.pixel_metrics(mask, good)  # one image instead of many
+        pixel_metrics(mask, good)  # one image instead of many
     for bad in (np.nan, np.inf, 1e39):  # the last one is more than a float32 can hold
         with (
             np.errstate(over="ignore"),
             pytest.raises(ValueError, match="map of image 1 is not finite"),
         ):
-            evaluation.pixel_metrics([mask, mask], [good, np.full((8, 8), bad)])
+            pixel_metrics([mask, mask], [good, np.full((8, 8), bad)])
     with pytest.raises(ValueError, match="ended after 1 images"):
-        evaluation.pixel_metrics([mask, mask], [good])
+        pixel_metrics([mask, mask], [good])
     for max_fpr in (30, 1.5, 0, -0.1, float("nan")):
         with pytest.raises(
             ValueError, match=f"^max_fpr must be above 0 and at most 1, not {max_fpr}$"
         ):
-            evaluation.pixel_metrics([mask], [good], max_fpr=max_fpr)
+            pixel_metrics([mask], [good], max_fpr=max_fpr)
 
 
 def test_ten_thousand_maps_need_no_more_memory_than_a_few():
@@ -567,7 +528,7 @@ def test_ten_thousand_maps_need_no_more_memory_than_a_few():
             yield noise[i % 16] + mask * np.float32(i % 2)
 
     tracemalloc.start()
-    result = evaluation.pixel_metrics((mask for _ in range(10_000)), maps())
+    result = pixel_metrics((mask for _ in range(10_000)), maps())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 150e6

@@ -26,12 +26,12 @@ from texad.__main__ import main
 from texad.batch import parameters
 from texad.data import datasets, screening
 from texad.errors import DataError, ImageError
-from texad.evaluation import metrics as evaluation
+from texad.evaluation.metrics import image_auroc
+from texad.evaluation.pixel_metrics import pixel_metrics
 from texad.io import images as reading
 from texad.io.json_files import read_json
-from texad.model import autoencoder, preprocessing, scoring
-from texad.model import backbone as features
-from texad.model import codebook as extended
+from texad.model import autoencoder, codebook, extraction, preprocessing
+from texad.model.threshold import conformal_threshold, p_values, sigma_threshold
 from texad.runs.run_folder import Run
 
 ROOT = os.geteuid() == 0 if hasattr(os, "geteuid") else False
@@ -709,14 +709,14 @@ class Spoilt(nn.Module):
 
 
 NUMBERS = [  # what is not finite; a call; what the error says
-    ("features of an image", lambda folder: features.extract(Spoilt(), [folder / "a.png"], folder / "a.npy", image_size=32, progress=False), "a.png"),
+    ("features of an image", lambda folder: extraction.extract(Spoilt(), [folder / "a.png"], folder / "a.npy", image_size=32, progress=False), "a.png"),
     ("features that the autoencoder is fit to", lambda _: autoencoder.fit(spoilt(NAN), hidden=4, bottleneck=2, epochs=1, progress=False), "features must be finite"),
-    ("features that the extended detector is fit to", lambda _: extended.fit(spoilt(INF), bottleneck=2, words=2, epochs=1, progress=False), "features must be finite"),
-    ("a score, for the threshold", lambda _: scoring.threshold(np.array([1, NAN])), "scores must be finite, and 1 of 2 are not"),
-    ("a score, for the p-values", lambda _: scoring.p_values(np.array([1.0]), np.array([INF, NAN])), "scores must be finite, and 2 of 2 are not"),
-    ("a calibration score", lambda _: scoring.conformal_threshold(np.full(30, INF)), "calibration_scores must be finite"),
-    ("a score, for the AUROC", lambda _: evaluation.image_auroc([0, 1], [1, NAN]), "scores must be finite; number 1 is not"),
-    ("a map", lambda _: evaluation.pixel_metrics([np.zeros((2, 2))], [np.full((2, 2), NAN)]), "the map of image 0 is not finite"),
+    ("features that the extended detector is fit to", lambda _: codebook.fit(spoilt(INF), bottleneck=2, words=2, epochs=1, progress=False), "features must be finite"),
+    ("a score, for the threshold", lambda _: sigma_threshold(np.array([1, NAN])), "scores must be finite, and 1 of 2 are not"),
+    ("a score, for the p-values", lambda _: p_values(np.array([1.0]), np.array([INF, NAN])), "scores must be finite, and 2 of 2 are not"),
+    ("a calibration score", lambda _: conformal_threshold(np.full(30, INF)), "calibration_scores must be finite"),
+    ("a score, for the AUROC", lambda _: image_auroc([0, 1], [1, NAN]), "scores must be finite; number 1 is not"),
+    ("a map", lambda _: pixel_metrics([np.zeros((2, 2))], [np.full((2, 2), NAN)]), "the map of image 0 is not finite"),
     ("a mistyped seed", lambda folder: Run(write_category(folder / "mine" / "steel").parent, "steel", folder).write_images(datasets.load_category(folder / "mine", "steel"), seed=-1), "seed must be at least 0, not -1"),
     ("metrics", lambda folder: Run(write_category(folder / "mine" / "steel").parent, "steel", folder).write_metrics({"auroc": NAN}), "not JSON compliant"),
 ]  # fmt: skip

@@ -3,7 +3,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from texad.model import autoencoder
+from texad.model import autoencoder, registry
+from texad.model.base import check_fit
 
 RNG = np.random.default_rng(0)
 BASIS = RNG.normal(size=(3, 12))
@@ -123,8 +124,8 @@ def test_a_single_image_can_be_trained_on():
 
 def test_saved_autoencoder_comes_back_equal(tmp_path):
     model, _ = fit(low_rank_features(4))
-    autoencoder.save(model, tmp_path / "autoencoder.safetensors")
-    again = autoencoder.load(tmp_path / "autoencoder.safetensors")
+    registry.save(model, tmp_path / "autoencoder.safetensors")
+    again = registry.load(tmp_path / "autoencoder.safetensors")
     assert type(again) is autoencoder.Autoencoder and again.widths == model.widths
     assert all(
         torch.equal(model.state_dict()[name], again.state_dict()[name])
@@ -137,7 +138,7 @@ def test_a_file_that_is_no_autoencoder_is_refused(tmp_path):
     (tmp_path / "text.safetensors").write_text("hello")
     for name in ("other", "text", "missing"):
         with pytest.raises(ValueError, match=f"{name}.safetensors is no autoencoder"):
-            autoencoder.load(tmp_path / f"{name}.safetensors")
+            registry.load(tmp_path / f"{name}.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -182,11 +183,11 @@ def test_a_lone_image_validates_itself():
 
 
 def test_a_check_names_the_first_thing_that_is_wrong():
-    autoencoder.check(low_rank_features(2), 0.1, words=1)
+    check_fit(low_rank_features(2), 0.1, words=1)
     with pytest.raises(ValueError, match="words must be at least 1, not 0"):
-        autoencoder.check(low_rank_features(2), 0.1, epochs=1, words=0)
+        check_fit(low_rank_features(2), 0.1, epochs=1, words=0)
     for fraction in (0, 1, float("nan")):
         with pytest.raises(ValueError, match="validation_fraction must lie between 0 and 1"):
-            autoencoder.check(low_rank_features(2), fraction)
+            check_fit(low_rank_features(2), fraction)
     with pytest.raises(ValueError, match=r"shape \(N, C, H, W\), not \(0, 12, 4, 4\)"):
-        autoencoder.check(low_rank_features(0), 0.1)
+        check_fit(low_rank_features(0), 0.1)

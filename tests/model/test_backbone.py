@@ -8,8 +8,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import resnet50
 
-from texad.model import backbone as features
-from texad.model import preprocessing, weights
+from texad.model import backbone as backbone_module
+from texad.model import extraction, preprocessing, weights
+from texad.model.backbone import (
+    build_backbone,
+    calibrate_batchnorm,
+    fold_batchnorm,
+    load_backbone,
+    save_backbone,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +46,7 @@ def torchvisions_own(state_dict, x):
 @torch.inference_mode()
 def test_backbone_computes_what_torchvision_computes(loaded):
     x = torch.rand(2, 3, 224, 224)
-    result = features.build_backbone(loaded)(x)
+    result = build_backbone(loaded)(x)
     assert result.shape == (2, 1024, 14, 14)
     torch.testing.assert_close(
         result,
@@ -50,34 +57,34 @@ def test_backbone_computes_what_torchvision_computes(loaded):
 
 
 def test_nothing_behind_layer3_is_there(loaded):
-    assert [name for name, _ in features.build_backbone(loaded).named_children()][-1] == "layer3"
+    assert [name for name, _ in build_backbone(loaded).named_children()][-1] == "layer3"
 
 
 @torch.inference_mode()
 def test_the_original_network_has_its_stride_in_the_first_convolution(loaded):
-    original = features.build_backbone(dataclasses.replace(loaded, stride_in_1x1=True))
+    original = build_backbone(dataclasses.replace(loaded, stride_in_1x1=True))
     for layer in (original.layer2, original.layer3):
         assert layer[0].conv1.stride == (2, 2) and layer[0].conv2.stride == (1, 1)
     x = torch.rand(1, 3, 64, 64)
     assert original(x).shape == (1, 1024, 4, 4)
-    assert not torch.allclose(original(x), features.build_backbone(loaded)(x))
+    assert not torch.allclose(original(x), build_backbone(loaded)(x))
 
 
 @torch.inference_mode()
 def test_folding_changes_nothing_but_the_layers(loaded, paths):
-    backbone = features.build_backbone(loaded)
-    features.calibrate_batchnorm(backbone, paths, image_size=64, progress=False)
+    backbone = build_backbone(loaded)
+    calibrate_batchnorm(backbone, paths, image_size=64, progress=False)
     x = preprocessing.load_images(paths, 64)
     before = backbone(x)
-    folded = features.fold_batchnorm(backbone)
+    folded = fold_batchnorm(backbone)
     assert not [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     torch.testing.assert_close(folded(x), before, rtol=1e-3, atol=1e-4 * float(before.abs().max()))
 
 
 @torch.inference_mode()
 def test_calibration_gives_each_channel_mean_zero_and_variance_one(loaded, paths):
-    backbone = features.build_backbone(loaded)
-    features.calibrate_batchnorm(backbone, paths, image_size=224, batch_size=5, progress=False)
+    backbone = build_backbone(loaded)
+    calibrate_batchnorm(backbone, paths, image_size=224, batch_size=5, progress=False)
     assert not backbone.training
     seen = {}
     backbone.layer3[5].bn3.register_forward_hook(
@@ -93,21 +100,19 @@ def test_calibration_gives_each_channel_mean_zero_and_variance_one(loaded, paths
 
 def test_of_many_images_a_few_are_enough_for_the_calibration(loaded, paths, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(features, "CALIBRATION", 3)
+    monkeypatch.setattr(backbone_module, "CALIBRATION", 3)
     monkeypatch.setattr(
         preprocessing,
         "image_batches",
         lambda paths, *options: asked.extend(paths) or [torch.rand(3, 3, 32, 32)],
     )
-    features.calibrate_batchnorm(
-        features.build_backbone(loaded), paths, image_size=32, progress=False
-    )
+    calibrate_batchnorm(build_backbone(loaded), paths, image_size=32, progress=False)
     assert asked == [paths[0], paths[2], paths[4]]
 
 
 def test_extracted_features_are_the_backbones_and_lie_on_disk(loaded, paths, tmp_path):
-    backbone = features.build_backbone(loaded)
-    result = features.extract(
+    backbone = build_backbone(loaded)
+    result = extraction.extract(
         backbone, paths, tmp_path / "f" / "train.npy", image_size=64, batch_size=2, progress=False
     )
     assert (
@@ -122,10 +127,10 @@ def test_extracted_features_are_the_backbones_and_lie_on_disk(loaded, paths, tmp
 
 
 def test_normalize_reaches_the_backbone(loaded, paths, tmp_path):
-    backbone = features.build_backbone(loaded)
+    backbone = build_backbone(loaded)
     options = dict(image_size=32, progress=False)
-    plain = features.extract(backbone, paths, tmp_path / "plain.npy", **options)
-    normalized = features.extract(
+    plain = extraction.extract(backbone, paths, tmp_path / "plain.npy", **options)
+    normalized = extraction.extract(
         backbone, paths, tmp_path / "normalized.npy", normalize=True, **options
     )
     assert not np.allclose(plain, normalized)
@@ -134,8 +139,8 @@ def test_normalize_reaches_the_backbone(loaded, paths, tmp_path):
 def test_an_unreadable_image_leaves_no_half_file(loaded, paths, tmp_path):
     paths[3].write_text("no image")
     with pytest.raises(ValueError, match=paths[3].name):
-        features.extract(
-            features.build_backbone(loaded),
+        extraction.extract(
+            build_backbone(loaded),
             paths,
             tmp_path / "f" / "x.npy",
             image_size=32,
@@ -145,23 +150,23 @@ def test_an_unreadable_image_leaves_no_half_file(loaded, paths, tmp_path):
 
 
 def test_features_that_are_not_finite_are_refused(loaded, paths, tmp_path):
-    backbone = features.build_backbone(loaded)
+    backbone = build_backbone(loaded)
     with torch.no_grad():
         backbone.layer3[5].bn3.bias.fill_(torch.inf)
     with pytest.raises(ValueError, match="not finite"):
-        features.extract(backbone, paths, tmp_path / "x.npy", image_size=32, progress=False)
+        extraction.extract(backbone, paths, tmp_path / "x.npy", image_size=32, progress=False)
 
 
 def test_no_images_give_an_empty_file_that_loads(loaded, tmp_path):
-    result = features.extract(
-        features.build_backbone(loaded),
+    result = extraction.extract(
+        build_backbone(loaded),
         [],
         tmp_path / "calibration.npy",
         image_size=64,
         progress=False,
     )
     assert (
-        result.shape == features.load(tmp_path / "calibration.npy").shape == (0, 1024, 4, 4)
+        result.shape == extraction.load(tmp_path / "calibration.npy").shape == (0, 1024, 4, 4)
         and result.dtype == np.float32
     )
 
@@ -170,11 +175,11 @@ def test_no_images_give_an_empty_file_that_loads(loaded, tmp_path):
 def test_a_saved_backbone_gives_the_same_features_to_the_last_bit(
     loaded, paths, tmp_path, stride_in_1x1
 ):
-    backbone = features.build_backbone(dataclasses.replace(loaded, stride_in_1x1=stride_in_1x1))
-    features.calibrate_batchnorm(backbone, paths, image_size=64, progress=False)
-    folded = features.fold_batchnorm(backbone)
-    features.save_backbone(folded, tmp_path / "b" / "backbone.safetensors")
-    again = features.load_backbone(tmp_path / "b" / "backbone.safetensors")
+    backbone = build_backbone(dataclasses.replace(loaded, stride_in_1x1=stride_in_1x1))
+    calibrate_batchnorm(backbone, paths, image_size=64, progress=False)
+    folded = fold_batchnorm(backbone)
+    save_backbone(folded, tmp_path / "b" / "backbone.safetensors")
+    again = load_backbone(tmp_path / "b" / "backbone.safetensors")
     x = preprocessing.load_images(paths, 64)
     with torch.inference_mode():
         assert torch.equal(again(x), folded(x)) and folded(x).std() > 0
@@ -186,7 +191,7 @@ def test_a_saved_backbone_gives_the_same_features_to_the_last_bit(
 
 def test_a_backbone_with_batchnorm_is_not_saved(loaded, tmp_path):
     with pytest.raises(ValueError, match="fold_batchnorm"):
-        features.save_backbone(features.build_backbone(loaded), tmp_path / "backbone.safetensors")
+        save_backbone(build_backbone(loaded), tmp_path / "backbone.safetensors")
     assert not list(tmp_path.iterdir())
 
 
@@ -200,22 +205,22 @@ def test_what_is_no_saved_backbone_is_named(loaded, tmp_path):
     save_file(loaded.state_dict, tmp_path / "weights.safetensors")  # of a network, but not folded
     for name in ("text", "few", "weights", "absent"):
         with pytest.raises(ValueError, match=f"{name}.safetensors is no backbone of texad"):
-            features.load_backbone(tmp_path / f"{name}.safetensors")
+            load_backbone(tmp_path / f"{name}.safetensors")
 
 
 def test_weights_of_another_shape_are_refused(loaded):
     broken = loaded.state_dict | {"conv1.weight": torch.zeros(64, 1, 7, 7)}
     with pytest.raises(ValueError, match="conv1.weight"):
-        features.build_backbone(dataclasses.replace(loaded, state_dict=broken))
+        build_backbone(dataclasses.replace(loaded, state_dict=broken))
 
 
 def test_real_weights_tell_a_real_defect_from_a_good_surface(tmp_path):
     root = needs_shared("data/magnetic_tile")
-    backbone = features.build_backbone(
+    backbone = build_backbone(
         weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors"))
     )
     chosen = sorted((root / "train" / "good").iterdir())[:4]
-    result = features.extract(backbone, chosen, tmp_path / "x.npy", progress=False)
+    result = extraction.extract(backbone, chosen, tmp_path / "x.npy", progress=False)
     # the mean activation that these weights give on these images; it is off by half where the stride is misplaced
     assert result.shape == (4, 1024, 14, 14) and (result >= 0).all() and 0.2 < result.mean() < 0.8
 
@@ -225,7 +230,7 @@ def test_real_weights_tell_a_real_defect_from_a_good_surface(tmp_path):
 
 def test_fused_blocks_give_what_the_plain_ones_do_with_a_gradient_or_without(loaded):
     """Without gradients oneDNN's fused call runs, with them torch's plain ones."""
-    folded = features.fold_batchnorm(features.build_backbone(loaded))
+    folded = fold_batchnorm(build_backbone(loaded))
     x = torch.rand(2, 3, 64, 64)
     plain = folded(x.requires_grad_())
     with torch.inference_mode():
@@ -239,7 +244,7 @@ def test_fused_blocks_give_what_the_plain_ones_do_with_a_gradient_or_without(loa
 @torch.inference_mode()
 def test_fused_blocks_leave_alone_what_others_may_want_to_see(loaded):
     """The outputs of layer1 and layer2, which chapter 7 looks at, are not those that a block overwrites."""
-    folded = features.fold_batchnorm(features.build_backbone(loaded))
+    folded = fold_batchnorm(build_backbone(loaded))
     x = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     seen, kept = {}, {"x": (x, x.clone())}
     for name in ("layer1", "layer2"):
@@ -253,7 +258,7 @@ def test_fused_blocks_leave_alone_what_others_may_want_to_see(loaded):
 
 @torch.inference_mode()
 def test_weights_that_are_loaded_after_a_first_use_are_used(loaded):
-    folded = features.fold_batchnorm(features.build_backbone(loaded))
+    folded = fold_batchnorm(build_backbone(loaded))
     x = torch.rand(1, 3, 64, 64)
     before = folded(x)
     folded.load_state_dict({name: 2 * tensor for name, tensor in folded.state_dict().items()})
@@ -261,13 +266,13 @@ def test_weights_that_are_loaded_after_a_first_use_are_used(loaded):
 
 
 def test_features_do_not_depend_on_batches_or_threads(loaded, paths, tmp_path):
-    folded = features.fold_batchnorm(features.build_backbone(loaded))
+    folded = fold_batchnorm(build_backbone(loaded))
     cores, results = torch.get_num_threads(), []
     try:
         for threads, batch_size in ((1, 4), (2, 4), (3, 4), (2, 1)):
             torch.set_num_threads(threads)
             results.append(
-                features.extract(
+                extraction.extract(
                     folded,
                     paths,
                     tmp_path / "f.npy",
@@ -290,7 +295,7 @@ def test_features_do_not_depend_on_batches_or_threads(loaded, paths, tmp_path):
 
 def test_results_come_in_order_and_only_a_few_ahead():
     started = []
-    results = features.in_order(lambda i: started.append(i) or i * i, range(100))
+    results = extraction.in_order(lambda i: started.append(i) or i * i, range(100))
     assert [next(results) for _ in range(10)] == [i * i for i in range(10)]
     waiting = (
         2 * torch.get_num_threads() + 2
@@ -310,5 +315,5 @@ def test_an_error_comes_in_its_turn_and_ends_the_rest():
 
     got = []
     with pytest.raises(ValueError, match="five"):
-        got.extend(features.in_order(fail_at_5, range(1000)))
+        got.extend(extraction.in_order(fail_at_5, range(1000)))
     assert len(started) <= 5 + 2 * torch.get_num_threads() + 2

@@ -3,10 +3,9 @@ import pytest
 import torch
 from conftest import needs_shared
 
-from texad.evaluation import metrics as evaluation
-from texad.model import autoencoder, scoring, weights
-from texad.model import backbone as features
-from texad.model import codebook as extended
+from texad.evaluation.metrics import image_auroc
+from texad.model import autoencoder, codebook, extraction, registry, scoring, weights
+from texad.model.backbone import build_backbone, fold_batchnorm
 from texad.model.codebook import QuantizedAutoencoder
 
 
@@ -16,7 +15,7 @@ def some_features(n: int = 8, *, channels: int = 12, side: int = 4, seed: int = 
 
 def fit(F, **options):
     defaults = dict(bottleneck=5, words=20, epochs=4, progress=False)
-    return extended.fit(F, **(defaults | options))
+    return codebook.fit(F, **(defaults | options))
 
 
 def score(fitted, F) -> np.ndarray:
@@ -199,7 +198,7 @@ def test_the_unit_of_a_place_is_its_error_on_held_out_images_and_few_images_are_
     errors = (((prepared - model(prepared)) * model.unit).numpy().astype(float) ** 2).mean(
         axis=1
     )  # (20, H, W)
-    expected = (errors.sum(axis=0) + extended.SHRINKAGE * errors.mean()) / (20 + extended.SHRINKAGE)
+    expected = (errors.sum(axis=0) + codebook.SHRINKAGE * errors.mean()) / (20 + codebook.SHRINKAGE)
     np.testing.assert_allclose(model.unit.numpy() ** 2, expected, rtol=1e-4)
     assert model.unit[0].min() > 1.3 * model.unit[2:].max()
 
@@ -243,8 +242,8 @@ def test_fewer_places_than_words_are_enough():
 
 def test_memory_mapped_features_give_the_same_words(tmp_path):
     F = some_features(6)
-    np.save(tmp_path / "F.npy", F.transpose(0, 2, 3, 1))  # as features.extract stores them
-    mapped = features.load(tmp_path / "F.npy")
+    np.save(tmp_path / "F.npy", F.transpose(0, 2, 3, 1))  # as extraction.extract stores them
+    mapped = extraction.load(tmp_path / "F.npy")
     assert isinstance(mapped, np.memmap)
     in_memory, from_disk = fit(F)[0].state_dict(), fit(mapped)[0].state_dict()
     for name, tensor in in_memory.items():
@@ -290,8 +289,8 @@ def test_what_is_no_feature_map_is_refused(shape):
 @pytest.mark.parametrize("averaged", [True, False])
 def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(tmp_path, averaged):
     model, _ = fit(some_features(), averaged=averaged)
-    autoencoder.save(model, tmp_path / "autoencoder.safetensors")
-    again = autoencoder.load(tmp_path / "autoencoder.safetensors")
+    registry.save(model, tmp_path / "autoencoder.safetensors")
+    again = registry.load(tmp_path / "autoencoder.safetensors")
     assert (
         isinstance(again, QuantizedAutoencoder)
         and again.widths == model.widths
@@ -307,7 +306,7 @@ def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(tmp_path, averag
 def test_what_is_stored_does_not_grow_with_the_number_of_images(tmp_path):
     sizes = set()
     for n in (3, 30):
-        autoencoder.save(fit(some_features(n))[0], tmp_path / "autoencoder.safetensors")
+        registry.save(fit(some_features(n))[0], tmp_path / "autoencoder.safetensors")
         sizes.add((tmp_path / "autoencoder.safetensors").stat().st_size)
     assert len(sizes) == 1
 
@@ -341,10 +340,7 @@ def test_a_vector_between_two_normal_kinds_is_told_only_with_words():
             .numpy()
         )
 
-    assert (
-        evaluation.image_auroc(np.repeat([0, 1], 40), np.concatenate([linear(good), linear(bad)]))
-        < 0.7
-    )
+    assert image_auroc(np.repeat([0, 1], 40), np.concatenate([linear(good), linear(bad)])) < 0.7
 
 
 def test_a_defect_of_one_place_and_one_that_is_everywhere_both_raise_the_score():
@@ -365,10 +361,8 @@ def test_a_defect_of_one_place_and_one_that_is_everywhere_both_raise_the_score()
 def magnetic_tile(tmp_path_factory):
     """Features of 200 real good images, and of all test images with their labels; of small images, so that it is quick."""
     root = needs_shared("data/magnetic_tile")
-    backbone = features.fold_batchnorm(
-        features.build_backbone(
-            weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors"))
-        )
+    backbone = fold_batchnorm(
+        build_backbone(weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors")))
     )
     good = sorted((root / "train" / "good").iterdir())
     train = [
@@ -377,7 +371,7 @@ def magnetic_tile(tmp_path_factory):
     test = sorted(root.glob("test/*/*"))
     folder = tmp_path_factory.mktemp("magnetic_tile")
     F_train, F_test = (
-        features.extract(backbone, paths, folder / f"{name}.npy", image_size=128, progress=False)
+        extraction.extract(backbone, paths, folder / f"{name}.npy", image_size=128, progress=False)
         for name, paths in (("train", train), ("test", test))
     )
     return F_train, F_test, np.array([path.parent.name != "good" for path in test])
@@ -391,10 +385,10 @@ def test_on_real_surfaces_it_orders_the_images_better_than_the_published_method(
     """
     F_train, F_test, labels = magnetic_tile
     aurocs = [
-        evaluation.image_auroc(labels, scoring.score_features(fitted, F_test, progress=False)[0])
+        image_auroc(labels, scoring.score_features(fitted, F_test, progress=False)[0])
         for fitted, _ in (
             autoencoder.fit(F_train, progress=False),
-            extended.fit(F_train, progress=False),
+            codebook.fit(F_train, progress=False),
         )
     ]
     published, stronger = aurocs

@@ -15,13 +15,14 @@ STAGES = """
 import hashlib, json, sys, tempfile
 from pathlib import Path
 import torch
+from texad.model.backbone import build_backbone, calibrate_batchnorm, fold_batchnorm
+from texad.model import autoencoder, extraction, scoring, weights
 torch.set_num_threads(int(sys.argv[1]))
-from texad.model import autoencoder, backbone as features, scoring, weights
 paths = sorted(Path(sys.argv[2]).glob("*.png"))
 with tempfile.TemporaryDirectory() as folder:
-    backbone = features.build_backbone(weights.untrained(0, shortcuts=False))
-    features.calibrate_batchnorm(backbone, paths, progress=False)
-    measured = features.extract(features.fold_batchnorm(backbone), paths, Path(folder) / "f.npy", progress=False)
+    backbone = build_backbone(weights.untrained(0, shortcuts=False))
+    calibrate_batchnorm(backbone, paths, progress=False)
+    measured = extraction.extract(fold_batchnorm(backbone), paths, Path(folder) / "f.npy", progress=False)
     fitted, _ = autoencoder.fit(measured, epochs=2, seed=0, progress=False)
     scores, maps = scoring.score_features(fitted, measured, progress=False)
     hashes = [hashlib.sha256(array.tobytes()).hexdigest() for array in (measured, maps, scores)]

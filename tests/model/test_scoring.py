@@ -5,10 +5,20 @@ import pytest
 import torch
 from conftest import needs_shared
 
-from texad.model import autoencoder, scoring, weights
-from texad.model import backbone as features
-from texad.model import codebook as extended
+from texad.model import autoencoder, codebook, extraction, registry, scoring, weights
 from texad.model.autoencoder import Autoencoder
+from texad.model.backbone import build_backbone, fold_batchnorm
+from texad.model.threshold import (
+    RULES,
+    check_rule,
+    conformal_threshold,
+    cross_conformal_p_values,
+    images_needed,
+    p_values,
+    predict,
+    sigma_threshold,
+    thresholds_by_rule,
+)
 
 RNG = np.random.default_rng(0)
 F = RNG.normal(size=(3, 5, 4, 4)).astype(np.float32)
@@ -53,7 +63,7 @@ def test_the_extended_reading_adds_the_mean_of_the_whole_anomaly_map_by_hand():
 
 def test_without_a_reduction_the_score_is_the_detectors_own():
     published = Autoencoder(channels=5, hidden=4, bottleneck=2).eval()
-    fitted, _ = extended.fit(F, bottleneck=2, words=4, epochs=1, progress=False)
+    fitted, _ = codebook.fit(F, bottleneck=2, words=4, epochs=1, progress=False)
     assert (published.reduction, fitted.reduction) == ("none", "local_and_global")
     for detector in (published, fitted):
         own, _ = scoring.score_features(detector, F, top_k=3, progress=False)
@@ -87,9 +97,9 @@ def test_the_published_detector_sees_the_features_as_they_are():
 def test_the_rule_of_the_extended_detector_is_the_best_for_which_there_are_images_enough(
     n, false_alarms, rule
 ):
-    assert scoring.default_rule("extended", n, false_alarms) == rule
-    assert scoring.default_rule("published", n, false_alarms) == "sigma"
-    scoring.check_rule(rule, n, false_alarms)  # what it chooses can be used
+    assert registry.default_rule("extended", n, false_alarms) == rule
+    assert registry.default_rule("published", n, false_alarms) == "sigma"
+    check_rule(rule, n, false_alarms)  # what it chooses can be used
 
 
 def test_anomaly_map_is_the_mean_over_channels():
@@ -104,12 +114,12 @@ def test_threshold_uses_the_population_standard_deviation():
     scores = [1.0, 2.0, 3.0, 6.0]
     mu = sum(scores) / 4
     sigma = (sum((score - mu) ** 2 for score in scores) / 4) ** 0.5
-    assert scoring.threshold(np.array(scores)) == pytest.approx(mu + 3 * sigma)
-    assert scoring.threshold(np.array(scores), n_sigma=1) == pytest.approx(mu + sigma)
+    assert sigma_threshold(np.array(scores)) == pytest.approx(mu + 3 * sigma)
+    assert sigma_threshold(np.array(scores), n_sigma=1) == pytest.approx(mu + sigma)
 
 
 def test_a_score_at_the_threshold_is_normal():
-    assert scoring.predict(np.array([0.9, 1.0, 1.1]), 1.0).tolist() == [False, False, True]
+    assert predict(np.array([0.9, 1.0, 1.1]), 1.0).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +128,7 @@ def test_a_score_at_the_threshold_is_normal():
 )  # fmt: skip
 def test_threshold_refuses_scores_without_meaning(scores, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
-        scoring.threshold(np.array(scores))
+        sigma_threshold(np.array(scores))
 
 
 @pytest.mark.parametrize("n_sigma", [float("nan"), float("inf"), float("-inf")])
@@ -126,13 +136,13 @@ def test_threshold_refuses_an_n_sigma_without_meaning(n_sigma):
     with pytest.raises(
         ValueError, match=f"^n_sigma must be a finite number, for instance 3, not {n_sigma}$"
     ):
-        scoring.threshold(np.arange(3.0), n_sigma)
+        sigma_threshold(np.arange(3.0), n_sigma)
 
 
 def test_single_precision_scores_have_the_threshold_of_the_same_double_precision_ones():
     scores = np.random.default_rng(3).random(50, dtype=np.float32)
-    assert scoring.threshold(scores) == scoring.threshold(scores.astype(np.float64))
-    assert scoring.p_values(scores, scores[:1]).dtype == np.float64
+    assert sigma_threshold(scores) == sigma_threshold(scores.astype(np.float64))
+    assert p_values(scores, scores[:1]).dtype == np.float64
 
 
 def test_the_top_one_is_the_largest():
@@ -191,16 +201,10 @@ def test_one_batch_is_in_memory_at_a_time_and_what_was_read_is_given_back(
 ):
     many = np.repeat(F[:1], 35, axis=0)
     seen, given_back = [], []
-    prepare = scoring.prepare
-    monkeypatch.setattr(
-        scoring,
-        "prepare",
-        lambda autoencoder, batch: (seen.append(len(batch)), prepare(autoencoder, batch))[1],
-    )
+    autoencoder = Autoencoder(channels=5, hidden=4, bottleneck=2).eval()
+    autoencoder.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     monkeypatch.setattr(scoring, "release", given_back.append)
-    scoring.score_features(
-        Autoencoder(channels=5, hidden=4, bottleneck=2).eval(), many, progress=False, **options
-    )
+    scoring.score_features(autoencoder, many, progress=False, **options)
     assert seen == sizes and [array is many for array in given_back] == [True] * len(sizes)
 
 
@@ -213,38 +217,39 @@ def naive_p_value(calibration: list, score: float) -> Fraction:
 
 def test_p_values_by_hand():
     # of the calibration scores 1, 2, 2, 3: four are at least 0, three at least 2, one at least 3, none at least 4
-    assert scoring.p_values(
-        np.array([2.0, 1.0, 3.0, 2.0]), np.array([0.0, 2.0, 3.0, 4.0])
-    ).tolist() == [1.0, 0.8, 0.4, 0.2]
+    assert p_values(np.array([2.0, 1.0, 3.0, 2.0]), np.array([0.0, 2.0, 3.0, 4.0])).tolist() == [
+        1.0,
+        0.8,
+        0.4,
+        0.2,
+    ]
 
 
 def test_without_calibration_images_nothing_is_known_against_any_image():
-    assert scoring.p_values(np.array([]), np.array([1.0, 1e9])).tolist() == [1.0, 1.0]
+    assert p_values(np.array([]), np.array([1.0, 1e9])).tolist() == [1.0, 1.0]
 
 
 def test_conformal_threshold_by_hand():
     calibration = np.arange(1.0, 20.0)  # 19 images: 1, 2, …, 19
+    assert conformal_threshold(calibration[::-1], 0.05) == 19  # the ⌈20 · 0.95⌉ = 19th smallest
+    assert conformal_threshold(calibration, 0.1) == 18
+    assert conformal_threshold(calibration, 0.14) == 18  # ⌈20 · 0.86⌉ = ⌈17.2⌉
+    assert conformal_threshold(calibration, 0.15) == 17
     assert (
-        scoring.conformal_threshold(calibration[::-1], 0.05) == 19
-    )  # the ⌈20 · 0.95⌉ = 19th smallest
-    assert scoring.conformal_threshold(calibration, 0.1) == 18
-    assert scoring.conformal_threshold(calibration, 0.14) == 18  # ⌈20 · 0.86⌉ = ⌈17.2⌉
-    assert scoring.conformal_threshold(calibration, 0.15) == 17
-    assert (
-        scoring.conformal_threshold(np.arange(1.0, 100.0), 0.29) == 71
+        conformal_threshold(np.arange(1.0, 100.0), 0.29) == 71
     )  # 100 · 0.29 is 28.999999999999996 in floats
 
 
 def test_exactly_enough_images_are_enough_for_every_round_alpha():
     for m in range(2, 400):
-        assert scoring.images_needed(1 / m) == m - 1
-        assert scoring.conformal_threshold(np.arange(m - 1.0), 1 / m) == m - 2
+        assert images_needed(1 / m) == m - 1
+        assert conformal_threshold(np.arange(m - 1.0), 1 / m) == m - 2
         if m > 2:
             with pytest.raises(
                 ValueError,
                 match=f"needs at least {m - 1} calibration images, and there are {m - 2}",
             ):
-                scoring.conformal_threshold(np.arange(m - 2.0), 1 / m)
+                conformal_threshold(np.arange(m - 2.0), 1 / m)
 
 
 @pytest.mark.parametrize(
@@ -252,15 +257,15 @@ def test_exactly_enough_images_are_enough_for_every_round_alpha():
     [(0.1, 9), (0.05, 19), (0.01, 99), (0.001, 999), (0.3, 3), (0.07, 14), (0.5, 1), (0.9, 1)],
 )
 def test_images_needed_by_hand(false_alarms, needed):
-    assert scoring.images_needed(false_alarms) == needed
+    assert images_needed(false_alarms) == needed
 
 
 @pytest.mark.parametrize("false_alarms", [1e-12, 8.460617862160206e-22, 2.8e-291, 5e-324])
 def test_an_alpha_however_small_needs_a_number_of_images(false_alarms):
-    needed = scoring.images_needed(false_alarms)
+    needed = images_needed(false_alarms)
     assert needed * Fraction(false_alarms) == pytest.approx(1, rel=1e-9)
     with pytest.raises(ValueError, match=f"false_alarms = {false_alarms} needs at least {needed} "):
-        scoring.conformal_threshold(np.arange(99.0), false_alarms)
+        conformal_threshold(np.arange(99.0), false_alarms)
 
 
 def test_too_few_images_names_alpha_and_both_numbers():
@@ -269,27 +274,27 @@ def test_too_few_images_names_alpha_and_both_numbers():
         ValueError,
         match=rf"^false_alarms = 0\.05 needs at least 19 calibration images, and there are 18: {way_out}",
     ):
-        scoring.conformal_threshold(np.ones(18))
+        conformal_threshold(np.ones(18))
     with pytest.raises(ValueError, match="there are 0"):
-        scoring.conformal_threshold(np.array([]), 0.05)
+        conformal_threshold(np.array([]), 0.05)
 
 
 @pytest.mark.parametrize("false_alarms", [0, 1, -0.1, 1.5, float("nan")])
 def test_an_alpha_that_is_no_rate_is_refused(false_alarms):
     with pytest.raises(ValueError, match="false_alarms"):
-        scoring.conformal_threshold(np.arange(99.0), false_alarms)
+        conformal_threshold(np.arange(99.0), false_alarms)
     with pytest.raises(ValueError, match="false_alarms"):
-        scoring.check_rule("conformal", 99, false_alarms)
+        check_rule("conformal", 99, false_alarms)
 
 
 def test_scores_that_are_not_finite_are_refused_by_name():
     broken = np.array([1.0, np.nan])
     for call, name in (
-        (lambda: scoring.conformal_threshold(broken, 0.5), "calibration_scores"),
-        (lambda: scoring.p_values(broken, F.ravel()), "calibration_scores"),
-        (lambda: scoring.p_values(F.ravel(), broken), "scores"),
-        (lambda: scoring.cross_conformal_p_values(broken, [0, 0], [[1.0]]), "held_out_scores"),
-        (lambda: scoring.cross_conformal_p_values([1.0, 2.0], [0, 0], broken[None]), "test_scores"),
+        (lambda: conformal_threshold(broken, 0.5), "calibration_scores"),
+        (lambda: p_values(broken, F.ravel()), "calibration_scores"),
+        (lambda: p_values(F.ravel(), broken), "scores"),
+        (lambda: cross_conformal_p_values(broken, [0, 0], [[1.0]]), "held_out_scores"),
+        (lambda: cross_conformal_p_values([1.0, 2.0], [0, 0], broken[None]), "test_scores"),
     ):
         with pytest.raises(ValueError, match=f"^{name} must be finite, and 1 of 2 are not"):
             call()
@@ -301,7 +306,7 @@ def test_above_the_conformal_threshold_is_exactly_a_p_value_of_at_most_alpha():
         n = int(rng.integers(1, 120))
         calibration = rng.integers(0, rng.integers(1, 40), n).astype(float)  # with many ties
         scores = np.concatenate([calibration, np.arange(-1.0, 41.0)])
-        p = scoring.p_values(calibration, scores)
+        p = p_values(calibration, scores)
         assert p.tolist() == [float(naive_p_value(calibration.tolist(), score)) for score in scores]
         false_alarms = rng.choice(
             [
@@ -317,9 +322,9 @@ def test_above_the_conformal_threshold_is_exactly_a_p_value_of_at_most_alpha():
                 rng.integers(1, n + 1) / (n + 1),
             ]
         )
-        if n >= scoring.images_needed(false_alarms):
+        if n >= images_needed(false_alarms):
             np.testing.assert_array_equal(
-                scoring.predict(scores, scoring.conformal_threshold(calibration, false_alarms)),
+                predict(scores, conformal_threshold(calibration, false_alarms)),
                 p <= false_alarms,
             )
         else:
@@ -328,18 +333,18 @@ def test_above_the_conformal_threshold_is_exactly_a_p_value_of_at_most_alpha():
 
 def test_the_three_rules_side_by_side():
     train, calibration = np.array([1.0, 3.0]), np.arange(19.0)
-    result = scoring.thresholds(train, calibration, n_sigma=2, false_alarms=0.05)
+    result = thresholds_by_rule(train, calibration, n_sigma=2, false_alarms=0.05)
     assert result == {"sigma": 4.0, "held_out": pytest.approx(9 + 2 * 30**0.5), "conformal": 18.0}
-    assert tuple(result) == scoring.RULES
-    assert scoring.thresholds(train, calibration[:18])["conformal"] is None
-    assert scoring.thresholds(train, calibration[:1])["held_out"] is None
-    assert scoring.thresholds(train, calibration[:2])["held_out"] == 0.5 + 3 * 0.5
-    assert scoring.thresholds(train, calibration, false_alarms=0.1)["conformal"] == 17.0
+    assert tuple(result) == RULES
+    assert thresholds_by_rule(train, calibration[:18])["conformal"] is None
+    assert thresholds_by_rule(train, calibration[:1])["held_out"] is None
+    assert thresholds_by_rule(train, calibration[:2])["held_out"] == 0.5 + 3 * 0.5
+    assert thresholds_by_rule(train, calibration, false_alarms=0.1)["conformal"] == 17.0
     assert (
-        scoring.default_rule("extended", 19) == "conformal"
-        and scoring.default_rule("extended", 18) == "held_out"
+        registry.default_rule("extended", 19) == "conformal"
+        and registry.default_rule("extended", 18) == "held_out"
     )
-    assert scoring.thresholds(train, calibration[:0]) == {
+    assert thresholds_by_rule(train, calibration[:0]) == {
         "sigma": 5.0,
         "held_out": None,
         "conformal": None,
@@ -359,10 +364,10 @@ def test_the_three_rules_side_by_side():
 )
 def test_a_rule_out_of_reach_is_said_before_the_work(arguments, message):
     with pytest.raises(ValueError, match=message):
-        scoring.check_rule(*arguments)
-    scoring.check_rule("sigma", 0)
-    scoring.check_rule("held_out", 2)
-    scoring.check_rule("conformal", 19)
+        check_rule(*arguments)
+    check_rule("sigma", 0)
+    check_rule("held_out", 2)
+    check_rule("conformal", 19)
 
 
 # -- cross-conformal -------------------------------------------------------------------------------
@@ -371,7 +376,7 @@ def test_a_rule_out_of_reach_is_said_before_the_work(arguments, message):
 def test_cross_conformal_p_values_by_hand():
     held_out, folds = [1.0, 5.0, 2.0], [0, 1, 0]
     # first image: 2.0 by model 0, 6.0 by model 1: of the held-out scores only the third, 2 ≥ 2; the second image is below all
-    assert scoring.cross_conformal_p_values(held_out, folds, [[2.0, 0.0], [6.0, 0.0]]).tolist() == [
+    assert cross_conformal_p_values(held_out, folds, [[2.0, 0.0], [6.0, 0.0]]).tolist() == [
         0.5,
         1.0,
     ]
@@ -390,15 +395,15 @@ def test_cross_conformal_p_values_compare_each_image_under_its_own_model():
             (1 + sum(held_out[i] >= test[folds[i], m] for i in range(n))) / (n + 1)
             for m in range(M)
         ]
-        assert scoring.cross_conformal_p_values(held_out, folds, test).tolist() == expected
+        assert cross_conformal_p_values(held_out, folds, test).tolist() == expected
 
 
 def test_one_fold_for_all_is_split_conformal():
     rng = np.random.default_rng(2)
     calibration, test = rng.random(30), rng.random(10)
     np.testing.assert_array_equal(
-        scoring.cross_conformal_p_values(calibration, np.zeros(30, int), test[None]),
-        scoring.p_values(calibration, test),
+        cross_conformal_p_values(calibration, np.zeros(30, int), test[None]),
+        p_values(calibration, test),
     )
 
 
@@ -417,7 +422,7 @@ def test_one_fold_for_all_is_split_conformal():
 )
 def test_folds_that_do_not_fit_are_refused(folds, test, message):
     with pytest.raises(ValueError, match=message):
-        scoring.cross_conformal_p_values([1.0, 2.0], folds, test)
+        cross_conformal_p_values([1.0, 2.0], folds, test)
 
 
 # -- the promise -----------------------------------------------------------------------------------
@@ -447,7 +452,7 @@ def simulated(rng, n):
 def test_conformal_keeps_its_promise_on_skewed_scores():
     def rate(rng, false_alarms):
         calibration, fresh = simulated(rng, 150)[0], simulated(rng, 500)[0]
-        return np.mean(fresh > scoring.conformal_threshold(calibration, false_alarms))
+        return np.mean(fresh > conformal_threshold(calibration, false_alarms))
 
     check_promise(rate)
 
@@ -455,7 +460,7 @@ def test_conformal_keeps_its_promise_on_skewed_scores():
 def test_sigma_breaks_it_on_skewed_scores():
     def rate(rng, false_alarms):
         seen, fresh = simulated(rng, 150)[1], simulated(rng, 500)[0]
-        return np.mean(fresh > scoring.threshold(seen))
+        return np.mean(fresh > sigma_threshold(seen))
 
     with pytest.raises(AssertionError, match=r"false_alarms 0\.01"):
         check_promise(rate)
@@ -465,17 +470,15 @@ def test_sigma_breaks_it_on_skewed_scores():
 def real_scores(tmp_path_factory):
     """Scores of real good images by an autoencoder fit to 60 of them: those 60, and 320 others."""
     root = needs_shared("data/magnetic_tile")
-    backbone = features.fold_batchnorm(
-        features.build_backbone(
-            weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors"))
-        )
+    backbone = fold_batchnorm(
+        build_backbone(weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors")))
     )
     good = sorted((root / "train" / "good").iterdir())
     chosen = [
         *(good[i] for i in np.random.default_rng(0).choice(len(good), 260, replace=False)),
         *sorted((root / "test" / "good").iterdir()),
     ]
-    F_real = features.extract(
+    F_real = extraction.extract(
         backbone, chosen, tmp_path_factory.mktemp("real") / "x.npy", image_size=96, progress=False
     )
     fitted, _ = autoencoder.fit(
@@ -490,7 +493,7 @@ def test_conformal_keeps_its_promise_on_real_surfaces(real_scores):
 
     def rate(rng, false_alarms):
         shuffled = rng.permutation(good)
-        return np.mean(shuffled[150:] > scoring.conformal_threshold(shuffled[:150], false_alarms))
+        return np.mean(shuffled[150:] > conformal_threshold(shuffled[:150], false_alarms))
 
     check_promise(rate)
 
@@ -499,7 +502,7 @@ def test_sigma_breaks_it_on_real_surfaces(real_scores):
     seen, good = real_scores
 
     def rate(rng, false_alarms):
-        return np.mean(rng.permutation(good)[150:] > scoring.threshold(seen))
+        return np.mean(rng.permutation(good)[150:] > sigma_threshold(seen))
 
     with pytest.raises(AssertionError, match=r"false_alarms 0\.01"):
         check_promise(rate)
@@ -520,12 +523,12 @@ def test_cross_conformal_keeps_near_its_promise_with_twenty_images_and_sigma_doe
         for fold in range(K):
             score = fit_mean(points[folds != fold])
             held_out[folds == fold], new[fold] = score(points[folds == fold]), score(fresh)
-        return np.mean(scoring.cross_conformal_p_values(held_out, folds, new) <= false_alarms)
+        return np.mean(cross_conformal_p_values(held_out, folds, new) <= false_alarms)
 
     def sigma(rng, false_alarms):
         points, fresh = rng.standard_t(4, (n, 12)), rng.standard_t(4, (60, 12))
         score = fit_mean(points)
-        return np.mean(score(fresh) > scoring.threshold(score(points)))
+        return np.mean(score(fresh) > sigma_threshold(score(points)))
 
     check_promise(cross)
     with pytest.raises(AssertionError, match=r"false_alarms 0\.01"):

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torchvision.models import ResNet50_Weights, resnet50
 
 from texad.io import download as downloads
-from texad.model import backbone as features
 from texad.model import weights
+from texad.model.backbone import build_backbone
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_auto_takes_the_environment_variable(tmp_path, state_dict, monkeypatch):
 def test_blocks_of_untrained_weights_begin_as_shortcuts():
     """What a place is described by lies within 11 pixels: a filter of 7, then the largest of 3 that are 2 pixels apart; the rest only skips places."""
     for shortcuts in (True, False):
-        backbone = features.build_backbone(weights.untrained(0, shortcuts))
+        backbone = build_backbone(weights.untrained(0, shortcuts))
         x = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
         changed = x.clone()
         changed[:, :, 56:] = 0

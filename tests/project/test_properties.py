@@ -27,10 +27,23 @@ from texad.batch import notebooks as jobs
 from texad.batch import parameters
 from texad.data import datasets
 from texad.errors import RunError
-from texad.evaluation import metrics as evaluation
+from texad.evaluation import pixel_metrics as pixel_metrics_module
+from texad.evaluation.intervals import auroc_interval, bootstrap_auroc_interval
+from texad.evaluation.metrics import average_precision, decision_metrics, f1_max, image_auroc
+from texad.evaluation.pixel_metrics import pixel_metrics, upsample
 from texad.io import images as reading
 from texad.io.json_files import read_json, write_json
-from texad.model import preprocessing, scoring
+from texad.model import preprocessing, registry, scoring
+from texad.model.threshold import (
+    check_rule,
+    conformal_threshold,
+    cross_conformal_p_values,
+    images_needed,
+    p_values,
+    predict,
+    sigma_threshold,
+    thresholds_by_rule,
+)
 from texad.runs.run_folder import STAGES, STUDIES, Run
 
 EXAMPLES = int(os.environ.get("TEXAD_EXAMPLES", 0))
@@ -310,13 +323,13 @@ def test_more_values_never_give_a_larger_score_and_larger_errors_never_a_smaller
 def test_the_threshold_follows_the_unit_of_the_scores_and_not_their_order(
     scores, n_sigma, unit, zero, random
 ):
-    usual = scoring.threshold(np.array(scores), n_sigma)
+    usual = sigma_threshold(np.array(scores), n_sigma)
     slack = 1e-9 * (1 + np.abs(scores).max() + abs(zero)) * (1 + n_sigma)
     assert usual >= np.mean(scores) - slack
     shuffled = random.sample(scores, len(scores))
-    assert scoring.threshold(np.array(shuffled), n_sigma) == pytest.approx(usual, abs=slack)
+    assert sigma_threshold(np.array(shuffled), n_sigma) == pytest.approx(usual, abs=slack)
     changed = unit * np.array(scores) + zero
-    assert scoring.threshold(changed, n_sigma) == pytest.approx(
+    assert sigma_threshold(changed, n_sigma) == pytest.approx(
         unit * usual + zero, abs=slack * (1 + unit)
     )
 
@@ -325,7 +338,7 @@ def test_the_threshold_follows_the_unit_of_the_scores_and_not_their_order(
 def test_of_equal_training_scores_none_lies_above_their_threshold(score, n):
     """Their mean is rounded, and may be a little smaller than each; σ makes up for it."""
     scores = np.full(n, score, dtype=np.float32)
-    assert not scoring.predict(scores, scoring.threshold(scores)).any()
+    assert not predict(scores, sigma_threshold(scores)).any()
 
 
 @given(SCORES, ALPHA)
@@ -334,13 +347,11 @@ def test_of_all_orders_of_good_images_at_most_a_share_of_alpha_is_rejected(score
     n_rejected = 0
     for i, score in enumerate(scores):
         others = np.array(scores[:i] + scores[i + 1 :])
-        (p,) = scoring.p_values(others, np.array([score]))
+        (p,) = p_values(others, np.array([score]))
         assert p == float(Fraction(1 + sum(other >= score for other in others), len(scores)))
         n_rejected += p <= false_alarms
-        if len(others) >= scoring.images_needed(false_alarms):
-            assert (score > scoring.conformal_threshold(others, false_alarms)) == (
-                p <= false_alarms
-            )
+        if len(others) >= images_needed(false_alarms):
+            assert (score > conformal_threshold(others, false_alarms)) == (p <= false_alarms)
         else:
             assert p > false_alarms
     assert n_rejected <= false_alarms * len(scores) * (1 + 1e-12)
@@ -349,15 +360,13 @@ def test_of_all_orders_of_good_images_at_most_a_share_of_alpha_is_rejected(score
 @given(SCORES, SCORES)
 def test_a_larger_score_never_has_a_larger_p_value_and_only_the_order_counts(calibration, scores):
     calibration, scores = np.array(calibration), np.sort(scores)
-    p = scoring.p_values(calibration, scores)
+    p = p_values(calibration, scores)
     assert (np.diff(p) <= 0).all() and p.min() >= 1 / (len(calibration) + 1) and p.max() <= 1
     ranks = (
         np.unique(np.concatenate([calibration, scores]), return_inverse=True)[1].astype(float) ** 3
     )
-    np.testing.assert_array_equal(
-        scoring.p_values(ranks[: len(calibration)], ranks[len(calibration) :]), p
-    )
-    more = scoring.p_values(
+    np.testing.assert_array_equal(p_values(ranks[: len(calibration)], ranks[len(calibration) :]), p)
+    more = p_values(
         np.append(calibration, scores.max() + 1), scores
     )  # one more good image with a high score
     assert (more >= p).all()
@@ -368,12 +377,9 @@ def test_a_larger_false_alarm_rate_never_has_a_higher_threshold(calibration, alp
     possible = [
         false_alarms
         for false_alarms in sorted(alphas)
-        if len(calibration) >= scoring.images_needed(false_alarms)
+        if len(calibration) >= images_needed(false_alarms)
     ]
-    found = [
-        scoring.conformal_threshold(np.array(calibration), false_alarms)
-        for false_alarms in possible
-    ]
+    found = [conformal_threshold(np.array(calibration), false_alarms) for false_alarms in possible]
     assert all(after <= before for before, after in zip(found, found[1:], strict=False)) and set(
         found
     ) <= set(calibration)
@@ -385,7 +391,7 @@ def test_a_larger_false_alarm_rate_never_has_a_higher_threshold(calibration, alp
 @example(8.460617862160206e-22)
 @example(1 - 2**-53)
 def test_the_images_that_an_alpha_needs_are_the_fewest_with_so_small_a_p_value(false_alarms):
-    n = scoring.images_needed(false_alarms)
+    n = images_needed(false_alarms)
     assert n >= 1 and 1 / (n + 1) <= false_alarms
     if n < 2**50:  # beyond, neighbours have the same 1/n
         assert 1 / n > false_alarms
@@ -396,14 +402,14 @@ def test_the_rule_that_is_chosen_can_be_used_and_every_other_says_what_it_lacks(
     n, false_alarms, detector
 ):
     calibration = np.arange(float(n))
-    found = scoring.thresholds(np.array([1.0, 2.0]), calibration, false_alarms=false_alarms)
-    assert found[scoring.default_rule(detector, n, false_alarms)] is not None
+    found = thresholds_by_rule(np.array([1.0, 2.0]), calibration, false_alarms=false_alarms)
+    assert found[registry.default_rule(detector, n, false_alarms)] is not None
     for rule, value in found.items():
         if value is None:
             with pytest.raises(ValueError, match=f"rule {rule} needs at least"):
-                scoring.check_rule(rule, n, false_alarms)
+                check_rule(rule, n, false_alarms)
         else:
-            scoring.check_rule(rule, n, false_alarms)
+            check_rule(rule, n, false_alarms)
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.data())
@@ -411,9 +417,9 @@ def test_cross_conformal_p_values_fall_with_the_score(K, M, data):
     held_out = data.draw(SCORES)
     folds = data.draw(hnp.arrays(int, len(held_out), elements=st.integers(0, K - 1)))
     test = data.draw(hnp.arrays(float, (K, M), elements=SCORE))
-    p = scoring.cross_conformal_p_values(held_out, folds, test)
+    p = cross_conformal_p_values(held_out, folds, test)
     assert (p >= 1 / (len(held_out) + 1)).all() and (p <= 1).all()
-    assert (scoring.cross_conformal_p_values(held_out, folds, test + 1) <= p).all()
+    assert (cross_conformal_p_values(held_out, folds, test + 1) <= p).all()
 
 
 # -- metrics ---------------------------------------------------------------------------------------
@@ -433,10 +439,10 @@ def ranked(scores: np.ndarray) -> np.ndarray:
 
 
 ORDER_ONLY = [
-    evaluation.image_auroc,
-    evaluation.auroc_interval,
-    evaluation.average_precision,
-    evaluation.bootstrap_auroc_interval,
+    image_auroc,
+    auroc_interval,
+    average_precision,
+    bootstrap_auroc_interval,
 ]
 
 
@@ -447,7 +453,7 @@ def test_only_the_order_of_the_scores_counts_and_not_that_of_the_images(measure,
     labels, scores = made
     value = measure(labels, scores)
     assert measure(labels, ranked(scores)) == value
-    if measure is not evaluation.bootstrap_auroc_interval:  # it draws by position
+    if measure is not bootstrap_auroc_interval:  # it draws by position
         order = random.sample(range(len(labels)), len(labels))
         assert measure(labels[order], scores[order]) == pytest.approx(value, abs=1e-12)
 
@@ -455,35 +461,35 @@ def test_only_the_order_of_the_scores_counts_and_not_that_of_the_images(measure,
 @given(judged())
 def test_auroc_is_the_share_of_right_pairs_and_turns_with_the_scores_and_with_the_labels(made):
     labels, scores = made
-    auroc = evaluation.image_auroc(labels, scores)
+    auroc = image_auroc(labels, scores)
     pairs = [(a > n) + 0.5 * (a == n) for a in scores[labels == 1] for n in scores[labels == 0]]
     assert auroc == pytest.approx(np.mean(pairs), abs=1e-12)
-    assert evaluation.image_auroc(labels, -scores) == pytest.approx(1 - auroc, abs=1e-12)
-    assert evaluation.image_auroc(1 - labels, scores) == pytest.approx(1 - auroc, abs=1e-12)
-    assert evaluation.average_precision(labels, scores) >= labels.mean() * (auroc == 1) and (
-        auroc < 1 or evaluation.f1_max(labels, scores)[0] == 1
+    assert image_auroc(labels, -scores) == pytest.approx(1 - auroc, abs=1e-12)
+    assert image_auroc(1 - labels, scores) == pytest.approx(1 - auroc, abs=1e-12)
+    assert average_precision(labels, scores) >= labels.mean() * (auroc == 1) and (
+        auroc < 1 or f1_max(labels, scores)[0] == 1
     )
 
 
 @given(judged(), st.floats(0.01, 0.98))
 def test_an_interval_holds_its_estimate_and_grows_with_the_confidence(made, confidence):
     labels, scores = made
-    auroc = evaluation.image_auroc(labels, scores)
-    low, high = evaluation.auroc_interval(labels, scores, confidence)
+    auroc = image_auroc(labels, scores)
+    low, high = auroc_interval(labels, scores, confidence)
     assert 0 <= low <= auroc + 1e-9 and auroc - 1e-9 <= high <= 1 and low < high
-    wider = evaluation.auroc_interval(labels, scores, confidence + 0.01)
+    wider = auroc_interval(labels, scores, confidence + 0.01)
     assert wider[0] <= low + 1e-12 and wider[1] >= high - 1e-12
-    turned = evaluation.auroc_interval(labels, -scores, confidence)
+    turned = auroc_interval(labels, -scores, confidence)
     assert turned == pytest.approx((1 - high, 1 - low), abs=1e-9)
 
 
 @given(judged(), SCORE)
 def test_no_threshold_has_a_larger_f1_than_the_largest(made, other):
     labels, scores = made
-    best, threshold = evaluation.f1_max(labels, scores)
+    best, threshold = f1_max(labels, scores)
 
     def f1(t):
-        predicted = scoring.predict(scores, t)
+        predicted = predict(scores, t)
         return 2 * (predicted & (labels == 1)).sum() / (predicted.sum() + labels.sum())
 
     assert f1(threshold) == pytest.approx(best, abs=1e-12) and f1(other) <= best + 1e-12
@@ -495,7 +501,7 @@ def test_no_threshold_has_a_larger_f1_than_the_largest(made, other):
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
 def test_decisions_are_counted_as_one_counts_them(pairs):
     labels, predictions = np.array(pairs).T
-    found = evaluation.decision_metrics(labels, predictions)
+    found = decision_metrics(labels, predictions)
     tn, fp, fn, tp = (
         pairs.count(pair) for pair in ((False, False), (False, True), (True, False), (True, True))
     )
@@ -506,22 +512,6 @@ def test_decisions_are_counted_as_one_counts_them(pairs):
     assert found["f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn) if tp else 0)
     assert found["miss_rate"] == (fn / (fn + tp) if fn + tp else None)
     assert found["false_alarm_rate"] == (fp / (fp + tn) if fp + tn else None)
-
-
-@given(st.integers(0, 60), st.integers(1, 60), st.floats(0.01, 0.98))
-def test_wilsons_interval_holds_the_share_and_shrinks_with_more_images(
-    successes, total, confidence
-):
-    assume(successes <= total)
-    low, high = evaluation.wilson_interval(successes, total, confidence)
-    assert 0 <= low <= successes / total <= high <= 1 and low < high
-    assert evaluation.wilson_interval(total - successes, total, confidence) == pytest.approx(
-        (1 - high, 1 - low), abs=1e-12
-    )
-    more = evaluation.wilson_interval(4 * successes, 4 * total, confidence)
-    assert more[1] - more[0] < high - low
-    wider = evaluation.wilson_interval(successes, total, confidence + 0.01)
-    assert wider[0] <= low and wider[1] >= high
 
 
 @st.composite
@@ -540,16 +530,14 @@ def outlined(draw):
 def test_pixel_metrics_are_the_naive_ones_and_know_no_order_side_or_unit(made, max_fpr):
     masks, maps = made
     with mock.patch.object(
-        evaluation, "N_BINS", 2**16
+        pixel_metrics_module, "N_BINS", 2**16
     ):  # exact for whole numbers up to 256, and much faster
-        found = evaluation.pixel_metrics(masks, maps, max_fpr)
+        found = pixel_metrics(masks, maps, max_fpr)
         assert found["aupro"] == pytest.approx(naive_aupro(masks, maps, max_fpr), abs=1e-9)
         labels, scores = (
             np.concatenate([array.ravel() for array in arrays]) for arrays in (masks, maps)
         )
-        assert found["pixel_auroc"] == pytest.approx(
-            evaluation.image_auroc(labels, scores), abs=1e-9
-        )
+        assert found["pixel_auroc"] == pytest.approx(image_auroc(labels, scores), abs=1e-9)
         for same_masks, same_maps in (
             (masks[::-1], maps[::-1]),
             ([mask.T for mask in masks], [values.T for values in maps]),
@@ -558,9 +546,7 @@ def test_pixel_metrics_are_the_naive_ones_and_know_no_order_side_or_unit(made, m
             (masks, [values + np.float32(100) for values in maps]),
             (masks * 2, maps * 2),  # every image twice
         ):
-            assert evaluation.pixel_metrics(same_masks, same_maps, max_fpr) == pytest.approx(
-                found, abs=1e-9
-            )
+            assert pixel_metrics(same_masks, same_maps, max_fpr) == pytest.approx(found, abs=1e-9)
 
 
 @given(
@@ -569,13 +555,13 @@ def test_pixel_metrics_are_the_naive_ones_and_know_no_order_side_or_unit(made, m
     st.integers(1, 20),
 )
 def test_a_stretched_map_keeps_between_its_extremes_and_turns_with_its_map(maps, height, width):
-    large = evaluation.upsample(maps, (height, width))
+    large = upsample(maps, (height, width))
     assert large.shape == (2, height, width)
     slack = 1e-5 * (1 + np.abs(maps).max())
     for small, big in zip(maps, large, strict=True):
         assert small.min() - slack <= big.min() and big.max() <= small.max() + slack
     np.testing.assert_allclose(
-        evaluation.upsample(maps[:, ::-1].copy(), (height, width)), large[:, ::-1], atol=slack
+        upsample(maps[:, ::-1].copy(), (height, width)), large[:, ::-1], atol=slack
     )
 
 

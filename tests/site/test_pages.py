@@ -12,7 +12,7 @@ from PIL import Image
 
 from texad.data import datasets
 from texad.errors import ImageError
-from texad.evaluation import metrics as evaluation
+from texad.evaluation.metrics import auroc_by_defect, decision_metrics, image_auroc
 from texad.io import images as reading
 from texad.io.json_files import read_json, write_json
 from texad.runs.run_folder import STAGES, STUDIES, FinishedRun, Run
@@ -59,9 +59,9 @@ def run_of(
     )
     weights = {"name": "random", "sha256": "0" * 64}
     run.write(threshold=threshold, weights=weights)
-    decisions = evaluation.decision_metrics(test["label"], test["prediction"])
-    by_defect = evaluation.auroc_by_defect(test["label"], test["score"], test["defect"])
-    auroc = evaluation.image_auroc(test["label"], test["score"])
+    decisions = decision_metrics(test["label"], test["prediction"])
+    by_defect = auroc_by_defect(test["label"], test["score"], test["defect"])
+    auroc = image_auroc(test["label"], test["score"])
     counts = {"n_train": len(images) - len(test), "n_test": len(test)}
     run.write_metrics(
         {

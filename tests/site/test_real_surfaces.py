@@ -13,8 +13,8 @@ from texad.batch.parameters import COMMON, defaults, parse_parameters
 from texad.commands.parser import parser
 from texad.errors import RunError
 from texad.io.json_files import write_json
-from texad.model.autoencoder import DETECTORS
-from texad.model.scoring import RULES
+from texad.model.registry import DETECTORS
+from texad.model.threshold import RULES
 from texad.runs.run_folder import STAGES
 from texad.site import real_surfaces as real
 from texad.site import record

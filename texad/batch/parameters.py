@@ -14,8 +14,9 @@ import nbformat
 
 from texad.errors import DataError
 from texad.io.paths import notebooks_folder
-from texad.model.autoencoder import DETECTORS
-from texad.model.scoring import REDUCTIONS, RULES
+from texad.model.registry import DETECTORS
+from texad.model.scoring import REDUCTIONS
+from texad.model.threshold import RULES
 from texad.runs.run_folder import STAGES, STUDIES
 
 COMMON = (
@@ -25,7 +26,11 @@ COMMON = (
     "runs",
     "seed",
 )  # parameters that the batch itself fills in
-CHOICES = {"detector": DETECTORS, "reduction": ("auto", *REDUCTIONS), "rule": ("auto", *RULES)}
+CHOICES = {
+    "detector": tuple(DETECTORS),
+    "reduction": ("auto", *REDUCTIONS),
+    "rule": ("auto", *RULES),
+}
 RANGES = {  # every other number counts something, and is at least 1
     "image_size": (lambda value: value >= 16 and value % 16 == 0, "a positive multiple of 16"),
     "calibration_fraction": (lambda value: 0 <= value < 1, "at least 0 and below 1"),

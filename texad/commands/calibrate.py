@@ -18,7 +18,7 @@ from texad.commands.messages import (
 from texad.detector import AnomalyDetector
 from texad.errors import check_range
 from texad.evaluation import drift
-from texad.model import scoring
+from texad.model.threshold import images_needed
 
 
 def calibrate(
@@ -66,7 +66,7 @@ def calibrate(
     loaded.false_alarms = false_alarms or loaded.false_alarms
     good, notes = new_images(loaded, folder, ("train",), unreadable_limit, progress)
     say(*notes, to=sys.stderr)
-    n, needed = len(good.paths), scoring.images_needed(loaded.false_alarms)
+    n, needed = len(good.paths), images_needed(loaded.false_alarms)
     if n < needed:
         rate = math.ceil(1000 / (n + 1)) / 1000
         instead = f", or ask for less: --false-alarms {rate:.3g}" if rate < 1 else ""

@@ -16,7 +16,7 @@ from texad.commands.messages import (
 from texad.data.inputs import good_images
 from texad.detector import AnomalyDetector
 from texad.errors import check_range
-from texad.model.codebook import SMALLEST_IMAGE
+from texad.model.registry import DETECTORS
 from texad.model.weights import RandomWeightsWarning
 from texad.model.weights import check as check_weights
 
@@ -116,9 +116,8 @@ def _check_options(
             "--image-size must be a positive multiple of 16 (224 in the published method), not "
             f"{image_size}"
         )
-    if detector == "extended":
-        name = "--image-size of the extended detector"
-        check_range(name, image_size, at_least=SMALLEST_IMAGE)
+    name = f"--image-size of the {detector} detector"
+    check_range(name, image_size, at_least=DETECTORS[detector].smallest_image)
     check_range("--seed", seed, at_least=0)
 
 

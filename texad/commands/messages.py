@@ -11,7 +11,7 @@ from texad.data.inputs import GoodImages
 from texad.detector import AnomalyDetector
 from texad.errors import printable
 from texad.evaluation import drift
-from texad.model import scoring
+from texad.model.threshold import images_needed, n_rejected
 from texad.model.weights import RANDOM_WARNING
 
 FEW = 20  # images to learn from: with fewer a detector is for trying
@@ -92,7 +92,7 @@ def _kept(detector: AnomalyDetector) -> list[str]:
         f"{percent(detector.reachable_)} (1 in {n + 1}). The threshold promises nothing about "
         "defects: none was seen. Judge a few real ones (texad predict) before you rely on it.",
     ]
-    if drift.rejecting(n, wanted) == 1:
+    if n_rejected(n, wanted) == 1:
         said.append(
             "The threshold is the score of the strangest calibration image: if that one is bad, so "
             "is the threshold. Look at it, and remove it and fit again if need be; with about twice "
@@ -103,7 +103,7 @@ def _kept(detector: AnomalyDetector) -> list[str]:
 
 def _not_kept(detector: AnomalyDetector) -> list[str]:
     n, reachable = len(detector.calibration_scores_), detector.reachable_
-    needed = scoring.images_needed(detector.false_alarms)
+    needed = images_needed(detector.false_alarms)
     is_sigma = detector.rule_ == "sigma"
     source = "images it was fit to, which it knows too well" if is_sigma else f"{n} images kept out"
     enough = int(np.ceil(needed / max(detector.calibration_fraction, 0.5)))

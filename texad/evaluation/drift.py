@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from texad.model import scoring
+from texad.model.threshold import n_rejected, predict
 
 LEVEL = 0.01  # a check a day then cries wolf about once in three months, at most
 FAR = 0.95  # the typical new image is stranger than such a part of the old ones: another threshold would hide it, not mend it
@@ -116,16 +116,16 @@ def compare(
             raise ValueError(f"{name} must hold at least one score, and finite ones")
     n, m = len(old), len(new)
     test = stats.ks_2samp(old, new)
-    n_above = int(scoring.predict(new, threshold).sum())
+    n_above = int(predict(new, threshold).sum())
     interval = stats.binomtest(n_above, m).proportion_ci(0.95, method="wilson")
     p_above = 1.0
     if promised is not None:
-        r = rejecting(n, promised)
+        r = n_rejected(n, promised)
         p_above = float(stats.betabinom.sf(n_above - 1, m, r, n + 1 - r))
     rank = float((np.mean(old < np.median(new)) + np.mean(old <= np.median(new))) / 2)
     differs, rises = test.pvalue <= level / 2, p_above <= level / 2
     if not (differs or rises):
-        verdict = "too few" if m < images_needed(n, level) else "none seen"
+        verdict = "too few" if m < new_images_needed(n, level) else "none seen"
     elif rank >= FAR:
         verdict = "far higher"
     elif rises or rank > 0.6:
@@ -138,23 +138,18 @@ def compare(
     )  # fmt: skip
 
 
-def rejecting(n: int, false_alarms: float) -> int:
-    """How many of `n` calibration scores the threshold of `scoring.conformal_threshold` lies at or below: ⌊(n + 1)α⌋, counted as there."""
-    return int(np.sum(np.arange(1, n + 1) / (n + 1) <= false_alarms))
-
-
 def rate_interval(n: int, false_alarms: float) -> tuple[float, float]:
     """Where the false-alarm rate of one conformal threshold lies, 9 times in 10.
 
     The promise is kept on the average over all choices of calibration images. Given these, the rate is beta-distributed, with parameters r and
     n + 1 − r for r = ⌊(n + 1)α⌋ (Vovk 2012).
     """
-    r = rejecting(n, false_alarms)
+    r = n_rejected(n, false_alarms)
     low, high = stats.beta.ppf([0.05, 0.95], r, n + 1 - r)
     return float(low), float(high)
 
 
-def images_needed(n: int, level: float = LEVEL) -> int:
+def new_images_needed(n: int, level: float = LEVEL) -> int:
     """The fewest new images with which the test of Kolmogorov and Smirnov could see any change at all, compared with `n`.
 
     If all new scores are above all old ones, p is 2 divided by the number of ways to choose the new ones among all. With one calibration image,
@@ -176,7 +171,7 @@ def smallest_shift(n: int, m: int, level: float = LEVEL) -> float:
     distance = stats.kstwobign.isf(level / 2) * math.sqrt((n + m) / (n * m))
     return (
         float(2 * stats.norm.ppf((1 + distance) / 2))
-        if distance < 1 and m >= images_needed(n, level)
+        if distance < 1 and m >= new_images_needed(n, level)
         else math.inf
     )
 
@@ -229,7 +224,8 @@ def words(drift: Drift) -> list[str]:
     )
     return [
         ADVICE[drift.verdict].format(
-            needed=images_needed(n, drift.level), wanted=max(20, images_needed(n, drift.level))
+            needed=new_images_needed(n, drift.level),
+            wanted=max(20, new_images_needed(n, drift.level)),
         ),
         f"The scores of {m} new good images and of {n} calibration images are {drift.statistic:.2g} apart (0 the same, 1 fully apart). "
         f"Without any change, chance makes them so different in {_often(drift.p_value)} (p = {drift.p_value:.2g}, Kolmogorov-Smirnov).",

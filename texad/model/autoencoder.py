@@ -8,42 +8,21 @@ same arithmetic and faster.
 DFR: deep feature reconstruction for unsupervised anomaly segmentation, Yang, Shi, Qi, 2020, arXiv:2012.07122.
 """
 
-import copy
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
-from tqdm import tqdm
 
 from texad.data import splitting
-from texad.io.arrays import release
-from texad.io.atomic import write_tensors
-
-DETECTORS = ("published", "extended")  # this module, and texad.model.codebook
-BLOCK = 64  # images in memory at a time
-
-
-class FeatureAutoencoder(nn.Module):
-    """What the published and the extended autoencoder have in common.
-
-    Attributes
-    ----------
-    reduction : str
-        Of its score, see `scoring.image_score`.
-    widths : dict of str to int
-        What it takes to build one that has room for its tensors.
-    """
-
-    reduction: str
-    widths: dict[str, int]
-
-    def prepare(self, features: torch.Tensor) -> torch.Tensor:
-        """What the autoencoder sees of feature maps, (N, C, H, W): all of them, as they are."""
-        return features
+from texad.model.base import (
+    FeatureAutoencoder,
+    blocks,
+    check_fit,
+    device,
+    train_with_early_stopping,
+)
 
 
 class Autoencoder(FeatureAutoencoder):
@@ -141,128 +120,60 @@ def fit(
     ValueError
         If there are no features, they are not finite, or a parameter is out of range.
     """
-    check(features, validation_fraction, epochs=epochs, batch_size=batch_size, patience=patience)
+    check_fit(
+        features, validation_fraction, epochs=epochs, batch_size=batch_size, patience=patience
+    )
     if learning_rate <= 0:
         raise ValueError(f"learning_rate must be positive, not {learning_rate}")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     n_images, channels, height, width = features.shape
-    vectors = features.transpose(0, 2, 3, 1)  # (N, H, W, C), as they lie in the file
     places = height * width
-
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        autoencoder = Autoencoder(channels, hidden, bottleneck).to(device)
+        autoencoder = Autoencoder(channels, hidden, bottleneck).to(device())
     rng = np.random.default_rng(seed)
     train, validation = split(rng, n_images, validation_fraction)
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=learning_rate, fused=True)
 
-    def blocks(
-        images: np.ndarray,
-    ) -> Iterator[torch.Tensor]:  # each (n·H·W, C), of at most BLOCK images
-        for start in range(0, len(images), BLOCK):
-            yield torch.from_numpy(vectors[images[start : start + BLOCK]].reshape(-1, channels)).to(
-                device
+    def vectors(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C)
+        return (block.reshape(-1, channels) for block in blocks(features, images))
+
+    def loss_of(batch: torch.Tensor) -> torch.Tensor:
+        # the squared error of a vector, summed over channels and places, averaged over the batch
+        reconstruction = autoencoder.decoder(autoencoder.encoder(batch))
+        return torch.square(batch - reconstruction).sum(dim=1).mean() * places
+
+    def train_epoch(epoch: int) -> tuple[float, float]:
+        train_loss = validation_loss = 0.0
+        for block in vectors(rng.permutation(train)):
+            for rows in torch.from_numpy(rng.permutation(len(block))).split(batch_size):
+                loss = loss_of(block[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                train_loss += loss.item() * len(rows) / (len(train) * places)
+        with torch.inference_mode():
+            for block in vectors(validation):
+                for part in block.split(batch_size):  # a whole block would take much memory
+                    share = len(part) / (len(validation) * places)
+                    validation_loss += loss_of(part).item() * share
+        if not np.isfinite(validation_loss):
+            if not all(torch.isfinite(block).all() for block in vectors(np.arange(n_images))):
+                raise ValueError("features must be finite, and some are not: make them again")
+            raise ValueError(
+                f"the training diverged in epoch {epoch}; "
+                f"use a smaller learning_rate than {learning_rate}"
             )
-            release(features)
+        return train_loss, validation_loss
 
-    def loss_of(
-        batch: torch.Tensor,
-    ) -> torch.Tensor:  # mean squared error of a vector, summed over channels and places
-        return (
-            torch.square(batch - autoencoder.decoder(autoencoder.encoder(batch))).sum(dim=1).mean()
-            * places
-        )
-
-    history, best_loss, best_epoch, best_state = [], np.inf, 0, autoencoder.state_dict()
-    with tqdm(range(1, epochs + 1), desc="training", unit="epoch", disable=not progress) as bar:
-        for epoch in bar:
-            autoencoder.train()
-            train_loss = validation_loss = 0.0
-            for block in blocks(rng.permutation(train)):
-                for rows in torch.from_numpy(rng.permutation(len(block))).split(batch_size):
-                    loss = loss_of(block[rows])
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    train_loss += loss.item() * len(rows) / (len(train) * places)
-
-            autoencoder.eval()
-            with torch.inference_mode():
-                for block in blocks(validation):
-                    for part in block.split(
-                        batch_size
-                    ):  # a block's reconstruction would take as much memory as the block, several times
-                        validation_loss += (
-                            loss_of(part).item() * len(part) / (len(validation) * places)
-                        )
-            if not np.isfinite(validation_loss):
-                if not all(torch.isfinite(block).all() for block in blocks(np.arange(n_images))):
-                    raise ValueError("features must be finite, and some are not: make them again")
-                raise ValueError(
-                    f"the training diverged in epoch {epoch}; use a smaller learning_rate than {learning_rate}"
-                )
-            history.append(
-                {"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss}
-            )
-            bar.set_postfix(train=f"{train_loss:.4g}", validation=f"{validation_loss:.4g}")
-
-            if validation_loss < best_loss * (1 - min_improvement):
-                best_epoch = epoch
-            if validation_loss < best_loss:
-                best_loss, best_state = validation_loss, copy.deepcopy(autoencoder.state_dict())
-            if epoch - best_epoch >= patience:
-                break
-    autoencoder.load_state_dict(best_state)
-    return autoencoder.cpu().eval().requires_grad_(False), pd.DataFrame(history)
-
-
-def save(autoencoder: FeatureAutoencoder, file: Path) -> None:
-    """Write an autoencoder, published or extended, as safetensors, its widths in the metadata."""
-    write_tensors(
-        file,
-        autoencoder.state_dict(),
-        {name: str(width) for name, width in autoencoder.widths.items()},
+    history = train_with_early_stopping(
+        autoencoder,
+        train_epoch,
+        epochs=epochs,
+        patience=patience,
+        min_improvement=min_improvement,
+        progress=progress,
     )
-
-
-def load(file: Path) -> FeatureAutoencoder:
-    """Read an autoencoder that `save` wrote.
-
-    Returns
-    -------
-    Autoencoder or extended.QuantizedAutoencoder
-        In eval mode, on the CPU.
-
-    Raises
-    ------
-    ValueError
-        If the file is no such autoencoder.
-    """
-    try:
-        with safe_open(file, framework="pt") as stored:
-            widths = {name: int(width) for name, width in stored.metadata().items()}
-            return build({name: stored.get_tensor(name) for name in stored.keys()}, widths)
-    except (
-        SafetensorError,
-        OSError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RuntimeError,
-    ) as error:
-        raise ValueError(f"{file} is no autoencoder of texad ({error}); train it again") from error
-
-
-def build(tensors: dict[str, torch.Tensor], widths: dict[str, int]) -> FeatureAutoencoder:
-    """An autoencoder, published or extended, from its tensors and widths, in eval mode; TypeError or RuntimeError if they do not fit."""
-    from texad.model.codebook import QuantizedAutoencoder  # here, since it builds on this module
-
-    autoencoder: FeatureAutoencoder = (
-        QuantizedAutoencoder(**widths) if "words" in widths else Autoencoder(**widths)
-    )
-    autoencoder.load_state_dict(tensors)
-    return autoencoder.eval().requires_grad_(False)
+    return autoencoder.cpu().eval().requires_grad_(False), history
 
 
 def split(
@@ -271,16 +182,3 @@ def split(
     """Choose whole images, since the places of one image resemble each other; a lone image validates itself."""
     train, validation = splitting.split(n_images, validation_fraction, rng)
     return train, (validation if len(validation) else train)
-
-
-def check(features: np.ndarray, validation_fraction: float, **at_least_1: int) -> None:
-    """Raise a ValueError that names what is wrong with the arguments of a fit."""
-    if features.ndim != 4 or not features.size:
-        raise ValueError(
-            f"features must be a non-empty array of shape (N, C, H, W), not {features.shape}"
-        )
-    for name, value in at_least_1.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-    if not 0 < validation_fraction < 1:
-        raise ValueError(f"validation_fraction must lie between 0 and 1, not {validation_fraction}")

@@ -19,11 +19,15 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 
-from texad.io.arrays import release
-from texad.model import autoencoder
-from texad.model.autoencoder import BLOCK
+from texad.model.autoencoder import split
+from texad.model.base import (
+    FeatureAutoencoder,
+    blocks,
+    check_fit,
+    device,
+    train_with_early_stopping,
+)
 
 WORDS = 16384
 SAMPLE = 192  # images, enough for a covariance of 1024 channels
@@ -36,7 +40,7 @@ SHRINKAGE = (
 )
 
 
-class QuantizedAutoencoder(autoencoder.FeatureAutoencoder):
+class QuantizedAutoencoder(FeatureAutoencoder):
     """Encoder: C → `bottleneck`, linear. Code: the nearest word. Decoder: `bottleneck` → C, linear.
 
     Parameters
@@ -174,27 +178,20 @@ def fit(
     ValueError
         If there are no features, they are not finite, or a parameter is out of range.
     """
-    autoencoder.check(features, validation_fraction, epochs=epochs, words=words, patience=patience)
+    check_fit(features, validation_fraction, epochs=epochs, words=words, patience=patience)
     n_images, channels, height, width = features.shape
-    in_file_order = features.transpose(0, 2, 3, 1)  # (N, H, W, C)
     if not 1 <= bottleneck <= channels:
         raise ValueError(
             f"bottleneck must be between 1 and {channels}, the number of channels, not {bottleneck}"
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    quantized = QuantizedAutoencoder(channels, bottleneck, words, height, width).to(device).eval()
+    quantized = QuantizedAutoencoder(channels, bottleneck, words, height, width).to(device()).eval()
     rng = np.random.default_rng(seed)
-    train, validation = autoencoder.split(rng, n_images, validation_fraction)
+    train, validation = split(rng, n_images, validation_fraction)
 
-    def maps(
-        images: np.ndarray,
-    ) -> Iterator[torch.Tensor]:  # each (n, C, H, W), of at most BLOCK images
-        for start in range(0, len(images), BLOCK):
-            block = in_file_order[images[start : start + BLOCK]]
-            release(features)
-            yield torch.from_numpy(block).to(device).permute(0, 3, 1, 2)
+    def maps(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, C, H, W)
+        return (block.permute(0, 3, 1, 2) for block in blocks(features, images))
 
-    def blocks(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C)
+    def vectors_of(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C)
         for block in maps(images):
             yield quantized.prepare(block).permute(0, 2, 3, 1).reshape(-1, channels)
 
@@ -205,7 +202,7 @@ def fit(
         ).sum(dim=0)
         averaged = bool(after >= KEPT * before)
     quantized.widths["averaged"] = int(averaged)
-    sample = torch.cat(list(blocks(some)))
+    sample = torch.cat(list(vectors_of(some)))
     if not torch.isfinite(sample).all():
         raise ValueError("features must be finite")
     quantized.mean.copy_(sample.mean(dim=0))
@@ -214,46 +211,42 @@ def fit(
     quantized.codebook.copy_(quantized.encode(sample[first]))
     floor = max(1e-6 * float(sample.var(dim=0, correction=0).mean()), 1e-12)
     del sample
-    drawn = torch.zeros(words, device=device)  # codes that each word has drawn so far
+    drawn = torch.zeros(words, device=device())  # codes that each word has drawn so far
 
-    history, best_loss, best_epoch, best_words = [], np.inf, 0, quantized.codebook
-    with tqdm(range(1, epochs + 1), desc="training", unit="epoch", disable=not progress) as bar:
-        for epoch in bar:
-            train_loss = validation_loss = 0.0
-            for vectors in blocks(rng.permutation(train)):
-                codes = quantized.encode(vectors)
-                numbers = quantized.nearest(codes)
-                train_loss += float(_errors(quantized, vectors, numbers).sum()) / len(train)
-                counts = torch.bincount(numbers, minlength=words)
-                drawn += counts
-                sums = torch.zeros_like(quantized.codebook).index_add_(0, numbers, codes)
-                quantized.codebook += (sums - counts[:, None] * quantized.codebook) / drawn.clamp(
-                    min=1
-                )[:, None]
-            for vectors in blocks(validation):
-                validation_loss += float(_errors(quantized, vectors).sum()) / len(validation)
-            if not np.isfinite(validation_loss):
-                raise ValueError("features must be finite")
-            history.append(
-                {"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss}
-            )
-            bar.set_postfix(train=f"{train_loss:.4g}", validation=f"{validation_loss:.4g}")
-            if validation_loss < best_loss * (1 - min_improvement):
-                best_epoch = epoch
-            if validation_loss < best_loss:
-                best_loss, best_words = validation_loss, quantized.codebook.clone()
-            if epoch - best_epoch >= patience:
-                break
-    quantized.codebook.copy_(best_words)
+    def train_epoch(epoch: int) -> tuple[float, float]:
+        train_loss = validation_loss = 0.0
+        for vectors in vectors_of(rng.permutation(train)):
+            codes = quantized.encode(vectors)
+            numbers = quantized.nearest(codes)
+            train_loss += float(_errors(quantized, vectors, numbers).sum()) / len(train)
+            counts = torch.bincount(numbers, minlength=words)
+            drawn.add_(counts)
+            sums = torch.zeros_like(quantized.codebook).index_add_(0, numbers, codes)
+            pull = sums - counts[:, None] * quantized.codebook
+            quantized.codebook += pull / drawn.clamp(min=1)[:, None]
+        for vectors in vectors_of(validation):
+            validation_loss += float(_errors(quantized, vectors).sum()) / len(validation)
+        if not np.isfinite(validation_loss):
+            raise ValueError("features must be finite")
+        return train_loss, validation_loss
+
+    history = train_with_early_stopping(
+        quantized,
+        train_epoch,
+        epochs=epochs,
+        patience=patience,
+        min_improvement=min_improvement,
+        progress=progress,
+    )
     errors = (
         _errors(quantized, vectors).reshape(-1, height, width).sum(dim=0)
-        for vectors in blocks(validation)
+        for vectors in vectors_of(validation)
     )
-    error = sum(errors, torch.zeros(height, width, device=device)) / channels
+    error = sum(errors, torch.zeros(height, width, device=device())) / channels
     # of few images: the mean of all places stands in for what they have not shown; positive, even where nothing varies
     normal = (error + SHRINKAGE * error.mean() / len(validation)) / (len(validation) + SHRINKAGE)
     quantized.unit.copy_(normal.clamp(min=floor).sqrt())
-    return quantized.cpu(), pd.DataFrame(history)
+    return quantized.cpu(), history
 
 
 def _spread(block: torch.Tensor) -> float:

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from texad.evaluation import metrics as evaluation
+from texad.evaluation.pixel_metrics import upsample
 from texad.figures import plots, result_figures
 from texad.io import images as reading
 from texad.io.atomic import replacing
@@ -163,9 +163,7 @@ def hits_and_misses(run: FinishedRun, folder: Path, stem: str, most_bytes: int) 
             f"{case}\n{test['defect'][row]}\nscore {test['score'][row]:.4g}"
             for case, row in cases.items()
         ]
-        figure = result_figures.heatmaps(
-            photographs, evaluation.upsample(own_places, size), masks, titles
-        )
+        figure = result_figures.heatmaps(photographs, upsample(own_places, size), masks, titles)
         _share_scale(figure, low, high)
         file = folder / f"{stem}-{number}.jpg"
         _save(figure, file, most_bytes)
@@ -241,7 +239,7 @@ def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
 
     detector = result_figures.heatmaps(
         photographs,
-        evaluation.upsample(places, size),
+        upsample(places, size),
         masks,
         [verdict.replace(", ", "\n") for verdict in verdicts],
     )

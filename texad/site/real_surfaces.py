@@ -14,8 +14,8 @@ import pandas as pd
 from texad.figures import study_plots
 from texad.io.atomic import replacing
 from texad.io.json_files import read_json
-from texad.model.autoencoder import DETECTORS
-from texad.model.scoring import RULES
+from texad.model.registry import DETECTORS
+from texad.model.threshold import RULES
 from texad.site import markdown
 from texad.site.record import FILE, check, collect, is_random
 

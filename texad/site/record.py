@@ -24,7 +24,7 @@ from texad.batch.parameters import COMMON, defaults
 from texad.errors import RunError
 from texad.io.json_files import read_json, write_json
 from texad.io.paths import notebooks_folder
-from texad.model.autoencoder import DETECTORS
+from texad.model.registry import DETECTORS
 from texad.runs.run_folder import STAGES, STUDIES, FinishedRun
 
 FILE = "real_surfaces.json"
@@ -132,7 +132,7 @@ def collect(folders: Sequence[str | Path]) -> dict:
             run["dataset"],
             run["category"],
             is_random(run),
-            DETECTORS.index(run["detector"]),
+            list(DETECTORS).index(run["detector"]),
             run["seed"],
         ),
     )
@@ -150,7 +150,10 @@ def _entry(run: FinishedRun) -> dict:
         for name, value in usual.items()
         if name not in COMMON and used.get(name, value) != value
     }
-    detector, seed = used.get("detector", DETECTORS[0]), stages[STAGES[2]]["parameters"]["seed"]
+    detector, seed = (
+        used.get("detector", next(iter(DETECTORS))),
+        stages[STAGES[2]]["parameters"]["seed"],
+    )
     if detector not in DETECTORS or not isinstance(seed, int):
         raise TypeError(f"the detector is {detector!r} and the seed {seed!r}")
     compared = run.folder / "comparison.csv"

@@ -21,7 +21,7 @@ from PIL import Image
 from scipy import ndimage
 
 from texad.errors import printable
-from texad.evaluation import metrics as evaluation
+from texad.evaluation.metrics import image_auroc
 from texad.figures.overlay import overlay
 from texad.io.atomic import replacing
 from texad.model import preprocessing
@@ -137,7 +137,7 @@ def _data(scores: pd.DataFrame, threshold: float) -> dict:
     labels, values = (np.array([image[name] for image in images]) for name in ("label", "score"))
     return {
         "images": images,
-        "auroc": evaluation.image_auroc(labels, values),
+        "auroc": image_auroc(labels, values),
         "threshold": float(threshold),
     }
 

@@ -1,0 +1,145 @@
+"""Compute the features of many images, on all cores, and store them on disk.
+
+The features of an image never change, so they are computed once.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from texad.io.atomic import replacing
+from texad.model import preprocessing
+from texad.model.backbone import CHANNELS, STRIDE
+from texad.model.base import device
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def extract(
+    backbone: nn.Sequential,
+    paths: Sequence[Path],
+    file: Path,
+    *,
+    image_size: int = preprocessing.IMAGE_SIZE,
+    normalize: bool = False,
+    batch_size: int = 2,
+    progress: bool = True,
+) -> np.ndarray:
+    """Compute the features of images and store them in a NumPy file, batch by batch.
+
+    Parameters
+    ----------
+    backbone : nn.Sequential
+    paths : sequence of Path, length N
+        May be empty.
+    file : Path
+        Where the features go (`.npy`), written under a temporary name and renamed when complete. Stored as
+        (N, H, W, C), so that the vector of a place lies in one piece.
+    image_size : int, default 224
+        In pixels; a multiple of 16.
+    normalize : bool, default False
+        Subtract the ImageNet mean and divide by its standard deviation first. Off in the published method.
+    batch_size : int, default 2
+        Images in one forward pass. Each core works on a batch of its own, so small ones are as fast as large ones there, and keep fewer
+        images in memory. A graphics processor wants 32 or more.
+    progress : bool, default True
+        Show a progress bar.
+
+    Returns
+    -------
+    ndarray, float32, shape (N, 1024, image_size / 16, image_size / 16)
+        Memory-mapped: read from disk where it is used.
+
+    Raises
+    ------
+    ValueError
+        If an image cannot be read, or its features are not finite.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    backbone.to(device())
+    side = image_size // STRIDE
+
+    @torch.inference_mode()
+    def features_of(batch: Sequence[Path]) -> np.ndarray:
+        images = preprocessing.load_images(batch, image_size).to(device())
+        maps = backbone(preprocessing.normalize(images) if normalize else images)
+        if not torch.isfinite(maps).all():
+            raise ValueError(
+                f"features of {batch[0]} or one of the {len(batch) - 1} images after it are not finite"
+            )
+        return maps.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    with (
+        replacing(file) as temporary,
+        temporary.open("wb") as out,
+        tqdm(total=len(paths), desc=file.stem, unit="image", disable=not progress) as bar,
+    ):
+        shape = (len(paths), side, side, CHANNELS)
+        np.lib.format.write_array_header_1_0(
+            out, {"descr": "<f4", "fortran_order": False, "shape": shape}
+        )
+        for maps in in_order(features_of, batches):
+            out.write(maps.data)
+            bar.update(len(maps))
+    return load(file)
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item]
+) -> Generator[Result, None, None]:
+    """`function` of each item, in their order, computed by a thread for each core.
+
+    Each thread computes on one core. This is faster than all cores on one item, since nobody waits: while one reads an image, another convolves.
+    Few results are ever in memory, however slowly they are taken. The items may come slowly, too: a result is given as soon as it is there, and
+    does not wait for the next item.
+    """
+    cores = torch.get_num_threads()
+    pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
+    futures: queue.Queue[Future[Result] | None] = queue.Queue(2 * cores + 2)
+    stopped = threading.Event()
+
+    def feed() -> None:
+        try:
+            for item in items:
+                if stopped.is_set():
+                    return
+                futures.put(pool.submit(function, item))
+        except BaseException as error:  # the items' own: to be raised where the results are taken
+            failed: Future[Result] = Future()
+            futures.put(failed)
+            failed.set_exception(error)
+        futures.put(None)
+
+    threading.Thread(
+        target=feed, daemon=True
+    ).start()  # daemon: it may wait for an item that never comes
+    try:
+        while (future := futures.get()) is not None:
+            yield future.result()
+    finally:
+        stopped.set()
+        while not futures.empty():  # the feeder may wait for room
+            futures.get_nowait()
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)  # for the threads that others will start
+
+
+def load(file: Path) -> np.ndarray:
+    """Open stored features without reading them into memory.
+
+    Returns
+    -------
+    ndarray, float32, shape (N, 1024, H, W), memory-mapped and read-only
+    """
+    return np.load(file, mmap_mode="r").transpose(0, 3, 1, 2)

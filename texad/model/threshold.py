@@ -1,0 +1,323 @@
+"""From scores to a decision: three rules that set a threshold, and p-values.
+
+All rules use defect-free images alone. "sigma", the published one, is mean + 3 standard deviations
+of the scores of the images that the autoencoder was fit to. "held_out" is the same of calibration
+images, which were kept out of the fit. "conformal" takes a quantile of the calibration scores: a
+good image is rejected with a probability of at most `false_alarms`, whatever the distribution of
+the scores.
+
+This needs one assumption: the calibration images and the new good image are exchangeable, that is,
+every order of them is equally likely. Split conformal prediction: Papadopoulos, Proedrou, Vovk,
+Gammerman, "Inductive confidence machines for regression", ECML 2002; Vovk, Gammerman, Shafer,
+"Algorithmic learning in a random world", Springer 2005; as p-values for outliers: Bates, Candès,
+Lei, Romano, Sesia, "Testing for outliers with conformal p-values", Annals of Statistics 51, 2023.
+"""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+RULES = ("sigma", "held_out", "conformal")
+STRONGEST_FIRST = ("conformal", "held_out", "sigma")
+
+
+def predict(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Predict which images are anomalous: score > threshold.
+
+    Returns
+    -------
+    ndarray, bool, shape (N,)
+    """
+    return np.asarray(scores) > threshold
+
+
+def sigma_threshold(scores: np.ndarray, n_sigma: float = 3.0) -> float:
+    """Threshold μ + 3σ of the scores of defect-free images.
+
+    With scores of the images that the autoencoder was fit to, this is the rule "sigma"; with scores
+    of images that were kept out of the fit, it is "held_out".
+
+    Parameters
+    ----------
+    scores : ndarray, shape (N,)
+    n_sigma : float, default 3.0
+        Standard deviations above the mean. σ is the population standard deviation (divided by N,
+        not N − 1).
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If there is no score, or one of them or `n_sigma` is not finite.
+
+    Examples
+    --------
+    >>> sigma_threshold([1.0, 3.0])  # mean 2, standard deviation 1
+    5.0
+    """
+    if not math.isfinite(n_sigma):
+        raise ValueError(f"n_sigma must be a finite number, for instance 3, not {n_sigma}")
+    scores = _finite(scores, "scores")
+    if scores.size == 0:
+        raise ValueError("scores must hold at least one score")
+    return float(scores.mean() + n_sigma * scores.std())
+
+
+def conformal_threshold(calibration_scores: np.ndarray, false_alarms: float = 0.05) -> float:
+    """Threshold that a good image exceeds with a probability of at most `false_alarms`.
+
+    It is the ⌈(n + 1)(1 − α)⌉-th smallest calibration score for a false-alarm rate of α. A score is
+    above it exactly when its p-value is at most α. The bound holds for any distribution of the
+    scores and any n, averaged over all choices of calibration images and new image. Given *these*
+    calibration images the rate is a little smaller or larger (Angelopoulos and Bates, "Conformal
+    prediction: a gentle introduction", Foundations and Trends in Machine Learning 16, 2023,
+    section 3.2).
+
+    Parameters
+    ----------
+    calibration_scores : ndarray, shape (n,)
+        Scores of defect-free images that the autoencoder was not fit to.
+    false_alarms : float, default 0.05
+        Largest acceptable false-alarm rate.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If `false_alarms` does not lie between 0 and 1, there are too few images for it, or a score
+        is not finite.
+
+    Examples
+    --------
+    >>> conformal_threshold([3.0, 1.0, 2.0, 4.0], false_alarms=0.4)  # 2 of 5 ranks lie above
+    3.0
+    """
+    calibration = np.sort(_finite(calibration_scores, "calibration_scores"))
+    n, needed = len(calibration), images_needed(false_alarms)
+    if n < needed:
+        raise ValueError(
+            f"false_alarms = {false_alarms} needs at least {needed} calibration images, and there "
+            f"are {n}: keep more out of the fit (calibration_fraction), or choose a larger "
+            "false_alarms"
+        )
+    return float(calibration[n - n_rejected(n, false_alarms)])
+
+
+def n_rejected(n: int, false_alarms: float) -> int:
+    """Count the calibration scores that `conformal_threshold` rejects: r = ⌊(n + 1)α⌋ of `n`.
+
+    They are the r largest, and the threshold is the smallest of them. They are counted instead of
+    computed, since (n + 1) · 0.29 falls short of 29 for n = 99.
+
+    Examples
+    --------
+    >>> n_rejected(99, 0.29)
+    29
+    """
+    return int(np.sum(np.arange(1, n + 1) / (n + 1) <= false_alarms))
+
+
+def images_needed(false_alarms: float) -> int:
+    """Return the fewest calibration images for which a p-value can be `false_alarms`: ⌈1/α⌉ − 1.
+
+    Raises
+    ------
+    ValueError
+        If `false_alarms` does not lie between 0 and 1.
+
+    Examples
+    --------
+    >>> images_needed(0.05)
+    19
+    """
+    if not 0 < false_alarms < 1:
+        raise ValueError(
+            f"false_alarms, the false-alarm rate, must lie between 0 and 1, not {false_alarms}"
+        )
+    # exact: 1 / false_alarms could be rounded, or too large for a float
+    near = math.ceil(1 / Fraction(float(false_alarms)))
+    # 1/m rounded, as p-values are, decides: as a float, 1/3 is less than a third
+    return near - 1 - (1 / (near - 1) <= false_alarms)
+
+
+def p_values(calibration_scores: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Conformal p-value of each score: p = (1 + number of calibration scores ≥ s) / (n + 1).
+
+    If the image is good and exchangeable with the calibration images, then P(p ≤ α) ≤ α for every
+    α: its rank among them is as likely to be any as any other. The 1 counts the image itself. Bates
+    et al. 2023.
+
+    Parameters
+    ----------
+    calibration_scores : ndarray, shape (n,)
+        Scores of defect-free images that the autoencoder was not fit to.
+    scores : ndarray, shape (M,)
+        Scores of the images to judge.
+
+    Returns
+    -------
+    ndarray, float64, shape (M,)
+        From 1 / (n + 1) to 1. Without calibration images all are 1: there is no evidence against
+        any image.
+
+    Raises
+    ------
+    ValueError
+        If a score is not finite.
+
+    Examples
+    --------
+    >>> p_values([1.0, 2.0, 3.0], [0.5, 2.5, 9.0]).tolist()
+    [1.0, 0.5, 0.25]
+    """
+    calibration = np.sort(_finite(calibration_scores, "calibration_scores"))
+    return (1 + _n_at_least(calibration, _finite(scores, "scores"))) / (len(calibration) + 1)
+
+
+def cross_conformal_p_values(
+    held_out_scores: np.ndarray, folds: np.ndarray, test_scores: np.ndarray
+) -> np.ndarray:
+    """p-values when there are too few images to keep some out: every image is held out once.
+
+    The images are dealt into K folds, and for each fold a model is fit to the other folds. An image
+    to judge is compared with each good image under the one model that has seen neither:
+
+        p = (1 + number of i with held_out_scores[i] ≥ test_scores[folds[i]]) / (n + 1)
+
+    The models differ, so the guarantee is weaker than that of `p_values`: for a good image
+    P(p ≤ α) is at most 2α for K = n, and at most 2α + min{2(1 − 1/K) / (n/K + 1), (1 − K/n) /
+    (K + 1)} for K folds of one size; in practice it is near α. Cross-conformal: Vovk,
+    "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence 74, 2015. The
+    bounds: Barber, Candès, Ramdas, Tibshirani, "Predictive inference with the jackknife+", Annals
+    of Statistics 49, 2021, theorems 1 and 4.
+
+    Parameters
+    ----------
+    held_out_scores : ndarray, shape (n,)
+        Score of each good image by the model that was not fit to it.
+    folds : ndarray of int, shape (n,)
+        Fold of each good image, from 0 to K − 1.
+    test_scores : ndarray, shape (K, M)
+        Scores of the images to judge, a row for the model of each fold.
+
+    Returns
+    -------
+    ndarray, float64, shape (M,)
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, a fold has no model, or a score is not finite.
+    """
+    held_out = _finite(held_out_scores, "held_out_scores")
+    test = _finite(test_scores, "test_scores")
+    folds = np.asarray(folds)
+    if held_out.ndim != 1 or folds.shape != held_out.shape or test.ndim != 2:
+        raise ValueError(
+            "held_out_scores and folds must have shape (n,), and test_scores (K, M), "
+            f"not {held_out.shape}, {folds.shape} and {test.shape}"
+        )
+    if not np.isin(folds, np.arange(len(test))).all():
+        raise ValueError(
+            f"folds must be whole numbers from 0 to {len(test) - 1}, one for each row of "
+            "test_scores"
+        )
+    n_at_least = np.zeros(test.shape[1], dtype=int)
+    for fold, by_its_model in enumerate(test):
+        n_at_least += _n_at_least(np.sort(held_out[folds == fold]), by_its_model)
+    return (1 + n_at_least) / (len(held_out) + 1)
+
+
+def thresholds_by_rule(
+    train_scores: np.ndarray,
+    calibration_scores: np.ndarray,
+    n_sigma: float = 3.0,
+    false_alarms: float = 0.05,
+) -> dict[str, float | None]:
+    """Threshold of each rule; None where there are too few calibration images for it.
+
+    Parameters
+    ----------
+    train_scores, calibration_scores : ndarray, shape (N,) and (n,)
+        Scores of defect-free images that the autoencoder was fit to, and was not fit to; the latter
+        may be empty.
+    n_sigma : float, default 3.0
+    false_alarms : float, default 0.05
+
+    Returns
+    -------
+    dict of str to float or None
+        Keys as in `RULES`.
+
+    Raises
+    ------
+    ValueError
+        If `false_alarms` does not lie between 0 and 1, there is no training score, or a score is
+        not finite.
+    """
+    found: dict[str, float | None] = dict.fromkeys(RULES)
+    n = len(calibration_scores)
+    found["sigma"] = sigma_threshold(train_scores, n_sigma)
+    if is_reachable("held_out", n, false_alarms):
+        found["held_out"] = sigma_threshold(calibration_scores, n_sigma)
+    if is_reachable("conformal", n, false_alarms):
+        found["conformal"] = conformal_threshold(calibration_scores, false_alarms)
+    return found
+
+
+def is_reachable(rule: str, n_calibration: int, false_alarms: float = 0.05) -> bool:
+    """Tell whether there are enough calibration images for a rule."""
+    return n_calibration >= _fewest(rule, false_alarms)
+
+
+def check_rule(rule: str, n_calibration: int, false_alarms: float = 0.05) -> None:
+    """Check that a rule can set a threshold, before anything is computed for it.
+
+    Parameters
+    ----------
+    rule : str
+        One of `RULES`.
+    n_calibration : int
+        Number of calibration images.
+    false_alarms : float, default 0.05
+
+    Raises
+    ------
+    ValueError
+        If there is no such rule, `false_alarms` does not lie between 0 and 1, or the rule needs
+        more calibration images.
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule must be one of {', '.join(RULES)}, not {rule!r}")
+    if not is_reachable(rule, n_calibration, false_alarms):
+        wanted = f" for false_alarms = {false_alarms}" if rule == "conformal" else ""
+        raise ValueError(
+            f"rule {rule} needs at least {_fewest(rule, false_alarms)} calibration images{wanted}, "
+            f"and there are {n_calibration}: keep more out of the fit (calibration_fraction), or "
+            "choose rule sigma"
+        )
+
+
+def _fewest(rule: str, false_alarms: float) -> int:
+    """Calibration images that a rule needs; one alone has no standard deviation."""
+    return {"sigma": 0, "held_out": 2, "conformal": images_needed(false_alarms)}[rule]
+
+
+def _n_at_least(sorted_scores: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """How many of `sorted_scores` are at least as large as each score."""
+    return len(sorted_scores) - np.searchsorted(sorted_scores, scores, side="left")
+
+
+def _finite(scores: np.ndarray, name: str) -> np.ndarray:
+    scores = np.asarray(scores, dtype=np.float64)
+    if not np.isfinite(scores).all():
+        n_bad = np.sum(~np.isfinite(scores))
+        raise ValueError(f"{name} must be finite, and {n_bad} of {scores.size} are not")
+    return scores
