@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from PIL import Image
 
 from texad.evaluation.pixel_metrics import upsample
@@ -27,7 +28,12 @@ QUALITIES = (88, 75, 60, 45, 30)  # of JPEG, tried in this order until the file 
 MOST_BYTES = 190_000  # of one picture
 HITS_BYTES = 2_800_000  # of all pictures of hits and misses together
 PUZZLE = 4  # surfaces in the introduction's puzzle, half of them damaged where there are enough
-NUMBERS = ("No", "One", "Two", "Three", "Four")
+NUMBERS = ("None", "One", "Two", "Three", "Four")
+POSITIONS = (
+    ("at the upper left", "at the top", "at the upper right"),
+    ("at the left", "in the middle", "at the right"),
+    ("at the lower left", "at the bottom", "at the lower right"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Picture:
 
 
 def data(run: FinishedRun, file: Path) -> Picture:
-    """One good image and the first test image of each kind of defect, outlined.
+    """Draw one good image and the first test image of each kind of defect, outlined.
 
     Parameters
     ----------
@@ -65,13 +71,8 @@ def data(run: FinishedRun, file: Path) -> Picture:
     train, test = run.images("train"), run.images("test")
     defective = test[test["label"] == 1].drop_duplicates("defect")
     rows = pd.concat([train.head(1), defective], ignore_index=True)
-    images = [_thumbnail(path) for path in run.data_paths(rows["path"])]
-    masks = [
-        _mask(run.data_path(mask), image.shape[:2])
-        for mask, image in zip(rows["mask"], images, strict=True)
-    ]
+    images, masks = _thumbnails(run, rows)
     figure = plots.image_grid(images, list(rows["defect"]), masks, columns=3)
-    _save(figure, file, MOST_BYTES)
     kinds = [
         f"{name}, {_extent(mask)}" for name, mask in zip(rows["defect"][1:], masks[1:], strict=True)
     ]
@@ -79,7 +80,7 @@ def data(run: FinishedRun, file: Path) -> Picture:
         "; the line is the border of the damage" if any(mask is not None for mask in masks) else ""
     )
     return Picture(
-        file,
+        _save(figure, file, MOST_BYTES),
         f"{run.category}: a good image and one of each kind of defect{outlined}."
         if kinds
         else f"{run.category}: a good image.",
@@ -92,7 +93,7 @@ def data(run: FinishedRun, file: Path) -> Picture:
 
 
 def right_and_wrong(test: pd.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
-    """The telling images of a test: those that were found, and those that were missed, rejected, or nearly so.
+    """Find the telling images of a test: those found, and those missed, rejected or nearly so.
 
     Parameters
     ----------
@@ -128,10 +129,11 @@ def _first(cases: dict[str, list[int]]) -> dict[str, int]:
 
 
 def hits_and_misses(run: FinishedRun, folder: Path, stem: str, most_bytes: int) -> list[Picture]:
-    """The telling images of a run above their anomaly maps: first what was found, then what was missed or nearly so.
+    """Draw the telling images of a run above their anomaly maps.
 
-    All maps of the run are drawn on one scale, so that both pictures can be compared. It ends at the median of the maps' largest
-    values: a glaring defect may be cut off, for else it would leave all others dark.
+    The first picture shows what was found, the second what was missed or nearly so. All maps of the
+    run are drawn on one scale, so that both pictures can be compared. It ends at the median of the
+    maps' largest values: a glaring defect may be cut off, for else it would leave all others dark.
 
     Parameters
     ----------
@@ -141,45 +143,45 @@ def hits_and_misses(run: FinishedRun, folder: Path, stem: str, most_bytes: int) 
     stem : str
         How their names begin.
     most_bytes : int
-        Of one picture.
+        Size of one picture at most, if its quality allows.
 
     Raises
     ------
     ImageError
         If an image is not where the run read it.
     """
-    test, threshold = run.test(), run.read()["threshold"]
+    test, threshold, size = run.test(), run.read()["threshold"], run.parameter("image_size")
     groups = [cases for cases in right_and_wrong(test) if cases]
     shown = [row for cases in groups for row in cases.values()]
-    places = np.array(run.read_array("maps/test.npy")[shown])  # (n, H, W)
-    size = run.parameter("image_size")
-    low, high = float(places.min()), float(np.median(places.max(axis=(1, 2))))
+    all_maps = np.array(run.read_array("maps/test.npy")[shown])  # (n, H, W)
+    low, high = float(all_maps.min()), float(np.median(all_maps.max(axis=(1, 2))))
     pictures = []
     for number, cases in enumerate(groups, start=1):
-        rows = list(cases.values())
-        own_places = places[[shown.index(row) for row in rows]]
-        photographs, masks = _squares(run, test.loc[rows], size)
-        titles = [
-            f"{case}\n{test['defect'][row]}\nscore {test['score'][row]:.4g}"
-            for case, row in cases.items()
-        ]
-        figure = result_figures.heatmaps(photographs, upsample(own_places, size), masks, titles)
-        _share_scale(figure, low, high)
-        file = folder / f"{stem}-{number}.jpg"
-        _save(figure, file, most_bytes)
+        rows = test.loc[list(cases.values())]
+        maps = all_maps[[shown.index(row) for row in rows.index]]
+        photographs, masks = _squares(run, rows, size)
+        scores = [f"score {score:.4g}" for score in rows["score"]]
+        titles = ["\n".join(lines) for lines in zip(cases, rows["defect"], scores, strict=True)]
+        figure = result_figures.heatmaps(photographs, upsample(maps, size), masks, titles)
+        for image in figure.findobj(AxesImage):
+            if np.asarray(image.get_array()).ndim == 2:  # an anomaly map; photographs have colours
+                image.set_clim(low, high)
         said = [
-            f"{case.capitalize()}: {test['path'][row]} ({test['defect'][row]}), score {test['score'][row]:.4g}."
-            for case, row in cases.items()
+            f"{case.capitalize()}: {path} ({defect}), {score}."
+            for case, path, defect, score in zip(
+                cases, rows["path"], rows["defect"], scores, strict=True
+            )
         ]
         seen = [
-            f"{case.capitalize()}: {test['defect'][row]}, its map is brightest {_brightest(places_of, mask)}."
-            for (case, row), places_of, mask in zip(cases.items(), own_places, masks, strict=True)
+            f"{case.capitalize()}: {defect}, its map is brightest {_brightest(values, mask)}."
+            for case, defect, values, mask in zip(cases, rows["defect"], maps, masks, strict=True)
         ]
         pictures.append(
             Picture(
-                file,
+                _save(figure, folder / f"{stem}-{number}.jpg", most_bytes),
                 f"{' '.join(said)} The threshold is {threshold:.4g}.",
-                f"Test images of {run.category}, and below each the same image covered by its anomaly map. {' '.join(seen)}",
+                f"Test images of {run.category}, and below each the same image covered by its "
+                f"anomaly map. {' '.join(seen)}",
             )
         )
     return pictures
@@ -189,7 +191,7 @@ def hits_and_misses(run: FinishedRun, folder: Path, stem: str, most_bytes: int) 
 
 
 def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
-    """Good surfaces, then a few of which some are damaged, then the answer, then what the detector says.
+    """Draw good surfaces, a few of which some are damaged, the answer, and the detector's verdict.
 
     The images are chosen by chance, not for their effect.
 
@@ -199,7 +201,7 @@ def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
     folder : Path
         Where the pictures go.
     seed : int
-        Of the choice.
+        Seed of the choice.
 
     Returns
     -------
@@ -212,73 +214,58 @@ def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
         If an image is not where the run read it.
     """
     rng = np.random.default_rng(seed)
-    train, test, threshold, size = (
-        run.images("train"),
-        run.test(),
-        run.read()["threshold"],
-        run.parameter("image_size"),
-    )
+    train, test, size = run.images("train"), run.test(), run.parameter("image_size")
     rows = test.loc[_mixed(test, rng)].reset_index()
     letters = [chr(ord("A") + i) for i in range(len(rows))]
     learnt = np.sort(rng.choice(len(train), min(PUZZLE, len(train)), replace=False))
-    good = [_thumbnail(path) for path in run.data_paths(train["path"][learnt])]
-    images = [_thumbnail(path) for path in run.data_paths(rows["path"])]
-    outlines = [
-        _mask(run.data_path(mask), image.shape[:2])
-        for mask, image in zip(rows["mask"], images, strict=True)
-    ]
+    good, _ = _thumbnails(run, train.loc[learnt])
+    images, outlines = _thumbnails(run, rows)
     photographs, masks = _squares(run, rows, size)
-    places = np.array(run.read_array("maps/test.npy")[rows["index"].to_numpy()])
+    maps = np.array(run.read_array("maps/test.npy")[rows["index"].to_numpy()])
     truth = [f"{letter}: {name}" for letter, name in zip(letters, rows["defect"], strict=True)]
-    decided = [
-        f"score {score:.4g}, {'anomalous' if called else 'normal'}"
-        for score, called in zip(rows["score"], rows["prediction"], strict=True)
+    verdicts = [
+        f"{letter}: score {score:.4g}, {'anomalous' if called else 'normal'}"
+        for letter, score, called in zip(letters, rows["score"], rows["prediction"], strict=True)
     ]
-    verdicts = [f"{letter}: {text}" for letter, text in zip(letters, decided, strict=True)]
-    n_right, n_damaged = int((rows["label"] == rows["prediction"]).sum()), int(rows["label"].sum())
-
-    detector = result_figures.heatmaps(
-        photographs,
-        upsample(places, size),
-        masks,
-        [verdict.replace(", ", "\n") for verdict in verdicts],
-    )
-    figures = {
-        "good": plots.image_grid(good, columns=4),
-        "question": plots.image_grid(images, letters, columns=2),
-        "answer": plots.image_grid(images, truth, outlines, columns=2),
-        "detector": detector,
-    }
-    for name, figure in figures.items():
-        _save(figure, folder / f"{name}.jpg", MOST_BYTES)
-    material = run.category
+    titles = [verdict.replace(", ", "\n") for verdict in verdicts]
     where = [
-        f"{t}, {_extent(mask)}" if label else t
-        for t, label, mask in zip(truth, rows["label"], outlines, strict=True)
+        f"{name}, {_extent(mask)}" if label else name
+        for name, label, mask in zip(truth, rows["label"], outlines, strict=True)
     ]
     bright = [
-        f"{letter} is brightest {_brightest(*pair)}"
-        for letter, *pair in zip(letters, places, masks, strict=True)
+        f"{letter} is brightest {_brightest(values, mask)}"
+        for letter, values, mask in zip(letters, maps, masks, strict=True)
     ]
-    texts = {
+    n_right = int((rows["label"] == rows["prediction"]).sum())
+    material, pieces = run.category, "piece" if len(rows) == 1 else "pieces"
+    drawn = {
         "good": (
+            plots.image_grid(good, columns=4),
             f"Good {material}.",
-            f"Photographs of {material} without defect, each a little different in light and position.",
+            f"Photographs of {material} without defect, each a little different in light and "
+            "position.",
         ),
         "question": (
-            f"{NUMBERS[len(rows)]} {'piece' if len(rows) == 1 else 'pieces'} of {material}. {_how_many(n_damaged, len(rows))}",
+            plots.image_grid(images, letters, columns=2),
+            f"{NUMBERS[len(rows)]} {pieces} of {material}. {_how_many(rows['label'])}",
             f"The pieces {', '.join(letters)} of {material}; nothing is marked.",
         ),
         "answer": (
-            "The answer: " + "; ".join(truth) + ".",
+            plots.image_grid(images, truth, outlines, columns=2),
+            f"The answer: {'; '.join(truth)}.",
             f"The same pieces of {material}, the damage outlined. {'; '.join(where)}.",
         ),
         "detector": (
-            f"What the detector says, with the threshold {threshold:.4g}: {'; '.join(verdicts)}. It is right about {n_right} of {len(rows)}.",
+            result_figures.heatmaps(photographs, upsample(maps, size), masks, titles),
+            f"What the detector says, with the threshold {run.read()['threshold']:.4g}: "
+            f"{'; '.join(verdicts)}. It is right about {n_right} of {len(rows)}.",
             f"The same pieces of {material}, and below each its anomaly map. {'; '.join(bright)}.",
         ),
     }
-    return {name: Picture(folder / f"{name}.jpg", *texts[name]) for name in figures}
+    return {
+        name: Picture(_save(figure, folder / f"{name}.jpg", MOST_BYTES), caption, alt)
+        for name, (figure, caption, alt) in drawn.items()
+    }
 
 
 def _mixed(test: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
@@ -289,31 +276,36 @@ def _mixed(test: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
     return rng.permutation([*damaged.index, *good.index])
 
 
-def _how_many(damaged: int, of: int) -> str:
-    if damaged == 0:
-        return "None is damaged."
-    if damaged == of:
+def _how_many(labels: pd.Series) -> str:
+    damaged = int(labels.sum())
+    if damaged == len(labels):
         return "Each is damaged. Where?"
-    return f"{NUMBERS[damaged]} {'is' if damaged == 1 else 'are'} damaged. Which?"
+    question = " Which?" if damaged else ""
+    return f"{NUMBERS[damaged]} {'are' if damaged > 1 else 'is'} damaged.{question}"
 
 
 # -- reading and saving ----------------------------------------------------------------------------
 
 
-def _thumbnail(path: Path) -> np.ndarray:
-    """A photograph in its own proportions, small enough for a page."""
-    image = reading.read_image(path)
-    scale = min(1.0, THUMBNAIL / max(image.size))
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return np.asarray(image.resize((width, height), Image.Resampling.BOX))
+def _thumbnails(
+    run: FinishedRun, rows: pd.DataFrame
+) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """Photographs in their own proportions, small enough for a page, and masks as large.
 
-
-def _mask(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
-    """A mask as large as its thumbnail; a pixel is defective if any part of it is."""
-    if path is None:
-        return None
-    mask = Image.fromarray(reading.read_mask(path).astype(np.float32))
-    return np.asarray(mask.resize(shape[::-1], Image.Resampling.BOX)) > 0
+    A pixel of a mask is defective if any part of it is.
+    """
+    images, masks = [], []
+    for path, name in zip(run.data_paths(rows["path"]), rows["mask"], strict=True):
+        image = reading.read_image(path)
+        scale = min(1.0, THUMBNAIL / max(image.size))
+        shape = [max(1, round(side * scale)) for side in image.size]  # width, height
+        images.append(np.asarray(image.resize(shape, Image.Resampling.BOX)))
+        mask = None
+        if file := run.data_path(name):
+            pixels = Image.fromarray(reading.read_mask(file).astype(np.float32))
+            mask = np.asarray(pixels.resize(shape, Image.Resampling.BOX)) > 0
+        masks.append(mask)
+    return images, masks
 
 
 def _squares(
@@ -328,20 +320,13 @@ def _squares(
     return photographs, masks
 
 
-def _share_scale(figure: Figure, low: float, high: float) -> None:
-    for axis in figure.axes:
-        for image in axis.get_images():
-            values = image.get_array()
-            if values is not None and values.ndim == 2:  # an anomaly map; photographs have colours
-                image.set_clim(low, high)
-
-
-def _save(figure: Figure, file: Path, most_bytes: int) -> None:
+def _save(figure: Figure, file: Path, most_bytes: int) -> Path:
     for quality in QUALITIES:
         with replacing(file) as temporary:
             figure.savefig(temporary, bbox_inches="tight", dpi=DPI, pil_kwargs={"quality": quality})
         if file.stat().st_size <= most_bytes:
             break
+    return file
 
 
 # -- words -----------------------------------------------------------------------------------------
@@ -351,31 +336,23 @@ def _extent(mask: np.ndarray | None) -> str:
     """How much of an image is damaged, and where."""
     if mask is None or not mask.any():
         return "not outlined"
-    share = 100 * mask.mean()
-    height, width = mask.shape
-    rows, columns = np.nonzero(mask)
-    return f"{share:.2g} % of the image, {_position(rows.mean() / height, columns.mean() / width)}"
+    down, across = np.argwhere(mask).mean(axis=0) / mask.shape
+    return f"{100 * mask.mean():.2g} % of the image, {_position(down, across)}"
 
 
-def _brightest(places: np.ndarray, mask: np.ndarray | None) -> str:
+def _brightest(values: np.ndarray, mask: np.ndarray | None) -> str:
     """Where an anomaly map has its largest value, and whether the defect is there."""
-    height, width = places.shape
-    row, column = np.unravel_index(places.argmax(), places.shape)
+    height, width = values.shape
+    row, column = np.unravel_index(values.argmax(), values.shape)
     position = _position((row + 0.5) / height, (column + 0.5) / width)
     if mask is None or not mask.any():
         return position
     step = len(mask) // height
-    around = mask[
-        max(0, row - 1) * step : (row + 2) * step, max(0, column - 1) * step : (column + 2) * step
-    ]  # a place and its neighbours
+    rows, columns = (slice(max(0, i - 1) * step, (i + 2) * step) for i in (row, column))
+    around = mask[rows, columns]  # a place of the map and its neighbours
     return f"{position}, {'at' if around.any() else 'away from'} the outlined defect"
 
 
 def _position(down: float, across: float) -> str:
     """A place in words, from its distance to the upper and to the left edge, both from 0 to 1."""
-    row = ("upper", "", "lower")[min(int(3 * down), 2)]
-    column = ("left", "", "right")[min(int(3 * across), 2)]
-    if row and column:
-        return f"at the {row} {column}"
-    edges = {"upper": "at the top", "lower": "at the bottom", "": "in the middle"}
-    return f"at the {column}" if column else edges[row]
+    return POSITIONS[min(int(3 * down), 2)][min(int(3 * across), 2)]
