@@ -20,7 +20,7 @@ import pandas as pd
 from benchmarks import material, stages
 from benchmarks.material import Options
 from benchmarks.measure import Row, cores, median, spread
-from texad.batch import batch
+from texad.batch import batch, parameters
 from texad.batch.kernels import KernelManager
 from texad.data import synthetic
 from texad.io.paths import notebooks_folder
@@ -135,9 +135,10 @@ def direct(call: tuple) -> None:
 
 def by_papermill(call: tuple) -> None:
     """The batch of all categories, from this process."""
-    dataset, names, weights, runs, parameters = call
+    dataset, names, weights, runs, typed = call
+    values = parameters.parse_values(typed)
     with material.quietly():
-        done = batch.run(dataset, names, weights, runs, JOBS, parameters=parameters, progress=False)
+        done = batch.run(dataset, names, weights, runs, JOBS, values=values, progress=False)
     if failed := [row["error"] for row in done if row["error"]]:
         raise RuntimeError(f"the batch failed: {failed[0]}")
 

@@ -73,17 +73,13 @@ def _run(
     from texad.batch.parameters import parse_values
 
     where = (dataset, category, weights, out or runs_root(), jobs)
-    how = (studies, progress, scheduler)
     values = parse_values(dict(parameters))
-    if len(seed) > 1 or any(len(several) > 1 for several in values.values()):
-        rows, table = sweeps.run(seed, values, *where, *how), sweeps.table
-    else:
-        rows, table = batch.run(*where, seed[0], dict(parameters), *how), batch.table
+    rows = batch.run(*where, seed, values, studies, progress, scheduler)
     rows = [
         {name: printable(value) if isinstance(value, str) else value for name, value in row.items()}
         for row in rows
     ]
-    print(table(rows))
+    print(sweeps.table(rows))
     failures = [row for row in rows if row["error"]]
     for row in failures:
         _complain(f"{row.get('setting', '')}{row['category']} failed: {row['error']}", FAILED)

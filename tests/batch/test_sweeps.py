@@ -6,7 +6,7 @@ from conftest import LEAD, run_arguments
 
 from texad.__main__ import main
 from texad.batch import executor, notebooks, parameters, sweeps
-from texad.batch.batch import Setting
+from texad.batch.sweeps import Setting
 from texad.runs.run_folder import STAGES
 
 
@@ -159,6 +159,11 @@ def test_a_combination_that_failed_is_named_and_left_out_of_the_means(
 
 def test_values_have_their_types_and_come_once():
     parse = parameters.parse_values
+    assert parse({"normalize": "True", "epochs": "3", "learning_rate": "1e-2"}) == {
+        "normalize": [True],
+        "epochs": [3],
+        "learning_rate": [0.01],
+    }
     assert parse({"bottleneck": "64,256,64", "learning_rate": "1e-2,0.01", "detector": "published,extended"}) == {
         "bottleneck": [64, 256], "learning_rate": [0.01], "detector": ["published", "extended"],
     }  # fmt: skip
@@ -170,9 +175,13 @@ def test_values_have_their_types_and_come_once():
 
 
 def test_only_what_has_several_values_is_in_the_name():
-    assert sweeps.settings([4], {"epochs": [1], "bottleneck": [8, 16]}) == [
-        Setting(4, {"epochs": 1, "bottleneck": 8}, "bottleneck=8"), Setting(4, {"epochs": 1, "bottleneck": 16}, "bottleneck=16"),
-    ]  # fmt: skip
+    combinations = sweeps.settings([4], {"epochs": [1], "bottleneck": [8, 16]})
+    assert combinations == [
+        Setting(4, {"epochs": 1, "bottleneck": 8}, {"bottleneck": 8}),
+        Setting(4, {"epochs": 1, "bottleneck": 16}, {"bottleneck": 16}),
+    ]
+    assert [each.folder for each in combinations] == ["bottleneck=8", "bottleneck=16"]
+    assert [each.folder for each in sweeps.settings([4], {"epochs": [1]})] == [""]
 
 
 @pytest.mark.parametrize("seeds", ["", "0,", "one"])

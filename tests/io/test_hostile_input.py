@@ -758,7 +758,7 @@ ARGUMENTS = [  # what is wrong; the arguments after `run --dataset <a folder wit
         "is no folder: choose synthetic, mvtec, or a folder",
     ),
     ("a data set of nothing", ["--dataset", ""], "choose synthetic, mvtec, or a folder"),
-    ("a parameter misspelt", ["-p", "botleneck", "3"], "did you mean bottleneck?"),
+    ("a parameter misspelt", ["-p", "botleneck", "3"], "did you mean 'bottleneck'?"),
     (
         "a parameter like no other",
         ["-p", "zzz", "3"],
@@ -789,7 +789,7 @@ ARGUMENTS = [  # what is wrong; the arguments after `run --dataset <a folder wit
     (
         "an image size that is no multiple of 16",
         ["-p", "image_size", "100"],
-        "parameter image_size must be a positive multiple of 16",
+        "parameter image_size must be a multiple of 16",
     ),
     (
         "everything kept out",
@@ -799,17 +799,17 @@ ARGUMENTS = [  # what is wrong; the arguments after `run --dataset <a folder wit
     (
         "a limit in percent",
         ["-p", "unreadable_limit", "5"],
-        "parameter unreadable_limit must be between 0 and 1 (default 0.05), not 5.0",
+        "parameter unreadable_limit must be at least 0 and at most 1 (default 0.05), not 5.0",
     ),
     (
         "no learning rate",
         ["-p", "learning_rate", "0"],
-        "parameter learning_rate must be a positive number",
+        "parameter learning_rate must be above 0",
     ),
     (
         "an endless learning rate",
         ["-p", "learning_rate", "1e999"],
-        "parameter learning_rate must be a positive number",
+        "parameter learning_rate must be above 0",
     ),
     (
         "a false-alarm rate that is none",
@@ -819,7 +819,7 @@ ARGUMENTS = [  # what is wrong; the arguments after `run --dataset <a folder wit
     (
         "a detector misspelt",
         ["-p", "detector", "extendet"],
-        "not 'extendet' (did you mean extended?)",
+        "not 'extendet' (did you mean 'extended'?)",
     ),
     (
         "a rule misspelt",
@@ -880,7 +880,7 @@ def test_every_default_is_in_its_own_range_and_every_range_has_a_parameter():
         for name, value in parameters.defaults(stage).items()
     }
     typed = {name: str(value) for name, value in known.items() if name not in parameters.COMMON}
-    assert parameters.parse_parameters(typed) == {name: known[name] for name in typed}
+    assert parameters.parse_values(typed) == {name: [known[name]] for name in typed}
     assert {*parameters.RANGES, *parameters.CHOICES} <= set(typed)
 
 

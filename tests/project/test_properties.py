@@ -771,15 +771,12 @@ KNOWN = {
 )
 @settings(max_examples=EXAMPLES or 150)
 def test_any_text_for_a_parameter_has_its_type_or_is_an_error_that_names_it(name, text):
-    for parse in (parameters.parse_parameters, parameters.parse_values):
-        try:
-            value = parse({name: text})[name]
-        except ValueError as error:
-            assert f"parameter {name} " in str(error) and str(error).isprintable()
-        else:
-            assert {type(each) for each in (value if isinstance(value, list) else [value])} == {
-                type(KNOWN[name])
-            }
+    try:
+        values = parameters.parse_values({name: text})[name]
+    except ValueError as error:
+        assert f"parameter {name} " in str(error) and str(error).isprintable()
+    else:
+        assert {type(value) for value in values} == {type(KNOWN[name])}
 
 
 @given(st.text(max_size=12))
@@ -788,7 +785,7 @@ def test_any_text_for_a_parameter_has_its_type_or_is_an_error_that_names_it(name
 def test_a_parameter_that_no_notebook_has_is_refused_by_name_in_one_line(name):
     assume(name not in KNOWN)
     with pytest.raises(ValueError, match="parameter") as caught:
-        parameters.parse_parameters({name: "1"})
+        parameters.parse_values({name: "1"})
     assert str(caught.value).isprintable() and (name in str(caught.value) or not name.isprintable())
 
 

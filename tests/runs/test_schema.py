@@ -53,7 +53,8 @@ def test_a_good_record_is_read_as_it_is(tmp_path):
     [
         ({"stages": "done"}, "stages is of the wrong kind, str"),
         ({"stages": [STAGE]}, "stages is of the wrong kind, list"),
-        ({"stages": {STAGES[0]: "done"}}, "stages: '01_preprocessing', seconds is missing"),
+        ({"stages": {STAGES[0]: "done"}}, "stages, 01_preprocessing is of the wrong kind, str"),
+        ({"stages": {STAGES[0]: {}}}, "stages, 01_preprocessing, seconds is missing"),
         ({"stages": {STAGES[0]: STAGE | {"seconds": "1"}}}, "seconds is of the wrong kind, str"),
         (
             {"stages": {STAGES[0]: STAGE | {"parameters": []}}},
@@ -61,17 +62,20 @@ def test_a_good_record_is_read_as_it_is(tmp_path):
         ),
         (
             {"stages": {"a\nb": STAGE | {"files": 3}}},
-            r"stages: 'a\nb', files is of the wrong kind, int",
+            r"stages, a\nb, files is of the wrong kind, int",
         ),
         ({"data": None}, "data is of the wrong kind, NoneType"),
         ({"data": {}}, "data, n_train is missing"),
         ({"data": GOOD["data"] | {"n_test": 2.5}}, "data, n_test is of the wrong kind, float"),
         ({"data": GOOD["data"] | {"folder": ["x"]}}, "data, folder is of the wrong kind, list"),
         ({"data": GOOD["data"] | {"unreadable": 3}}, "data, unreadable is of the wrong kind, int"),
-        ({"data": GOOD["data"] | {"unreadable": ["a.png"]}}, "data, unreadable, path is missing"),
+        (
+            {"data": GOOD["data"] | {"unreadable": ["a.png"]}},
+            "data, unreadable, 0 is of the wrong kind, str",
+        ),
         (
             {"data": GOOD["data"] | {"unreadable": [{"path": "a.png", "reason": 3}]}},
-            "data, unreadable, reason is of the wrong kind, int",
+            "data, unreadable, 0, reason is of the wrong kind, int",
         ),
         ({"weights": {"name": "random"}}, "weights, sha256 is missing"),
         ({"weights": "random"}, "weights is of the wrong kind, str"),

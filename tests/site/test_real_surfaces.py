@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, texad
 
 from texad.__main__ import main
-from texad.batch.parameters import COMMON, defaults, parse_parameters
+from texad.batch.parameters import COMMON, defaults, parse_values
 from texad.commands.parser import parser
 from texad.errors import RunError
 from texad.io.json_files import write_json
@@ -250,7 +250,8 @@ def test_the_recorded_command_makes_the_run_again(tmp_path):
         [3],
         False,
     )
-    assert parse_parameters(dict(options.parameters)) == run["parameters"]
+    typed = parse_values(dict(options.parameters))
+    assert typed == {name: [value] for name, value in run["parameters"].items()}
 
 
 def test_the_command_names_mvtec_and_known_weights_and_the_studies(tmp_path):

@@ -1,47 +1,37 @@
 """Run the notebooks for many categories: here or on a cluster, once or for each setting of a sweep.
 
-The five stages run for each category (see `texad.batch.notebooks`), for the results alone. What explains and compares, the solutions and asides of the
-chapters and then the studies, runs for one category.
+The five stages run for each category (see `texad.batch.notebooks`), for the results alone. What
+explains and compares, the solutions and asides of the chapters and then the studies, runs for one
+category.
+
+    OUT/<data set>/<category>/    the run folders
+    OUT/summary.csv, .json        a row for each category
+
+A sweep has them for each combination of seeds and values, and a table of all:
+
+    OUT/seed=0,bottleneck=64/     only what has several values is in the name
+    OUT/sweep.csv                 a row for each combination and category
 """
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from texad.batch import executor as pools
-from texad.batch.notebooks import COLUMNS, MEASURES, Job, cores
-from texad.batch.parameters import parse_parameters
+from texad.batch import executor
+from texad.batch.notebooks import COLUMNS, Job, cores
+from texad.batch.sweeps import Setting, settings
 from texad.data import datasets
-from texad.errors import RunError
+from texad.errors import RunError, check_range
 from texad.io.atomic import remove_leftovers, replacing
 from texad.io.escape import for_spreadsheet
 from texad.io.json_files import write_json
 from texad.model import weights
 from texad.runs.run_folder import STAGES, STUDIES, Run, lead
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A seed and parameters that categories are run with.
-
-    Attributes
-    ----------
-    seed : int
-    parameters : dict of str to object
-        Of the notebooks, with their types.
-    folder : str, default ""
-        Below `out`, for the run folders and the summary; empty for `out` itself.
-    """
-
-    seed: int
-    parameters: dict[str, object]
-    folder: str = ""
 
 
 def run(
@@ -50,13 +40,13 @@ def run(
     weights_name: str = "auto",
     out: str | Path = "runs",
     jobs: int | None = None,
-    seed: int = 0,
-    parameters: dict[str, str] | None = None,
+    seeds: Sequence[int] = (0,),
+    values: dict[str, list[Any]] | None = None,
     studies: bool = False,
     progress: bool = True,
     scheduler: str | None = None,
 ) -> list[dict]:
-    """Execute the notebooks for each category and sum up.
+    """Execute the notebooks for each category, with each seed and value, and sum up.
 
     Parameters
     ----------
@@ -67,178 +57,130 @@ def run(
     weights_name : str, default "auto"
         See `texad.model.weights.resolve`.
     out : str or Path, default "runs"
-        Run folders are made under `out`/<data set>/<category>, the summary beside them.
+        Where the run folders and tables go.
     jobs : int, optional
-        Categories at a time; as many as there are cores by default. The cores are shared out among them.
-    seed : int, default 0
-    parameters : dict of str to str, optional
-        Further parameters of the notebooks, as typed on a command line.
+        Categories at a time; as many as there are cores by default. The cores are shared out among
+        them.
+    seeds : sequence of int, default (0,)
+    values : dict of str to list, optional
+        Values of further parameters of the notebooks, as `texad.batch.parameters.parse_values`
+        returns them. Every combination of seeds and values is run, all of them in one pool.
     studies : bool, default False
-        Execute what a book shows beside the results, for the category that `artifacts.lead` names: solutions and asides of the chapters, and then
-        the studies (chapters 6 to 9).
+        Execute what a book shows beside the results, for the category that
+        `texad.runs.run_folder.lead` names: solutions and asides of the chapters, and then the
+        studies (chapters 6 to 9).
     progress : bool, default True
         Show a progress bar for each category.
     scheduler : str, optional
-        Address of the scheduler of a Dask cluster, for instance "tcp://192.168.0.10:8786", whose workers do the work: see
-        `texad.batch.dask_cluster`. They say how many categories run at a time, so `jobs` must be left out.
+        Address of the scheduler of a Dask cluster, for instance "tcp://192.168.0.10:8786", whose
+        workers do the work: see `texad.batch.dask_cluster`. They say how many categories run at a
+        time, so `jobs` must be left out.
 
     Returns
     -------
     list of dict
-        A row a category, with the keys of `texad.batch.notebooks.COLUMNS`; `error` is None where all went well. A study that failed is one more row.
+        A row for each combination and category, with the keys of `texad.batch.notebooks.COLUMNS`;
+        `error` is None where all went well. In a sweep, `setting` and what has several values come
+        first. A study that failed is one more row.
 
     Raises
     ------
     ValueError
-        If the data set, a category, the weights or a parameter is unknown or out of range. Nothing was run then.
+        If the data set, a category, the weights or a parameter is unknown or out of range. Nothing
+        was run then.
     texad.batch.dask_cluster.ClusterError
         If there is no scheduler, no worker, or a worker lacks something. Nothing was run then.
     """
-    setting = Setting(seed, parse_parameters(parameters or {}))
-    ((rows, failed_studies),) = run_settings(
-        [setting], dataset, category, weights_name, out, jobs, studies, progress, scheduler
-    )
-    return rows + failed_studies
-
-
-def run_settings(
-    settings: Sequence[Setting],
-    dataset: str,
-    category: str = "all",
-    weights_name: str = "auto",
-    out: str | Path = "runs",
-    jobs: int | None = None,
-    studies: bool = False,
-    progress: bool = True,
-    scheduler: str | None = None,
-) -> list[tuple[list[dict], list[dict]]]:
-    """Execute the notebooks for each category with each of several settings, all of them in one pool; each setting is summed up.
-
-    Parameters
-    ----------
-    settings : sequence of Setting
-        With different folders.
-    dataset, category, weights_name, out, jobs, studies, progress, scheduler
-        As for `run`.
-
-    Returns
-    -------
-    list of tuple of two lists
-        For each setting a row a category, and a row for each study that failed.
-
-    Raises
-    ------
-    ValueError, texad.batch.dask_cluster.ClusterError
-        As `run`.
-    """
-    names = datasets.select(dataset, category)
-    dataset = (
-        dataset if datasets.is_embedded(dataset) else str(Path(dataset).expanduser().resolve())
-    )
+    names, combinations = datasets.select(dataset, category), settings(seeds, values or {})
+    if not datasets.is_embedded(dataset):
+        dataset = str(Path(dataset).expanduser().resolve())
     if scheduler is not None and jobs is not None:
         raise ValueError(
-            "jobs is for one machine; on a cluster each worker runs a category for each of its threads: leave jobs out"
+            "jobs is for one machine; on a cluster each worker runs a category for each of its "
+            "threads: leave jobs out"
         )
-    jobs = min(cores() if jobs is None else jobs, len(settings) * len(names))
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, not {jobs}")
-    with warnings.catch_warnings(
-        record=True
-    ):  # the banner at the end says it, and says it to users of "random" too
+    jobs = min(cores() if jobs is None else jobs, len(combinations) * len(names))
+    check_range("jobs", jobs, at_least=1)
+    with warnings.catch_warnings(record=True):  # the banner says it, to users of "random", too
         warnings.simplefilter("always")
         resolved = weights.resolve(weights_name)
     out = Path(out).expanduser().resolve()
 
     def job(setting: Setting, name: str, at_a_time: int, stages: tuple[str, ...] = STAGES) -> Job:
-        threads = max(1, cores() // at_a_time) if scheduler is None else None
-        label = (f"{setting.folder}/{name}" if setting.folder else name) + (
-            "" if stages == STAGES else ", studies"
-        )
-        in_full = studies and name == lead(names) or stages != STAGES
+        label = f"{setting.folder}/{name}" if setting.folder else name
         return Job(
-            dataset,
-            name,
-            resolved,
-            str(out / setting.folder),
-            setting.seed,
-            setting.parameters,
-            threads,
-            label,
-            stages,
-            in_full,
+            dataset=dataset,
+            category=name,
+            weights=resolved,
+            runs=str(out / setting.folder),
+            seed=setting.seed,
+            parameters=setting.parameters,
+            threads=max(1, cores() // at_a_time) if scheduler is None else None,
+            label=label if stages == STAGES else f"{label}, studies",
+            stages=stages,
+            in_full=studies and name == lead(names) or stages != STAGES,
         )
 
     with _pool(scheduler, jobs) as pool:
         _say_if_random(resolved)
-        datasets.prepare(
-            dataset, names
-        )  # here, so that a download is made once and its progress is seen
+        datasets.prepare(dataset, names)  # here: a download is made once, and its progress is seen
         pool.check(dataset, names, resolved, out)
-        rows = pools.run_all(
-            [job(setting, name, jobs) for setting in settings for name in names], pool, progress
-        )
-        results: list[tuple[Setting, list[dict], list[dict]]] = [
-            (setting, rows[i * len(names) : (i + 1) * len(names)], [])
-            for i, setting in enumerate(settings)
+        todo = [job(setting, name, jobs) for setting in combinations for name in names]
+        done = executor.run_all(todo, pool, progress)
+        results = [
+            (setting, done[i * len(names) : (i + 1) * len(names)])
+            for i, setting in enumerate(combinations)
         ]
-        if studies:
-            done = [
-                (result, lead(good))
-                for result in results
-                if (good := [row["category"] for row in result[1] if not row["error"]])
-            ]
-            in_full = (
-                STAGES + STUDIES
-            )  # nothing is left to do for the stages, unless the lead failed and the chapters show another category
-            todo = [
-                job(setting, name, max(1, min(jobs, len(done))), in_full)
-                for (setting, *_), name in done
-            ]
-            for (result, _), row in zip(done, pools.run_all(todo, pool, progress), strict=True):
-                result[2].extend([row] if row["error"] else [])
-    for setting, own, _ in results:
-        _sum_up(dataset, setting, own, out / setting.folder)
+        # Of the stages, nothing is left to do in the studies' jobs; unless the lead failed, and the
+        # chapters show another category.
+        shown = [
+            (setting, lead(good))
+            for setting, rows in results
+            if studies and (good := [row["category"] for row in rows if not row["error"]])
+        ]
+        at_a_time = max(1, min(jobs, len(shown)))
+        todo = [job(setting, name, at_a_time, STAGES + STUDIES) for setting, name in shown]
+        studied = executor.run_all(todo, pool, progress)
+    for setting, rows in results:
+        _sum_up(dataset, setting, rows, out / setting.folder)
     _say_if_random(resolved)
-    return [(own, failed_studies) for _, own, failed_studies in results]
+    found = [_head(setting) | row for setting, rows in results for row in rows]
+    if len(combinations) > 1:
+        _write_table(out / "sweep.csv", found, [*combinations[0].swept, *COLUMNS])
+    failed = zip((setting for setting, _ in shown), studied, strict=True)
+    return found + [_head(setting) | row for setting, row in failed if row["error"]]
 
 
-def table(rows: list[dict]) -> str:
-    """The rows of `run` as a table for the terminal."""
-    frame = pd.DataFrame(rows, columns=list(COLUMNS[:-1]))
-    formats: dict[Any, Callable] = {
-        **dict.fromkeys(MEASURES, "{:.3f}".format),
-        "seconds": "{:.1f}".format,
-    }
-    return frame.to_string(index=False, na_rep="-", formatters=formats)
-
-
-def _pool(scheduler: str | None, jobs: int) -> AbstractContextManager[pools.Pool]:
+def _pool(scheduler: str | None, jobs: int) -> AbstractContextManager[executor.Pool]:
     if scheduler is None:
-        return pools.local(jobs)
-    from texad.batch import dask_cluster as cluster  # only now: who has no cluster needs no Dask
+        return executor.local(jobs)
+    from texad.batch import dask_cluster  # only now: without a cluster, nobody needs Dask
 
-    return cluster.connect(scheduler)
+    return dask_cluster.connect(scheduler)
+
+
+def _head(setting: Setting) -> dict[str, Any]:
+    """What a row of a sweep begins with."""
+    return {"setting": f"{setting.folder}/"} | setting.swept if setting.swept else {}
 
 
 def _sum_up(dataset: str, setting: Setting, rows: list[dict], folder: Path) -> None:
     """Write the summary of a setting."""
-    used = next(
-        (used for row in rows if (used := _weights_used(dataset, row["category"], folder))), None
-    )
-    remove_leftovers(
-        folder, older_than=60
-    )  # of a batch that was killed here; another one may be here right now
-    write_json(
-        folder / "summary.json",
-        {
-            "dataset": datasets.name(dataset),
-            "weights": used,
-            "seed": setting.seed,
-            "categories": rows,
-        },
-    )
-    with replacing(folder / "summary.csv") as temporary:
-        for_spreadsheet(pd.DataFrame(rows, columns=list(COLUMNS))).to_csv(temporary, index=False)
+    used = (_weights_used(dataset, row["category"], folder) for row in rows)
+    summary = {
+        "dataset": datasets.name(dataset),
+        "weights": next(filter(None, used), None),
+        "seed": setting.seed,
+        "categories": rows,
+    }
+    remove_leftovers(folder, older_than=60)  # of a batch that was killed; another may be here now
+    write_json(folder / "summary.json", summary)
+    _write_table(folder / "summary.csv", rows, list(COLUMNS))
+
+
+def _write_table(file: Path, rows: list[dict], columns: list[str]) -> None:
+    with replacing(file) as temporary:
+        for_spreadsheet(pd.DataFrame(rows, columns=columns)).to_csv(temporary, index=False)
 
 
 def _weights_used(dataset: str, category: str, folder: Path) -> dict | None:

@@ -68,8 +68,8 @@ def run_all(todo: list[Job], pool: Pool, progress: bool) -> list[dict]:
 
     Raises
     ------
-    SystemExit
-        With status 130, if it is interrupted from the keyboard.
+    KeyboardInterrupt
+        If it is interrupted from the keyboard; it says that the run can go on.
     """
     live = sys.stderr.isatty()
     bars = Bars(todo, live, progress)
@@ -80,9 +80,9 @@ def run_all(todo: list[Job], pool: Pool, progress: bool) -> list[dict]:
             if live:
                 bars.refresh()  # the clock goes on during a long cell
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where this run stopped", file=sys.stderr)
         pool.abandon()
-        raise SystemExit(130) from None
+        line = "interrupted; the same command goes on where this run stopped"
+        raise KeyboardInterrupt(line) from None
     finally:
         bars.close()
     return [_row(job, future) for job, future in zip(todo, futures, strict=True)]
