@@ -34,7 +34,7 @@ def package(tmp_path_factory):
         ("io/atomic.py", CHAPTERS),
         ("errors.py", CHAPTERS),
         ("teaching/explorer.css", CHAPTERS),
-        ("commands/commands.py", (BY_HAND,)),
+        ("commands/check.py", (BY_HAND,)),
         ("commands/report.py", (BY_HAND,)),
         ("commands/prediction_writer.py", (BY_HAND,)),
         ("commands/new.html", (BY_HAND,)),
