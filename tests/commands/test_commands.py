@@ -17,7 +17,7 @@ from PIL import Image
 
 from texad.__main__ import main
 from texad.commands import prediction_writer
-from texad.data import inputs as sources
+from texad.data import inputs
 from texad.detector import AnomalyDetector, Prediction
 from texad.io.atomic import sha256
 from texad.model.threshold import conformal_threshold, p_values
@@ -33,7 +33,7 @@ def said(capsys) -> str:
 
 def paths_of(folder: Path) -> list[str]:
     return [
-        str(path.relative_to(folder)) for path in sources.good_images(folder, progress=False).paths
+        str(path.relative_to(folder)) for path in inputs.good_images(folder, progress=False).paths
     ]
 
 
@@ -86,7 +86,7 @@ def test_copies_are_left_out_and_a_few_unreadable_files_too(tmp_path):
         noise(tmp_path / f"{i}.png", i)
     shutil.copy(tmp_path / "3.png", tmp_path / "copy of 3.png")
     (tmp_path / "torn.png").write_bytes((tmp_path / "4.png").read_bytes()[:200])
-    found = sources.good_images(tmp_path, progress=False)
+    found = inputs.good_images(tmp_path, progress=False)
     assert (
         len(found.paths) == 20
         and found.copies == [tmp_path / "copy of 3.png"]
@@ -95,34 +95,40 @@ def test_copies_are_left_out_and_a_few_unreadable_files_too(tmp_path):
     assert found.hashes[3] == sha256(tmp_path / "3.png")[:16]
     with pytest.raises(
         ValueError,
-        match=r"1 of 22 images cannot be read, and unreadable_limit allows 0.01 of them: torn.png \(",
+        match=r"1 of 22 images cannot be read, .*unreadable_limit allows 0.01 .*torn.png \(",
     ):
-        sources.good_images(tmp_path, unreadable_limit=0.01, progress=False)
+        inputs.good_images(tmp_path, unreadable_limit=0.01, progress=False)
 
 
 def test_of_mvtec_s_layout_only_the_good_images_of_one_part_are_taken(steel):
-    found = sources.good_images(steel, progress=False)
+    found = inputs.good_images(steel, progress=False)
     assert (
         found.layout == "train/good"
         and len(found.paths) == 60
         and {path.parent for path in found.paths} == {steel / "train" / "good"}
     )
-    assert len(sources.good_images(steel, "test", progress=False).paths) == 40
+    assert len(inputs.good_images(steel, "test", progress=False).paths) == 40
 
 
-@pytest.mark.parametrize("below, problem", [
-    (["good/1.png", "crack/1.png"], "has the sub-folders crack, good, not all of which .*: name .*good"),
-    (["Monday/OK/1.png", "Monday/NG/1.png"], "has the sub-folders NG, OK"),
-    (["defects/1.png"], "has the sub-folders defects.*move .*defects elsewhere"),
-    (["steel/train/good/1.png", "wood/train/good/1.png"], "is a data set of 2 categories: name one of them, such as .*steel"),
-    (["notes.txt"], "holds no image, .* there are 1 other files in it, such as notes.txt"),
-    ([], "holds no image"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "below, problem",
+    [
+        (["good/1.png", "crack/1.png"], "has the sub-folders crack, good, .*: name .*good"),
+        (["Monday/OK/1.png", "Monday/NG/1.png"], "has the sub-folders NG, OK"),
+        (["defects/1.png"], "has the sub-folders defects.*move .*defects elsewhere"),
+        (
+            ["steel/train/good/1.png", "wood/train/good/1.png"],
+            "is a data set of 2 categories: name one .*steel",
+        ),
+        (["notes.txt"], "holds no image, .* there are 1 other files in it, such as notes.txt"),
+        ([], "holds no image"),
+    ],
+)
 def test_a_folder_that_is_no_folder_of_good_images_is_refused(tmp_path, below, problem):
     for name in below:
         noise(tmp_path / f"{name}.png").rename(tmp_path / name)
     with pytest.raises(ValueError, match=problem):
-        sources.good_images(tmp_path, progress=False)
+        inputs.good_images(tmp_path, progress=False)
 
 
 def test_paths_are_found_one_at_a_time(tmp_path):
@@ -135,7 +141,7 @@ def test_paths_are_found_one_at_a_time(tmp_path):
     def found(*arguments):
         return sorted(
             os.path.relpath(path, tmp_path)
-            for path in sources.stream(map(str, arguments), complaints.append)
+            for path in inputs.stream(map(str, arguments), complaints.append)
         )
 
     assert found(tmp_path) == ["[1].png", "a.png", "b/c.JPG", "b/d/e.png"]
@@ -148,7 +154,7 @@ def test_paths_are_found_one_at_a_time(tmp_path):
     assert found(tmp_path / "[1].png") == ["[1].png"]  # a file that is there is no pattern
     assert found(tmp_path / "missing.png") == ["missing.png"] and complaints == []
     assert found(tmp_path / "*.bmp") == [] and "matches no image" in complaints[0]
-    first = next(sources.stream(itertools.repeat(str(tmp_path)), complaints.append))
+    first = next(inputs.stream(itertools.repeat(str(tmp_path)), complaints.append))
     assert Path(first).exists()
 
 
@@ -166,8 +172,8 @@ def test_fit_leaves_a_detector_and_a_page_and_says_what_it_promises(steel, tmp_p
         "Fit to 31 images, and 29 kept out to calibrate with." in text and "rule conformal" in text
     )
     assert (
-        "Promised: a good image, made as these were, is called anomalous with a probability of at most 3.4%"
-        in text
+        "Promised: a good image, made as these were, is called anomalous" in text
+        and "with a probability of at most 3.4%" in text
     )
     assert "29 calibration images can promise is 3.33% (1 in 30)" in text
     assert "broken by (1) other light" in text and "RANDOM WEIGHTS" in text
@@ -222,15 +228,21 @@ def test_an_image_with_a_defect_among_the_good_ones_is_pointed_out(steel, tmp_pa
     assert "stands apart from the others" in (tmp_path / "d.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("options, problem", [
-    (["--false-alarms", "5"], "--false-alarms must be above 0 and below 1 (0.01 is one good image in a hundred), not 5.0"),
-    (["--calibration-fraction", "1"], "--calibration-fraction must be at least 0 and below 1"),
-    (["--image-size", "100"], "--image-size must be a positive multiple of 16"),
-    (["--image-size", "48", "--detector", "extended"], "--image-size of the extended detector must be at least 64"),
-    (["--seed", "-1"], "--seed must be at least 0"),
-    (["--weights", "imagnet"], "did you mean 'imagenet'?"),
-    (["--unreadable-limit", "2"], "unreadable_limit must be at least 0 and at most 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        (["--false-alarms", "5"], "--false-alarms must be above 0 and below 1"),
+        (["--calibration-fraction", "1"], "--calibration-fraction must be at least 0 and below 1"),
+        (["--image-size", "100"], "--image-size must be a positive multiple of 16"),
+        (
+            ["--image-size", "48", "--detector", "extended"],
+            "--image-size of the extended detector must be at",
+        ),
+        (["--seed", "-1"], "--seed must be at least 0"),
+        (["--weights", "imagnet"], "did you mean 'imagenet'?"),
+        (["--unreadable-limit", "2"], "unreadable_limit must be at least 0 and at most 1"),
+    ],
+)
 def test_options_are_checked_before_anything_is_computed(steel, tmp_path, capsys, options, problem):
     assert main(["fit", str(steel), "--out", str(tmp_path / "d"), *QUICK, *options]) == 2
     assert problem in said(capsys) and list(tmp_path.iterdir()) == []
@@ -502,14 +514,17 @@ def test_a_name_that_is_no_utf_8_keeps_its_bytes(detector, tmp_path):
 def start(*arguments, **options) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "texad", *map(str, arguments)]
-    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a shell lets what it runs in the background ignore it
+
+    def listen():  # a shell lets what it runs in the background ignore Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=listen, **options
     )
 
 
 def test_results_come_as_the_paths_come_and_ctrl_c_keeps_them(detector, steel, tmp_path):
-    """As a camera would: the next path is given only when the result of the one before has been read."""
+    """As with a camera, the next path is given only when the result before it has been read."""
     process = start("predict", detector, "-", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline().startswith("path,score")
     for i in range(3):
@@ -629,8 +644,7 @@ def test_images_that_the_detector_knows_are_left_out_or_refused(detector, steel,
         else:  # those kept out may be used again: it was not fit to them
             assert (
                 status == 0
-                and "Left out, since the detector knows them from fit or calibration: 31; 29 are left."
-                in text
+                and "the detector knows them from fit or calibration: 31; 29 are left." in text
             )
     again, before = AnomalyDetector.load(tmp_path / "new"), AnomalyDetector.load(detector)
     assert (
@@ -659,7 +673,7 @@ def test_calibrate_sets_the_threshold_and_nothing_else(detector, steel, tmp_path
     )
     assert "Calibrated with 40 images" in said(capsys) and detector.read_bytes() == original
     before, after = AnomalyDetector.load(detector), AnomalyDetector.load(file)
-    images = sources.good_images(steel, "test", progress=False)
+    images = inputs.good_images(steel, "test", progress=False)
     assert np.allclose(after.calibration_scores_, before.score_samples(images.paths), rtol=1e-6)
     assert (
         after.threshold_ == conformal_threshold(after.calibration_scores_, 0.05)
@@ -732,13 +746,17 @@ def test_a_detector_made_in_python_says_that_it_cannot_tell_which_images_it_know
 # -- help ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["fit", "predict", "check", "calibrate"])
+@pytest.mark.parametrize("command", ["", "fit", "predict", "check", "calibrate"])
 def test_help_is_quick_since_it_imports_nothing_large(command):
-    code = f"import sys; from texad.__main__ import main\ntry: main(['{command}', '--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    code = f"""
+import sys
+from texad.__main__ import main
+try:
+    main("{command} --help".split())
+except SystemExit:
+    assert not {{"torch", "numpy", "jinja2"}} & set(sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (
-        f"usage: texad {command}" in done.stdout
-        and "Exit status" in done.stdout
-        or command in ("fit", "calibrate")
-    )
+    assert f"usage: texad {command}" in done.stdout
+    assert "xit status" in done.stdout or command in ("fit", "calibrate")

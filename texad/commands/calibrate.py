@@ -1,21 +1,12 @@
 """`texad calibrate`: set the threshold of a detector from new good images."""
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from texad.commands.files import check_target, new_images
-from texad.commands.messages import (
-    about_threshold,
-    counted,
-    percent,
-    say,
-    warn_of_random_weights,
-)
-from texad.detector import AnomalyDetector
+from texad.commands import files, messages
 from texad.errors import check_range
 from texad.evaluation import drift
 from texad.model.threshold import images_needed
@@ -60,20 +51,18 @@ def calibrate(
         example = "0.01 is one good image in a hundred"
         check_range("--false-alarms", false_alarms, above=0, below=1, hint=example)
     file = Path(out or detector).expanduser()
-    loaded = AnomalyDetector.load(detector)
-    check_target(file)
-    warn_of_random_weights(loaded)
+    loaded = messages.load(detector)
+    files.check_target(file)
     loaded.false_alarms = false_alarms or loaded.false_alarms
-    good, notes = new_images(loaded, folder, ("train",), unreadable_limit, progress)
-    say(*notes, to=sys.stderr)
+    good, _ = files.new_images(loaded, folder, ("train",), unreadable_limit, progress)
     n, needed = len(good.paths), images_needed(loaded.false_alarms)
     if n < needed:
         rate = math.ceil(1000 / (n + 1)) / 1000
         instead = f", or ask for less: --false-alarms {rate:.3g}" if rate < 1 else ""
         raise ValueError(
-            f"{counted(n)} cannot promise a false-alarm rate of {percent(loaded.false_alarms)}, "
-            f"which takes at least {needed}: add good images to {good.root}{instead}. {detector} "
-            "is as it was"
+            f"{messages.counted(n)} cannot promise a false-alarm rate of "
+            f"{messages.percent(loaded.false_alarms)}, which takes at least {needed}: add good "
+            f"images to {good.root}{instead}. {detector} is as it was"
         )
     before, old = loaded.threshold_, loaded.calibration_scores_
     paths = tqdm(good.paths, "scoring", unit="image", disable=not progress)
@@ -81,12 +70,15 @@ def calibrate(
     if isinstance(images := loaded.origin_.get("images"), dict):
         images["calibration"] = good.hashes
     loaded.save(file)
-    say(f"Calibrated with {n} images. The threshold was {before:.4g}.", *about_threshold(loaded))
+    messages.say(
+        f"Calibrated with {n} images. The threshold was {before:.4g}.",
+        *messages.about_threshold(loaded),
+    )
     if np.median(loaded.calibration_scores_) >= np.quantile(old, drift.FAR):
-        say(
+        messages.say(
             "CAUTION: a typical one of these images is as strange as the strangest were before. "
             "With so high a threshold defects may be missed: if the change is meant to stay, fit "
             "again with such images (texad fit)."
         )
-    say(f"Detector: {file}")
+    messages.say(f"Detector: {file}")
     return 0

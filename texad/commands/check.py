@@ -5,10 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from texad.commands import report
-from texad.commands.files import check_writable, new_images, write_page
-from texad.commands.messages import say, warn_of_random_weights
-from texad.detector import AnomalyDetector
+from texad.commands import files, messages, report
 from texad.errors import check_range
 from texad.evaluation import drift
 from texad.figures.svg import text_histograms
@@ -51,12 +48,10 @@ def check(
     check_range("--level", level, above=0, below=1, hint=example)
     page = Path(out).expanduser() if out else None
     if page:
-        check_writable(page)
-    loaded = AnomalyDetector.load(detector)
-    warn_of_random_weights(loaded)
+        files.check_writable(page)
+    loaded = messages.load(detector)
     known = ("train", "calibration")
-    good, notes = new_images(loaded, folder, known, unreadable_limit, progress)
-    say(*notes, to=sys.stderr)
+    good, notes = files.new_images(loaded, folder, known, unreadable_limit, progress)
     old = loaded.calibration_scores_
     new = loaded.score_samples(tqdm(good.paths, "scoring", unit="image", disable=not progress))
     promised = loaded.false_alarms if loaded.rule_ == "conformal" else None
@@ -64,9 +59,9 @@ def check(
     bar = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
     groups = {"calibration": old, "new": new}
     print(text_histograms(groups, loaded.threshold_, bar=bar), end="\n\n")
-    say(*drift.words(found))
+    messages.say(*drift.words(found))
     if page:
         about = (Path(detector).name, str(good.root), notes)
-        write_page(page, report.check_page(found, groups, loaded.threshold_, *about))
-        say(f"Page: {page}")
+        files.write_page(page, report.check_page(found, groups, loaded.threshold_, *about))
+        messages.say(f"Page: {page}")
     return int(found.has_drifted)

@@ -1,12 +1,13 @@
 """Files that the commands are about: what may be written, and new good images."""
 
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from texad.commands.messages import about_images
+from texad.commands.messages import about_images, say
 from texad.data.inputs import GoodImages, good_images
 from texad.detector import AnomalyDetector
 from texad.io.atomic import replacing
@@ -67,7 +68,7 @@ def new_images(
     unreadable_limit: float,
     progress: bool,
 ) -> tuple[GoodImages, list[str]]:
-    """Find new good images, without those that the detector knows.
+    """Find new good images, without those that the detector knows, and say what was found.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def new_images(
     -------
     GoodImages
     list of str
-        Paragraphs about them.
+        What was said of them, on the standard error.
 
     Raises
     ------
@@ -91,21 +92,21 @@ def new_images(
     """
     good = good_images(folder, "test", unreadable_limit, progress)
     notes, images = about_images(good), detector.origin_.get("images")
-    if not isinstance(images, dict):  # it was made in Python
-        return good, [
-            *notes,
+    if isinstance(images, dict):
+        n_found = len(good.paths)
+        good = good.without({digest for part in known for digest in images.get(part, ())})
+        n = len(good.paths)
+        known_from = "Left out, since the detector knows them from fit or calibration"
+        notes += [f"{known_from}: {n_found - n}; {n} are left."] * (n < n_found)
+    else:  # it was made in Python
+        notes.append(
             "The file does not say which images the detector knows: make sure that none of these "
-            "is among them.",
-        ]
-    new = good.without({digest for part in known for digest in images.get(part, ())})
-    if not new.paths:
+            "is among them."
+        )
+    if not good.paths:
         raise ValueError(
             f"{good.root} holds only images that the detector knows: take new ones, which it has "
             "not seen"
         )
-    if n_known := len(good.paths) - len(new.paths):
-        notes.append(
-            "Left out, since the detector knows them from fit or calibration: "
-            f"{n_known}; {len(new.paths)} are left."
-        )
-    return new, notes
+    say(*notes, to=sys.stderr)
+    return good, notes

@@ -4,15 +4,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from texad.commands import files, messages
 from texad.commands import report as pages
-from texad.commands.files import check_target, check_writable, write_page
-from texad.commands.messages import (
-    about_images,
-    about_threshold,
-    counted,
-    say,
-    warn_of_random_weights,
-)
 from texad.data.inputs import good_images
 from texad.detector import AnomalyDetector
 from texad.errors import check_range
@@ -63,8 +56,8 @@ def fit(
     file, page = _targets(out, report)
     check_weights(weights)
     good = good_images(folder, "train", unreadable_limit, progress)
-    notes = about_images(good)
-    say(*notes, to=sys.stderr)
+    notes = messages.about_images(good)
+    messages.say(*notes, to=sys.stderr)
     if len(good.paths) < 2:
         raise ValueError(
             f"{good.root} has one image that can be used, and a detector needs at least 2: one to "
@@ -88,19 +81,19 @@ def fit(
     }
     strangest = pages.strangest(made, good.root)
     made.save(file)
-    write_page(page, pages.fit_page(made, file.name, notes, strangest))
-    warn_of_random_weights(made)
-    say(
-        f"Fit to {counted(made.origin_['n_train'])}, and {len(made.calibration_scores_)} kept out "
-        "to calibrate with.",
-        *about_threshold(made),
+    files.write_page(page, pages.fit_page(made, file.name, notes, strangest))
+    messages.warn_of_random_weights(made)
+    messages.say(
+        f"Fit to {messages.counted(made.origin_['n_train'])}, and "
+        f"{len(made.calibration_scores_)} kept out to calibrate with.",
+        *messages.about_threshold(made),
     )
     if apart := [each.name for part in strangest.values() for each in part if each.stands_apart]:
-        say(
+        messages.say(
             f"LOOK at {', '.join(apart)}: very strange beside the other good images, so that "
             "something may be wrong there. The report shows where."
         )
-    say(f"Detector: {file}", f"Report: {page}", f"Next: texad predict {file} IMAGES…")
+    messages.say(f"Detector: {file}", f"Report: {page}", f"Next: texad predict {file} IMAGES…")
     return 0
 
 
@@ -131,6 +124,6 @@ def _targets(out: str, report: str | None) -> tuple[Path, Path]:
             f"the detector and its report cannot both be {file}: choose another --out, for "
             "instance steel.safetensors"
         )
-    check_target(file)
-    check_writable(page)
+    files.check_target(file)
+    files.check_writable(page)
     return file, page

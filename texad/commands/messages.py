@@ -64,6 +64,13 @@ def counted(n: int, what: str = "image") -> str:
     return f"{n} {what}{'s' * (n != 1)}"
 
 
+def load(file: str, progress: bool = True) -> AnomalyDetector:
+    """Load a detector, with a warning if its backbone has learnt nothing."""
+    detector = AnomalyDetector.load(file, progress=progress)
+    warn_of_random_weights(detector)
+    return detector
+
+
 def warn_of_random_weights(detector: AnomalyDetector) -> None:
     """Warn on the standard error if the backbone of a detector has learnt nothing."""
     if detector.origin_["weights"]["name"] == "random":
@@ -95,8 +102,8 @@ def _kept(detector: AnomalyDetector) -> list[str]:
     if n_rejected(n, wanted) == 1:
         said.append(
             "The threshold is the score of the strangest calibration image: if that one is bad, so "
-            "is the threshold. Look at it, and remove it and fit again if need be; with about twice "
-            "as many images the threshold would depend on more than one."
+            "is the threshold. Look at it, and remove it and fit again if need be; with about "
+            "twice as many images the threshold would depend on more than one."
         )
     return said
 
@@ -122,12 +129,9 @@ def _not_kept(detector: AnomalyDetector) -> list[str]:
 
 def breaks(detector: AnomalyDetector) -> str:
     """Words that come before `BREAKS`."""
-    is_kept = detector.rule_ == "conformal"
-    return (
-        "The promise would be broken by"
-        if is_kept
-        else "Expect false alarms, and missed defects, from"
-    )
+    is_promise = detector.rule_ == "conformal"
+    nothing = "Expect false alarms, and missed defects, from"
+    return "The promise would be broken by" if is_promise else nothing
 
 
 def about_threshold(detector: AnomalyDetector) -> list[str]:

@@ -27,7 +27,7 @@ EXAMPLES = """\
 examples:
   texad run                                          the synthetic textures, all five
   texad run --dataset mvtec --category leather       MVTec AD (a download of 4.9 GB, once)
-  texad run --dataset /data/surfaces --jobs 2        your own: each folder a category, as in MVTec AD
+  texad run --dataset /data/surfaces --jobs 2        each folder a category as in MVTec AD
   texad run --category tile -p bottleneck 32         another width of the autoencoder's bottleneck
   texad run -p detector extended                     the stronger detector of chapter 8
   texad run -p rule conformal -p false_alarms 0.1    at most one false alarm in ten good images

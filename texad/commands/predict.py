@@ -8,10 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from texad.commands import prediction_writer
-from texad.commands.messages import say, warn_of_random_weights
+from texad.commands import messages, prediction_writer
 from texad.data.inputs import stream
-from texad.detector import AnomalyDetector
 from texad.errors import printable
 
 ANOMALOUS, NOTHING_JUDGED, SOME_NOT_JUDGED = 1, 2, 3  # exit statuses
@@ -65,15 +63,14 @@ def predict(
             "--format is for what is printed, and with --out nothing is: predictions.csv and "
             "predictions.jsonl are both written"
         )
-    loaded = AnomalyDetector.load(detector, progress=False)
-    warn_of_random_weights(loaded)
+    loaded = messages.load(detector, progress=False)
     folder = Path(out).expanduser() if out else None
     has_bar = progress and (folder is not None or not sys.stdout.isatty())
     counts: Counter[str] = Counter()
 
     def complain(what: str) -> None:
-        _complain(what)
-        counts["nothing found"] += 1
+        tqdm.write(f"texad: {printable(what)}", file=sys.stderr)
+        counts["complaints"] += 1
 
     try:
         with ExitStack() as stack:
@@ -83,7 +80,7 @@ def predict(
             for number, result in enumerate(results, 1):
                 row = prediction_writer.row(result)
                 if result.error:
-                    _complain(result.error)
+                    complain(result.error)
                 if heatmaps and folder:
                     row["heatmap"] = prediction_writer.heatmap(
                         folder / "heatmaps", number, result, loaded.origin_.get("heat")
@@ -96,12 +93,8 @@ def predict(
     if not counts.total():
         raise ValueError("no image was given: nothing is judged")
     if progress:
-        say(f"texad: {_sum(counts)}" + (f", in {folder}" if folder else ""), to=sys.stderr)
+        messages.say(f"texad: {_sum(counts)}" + (f", in {folder}" if folder else ""), to=sys.stderr)
     return _status(counts, fail_on_anomaly)
-
-
-def _complain(what: str) -> None:
-    tqdm.write(f"texad: {printable(what)}", file=sys.stderr)
 
 
 def _sum(counts: Counter[str]) -> str:
@@ -114,6 +107,6 @@ def _status(counts: Counter[str], fail_on_anomaly: bool) -> int:
         return NOTHING_JUDGED
     if fail_on_anomaly and counts["anomalous"]:
         return ANOMALOUS
-    if fail_on_anomaly and counts["unreadable"] + counts["nothing found"]:
+    if fail_on_anomaly and counts["complaints"]:
         return SOME_NOT_JUDGED
     return 0

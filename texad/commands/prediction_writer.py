@@ -75,51 +75,50 @@ def writer(stack: ExitStack, folder: Path | None, form: str, heatmaps: bool) -> 
         if isinstance(sys.stdout, io.TextIOWrapper):
             encoding = None if sys.stdout.isatty() else "utf-8"
             sys.stdout.reconfigure(encoding=encoding, errors="surrogateescape")
-        return _csv(sys.stdout, columns) if form == "csv" else _jsonl(sys.stdout)
-    files = [folder / "predictions.csv", folder / "predictions.jsonl"]
-    for file in files:
+        streams = {form: sys.stdout}
+    else:
+        streams = _open(stack, folder)
+    if "csv" in streams:
+        print(_csv_line(columns), end="", file=streams["csv"], flush=True)
+
+    def write(row: Mapping[str, object]) -> None:
+        for kind, stream in streams.items():
+            if kind == "csv":
+                shown = printable if stream.isatty() else str
+                values = (row[name] for name in columns)
+                line = _csv_line(
+                    [shown(each) if isinstance(each, str) else each for each in values]
+                )
+            else:
+                line = json.dumps(row, allow_nan=False) + "\n"  # ASCII: harmless to a terminal
+            stream.write(line)
+            stream.flush()
+
+    return write
+
+
+def _open(stack: ExitStack, folder: Path) -> dict[str, TextIO]:
+    files = {kind: folder / f"predictions.{kind}" for kind in ("csv", "jsonl")}
+    for file in files.values():
         if file.exists():
             raise ValueError(
                 f"{file} is there already, and would be lost: choose another --out, or move it away"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    table, lines = (
-        stack.enter_context(file.open("x", encoding="utf-8", errors="surrogateescape", newline=""))
-        for file in files
-    )
-    write_csv, write_jsonl = _csv(table, columns), _jsonl(lines)
-
-    def write(row: Mapping[str, object]) -> None:
-        write_csv(row)
-        write_jsonl(row)
-
-    return write
-
-
-def _csv(stream: TextIO, columns: Sequence[str]) -> Write:
-    table = csv.DictWriter(stream, columns, lineterminator="\n")
-    shown = printable if stream.isatty() else str
-
-    def write(row: Mapping[str, object]) -> None:
-        table.writerow(
-            {
-                name: cell(shown(value)) if isinstance(value, str) else value
-                for name, value in row.items()
-            }
+    return {
+        kind: stack.enter_context(
+            file.open("x", encoding="utf-8", errors="surrogateescape", newline="")
         )
-        stream.flush()
-
-    table.writeheader()
-    stream.flush()
-    return write
+        for kind, file in files.items()
+    }
 
 
-def _jsonl(stream: TextIO) -> Write:
-    def write(row: Mapping[str, object]) -> None:
-        stream.write(json.dumps(row, allow_nan=False) + "\n")  # ASCII, so harmless to a terminal
-        stream.flush()
-
-    return write
+def _csv_line(values: Sequence[object]) -> str:
+    """Values as a line of CSV that no spreadsheet takes for formulas."""
+    line = io.StringIO()
+    cells = [cell(value) if isinstance(value, str) else value for value in values]
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
 
 
 def heatmap(folder: Path, number: int, result: Prediction, heat: Sequence[float] | None) -> str:

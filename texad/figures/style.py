@@ -87,8 +87,15 @@ def score_axis(axis: Axes, values: np.ndarray | Sequence[float]) -> None:
 
 def label_above(axis: Axes, x: float, text: str) -> None:
     """Write a text above the panel, for a vertical line at `x`."""
-    place = axis.get_xaxis_transform()
-    axis.text(x, 1.01, text, transform=place, ha="center", va="bottom", fontsize=9)
+    axis.text(
+        x,
+        1.01,
+        text,
+        transform=axis.get_xaxis_transform(),
+        ha="center",
+        va="bottom",
+        fontsize=9,
+    )
 
 
 def outline(axis: Axes, mask: np.ndarray | None) -> None:
