@@ -80,11 +80,13 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     history : DataFrame
         Columns `epoch`, `train_loss`, `validation_loss`.
     """
-    figure, axis = one_panel(6.5, 3.6)
-    epoch, validation = history["epoch"], history["validation_loss"]
-    axis.plot(epoch, history["train_loss"], "o-", color=NORMAL, label="training")
-    axis.plot(epoch, validation, "s--", color=ANOMALOUS, label="validation (held out)")
-    axis.set(xlabel="epoch", ylabel="loss L(θ), logarithmic", yscale="log")
+    labels = {"xlabel": "epoch", "ylabel": "loss L(θ), logarithmic"}
+    figure, axis = one_panel(6.5, 3.6, **labels, yscale="log")
+    for column, label, line, color in (
+        ("train_loss", "training", "o-", NORMAL),
+        ("validation_loss", "validation (held out)", "s--", ANOMALOUS),
+    ):
+        axis.plot(history["epoch"], history[column], line, color=color, label=label)
     axis.locator_params("x", integer=True)
     axis.legend()
     return figure
@@ -98,10 +100,9 @@ def vector_comparison(vector: np.ndarray, reconstruction: np.ndarray, title: str
     vector, reconstruction : ndarray, shape (C,)
     title : str, optional
     """
-    figure, axis = one_panel(7, 3)
+    figure, axis = one_panel(7, 3, xlabel="channel", ylabel="value", title=title)
     axis.plot(vector, color=NORMAL, label="F", linewidth=1.2)
     axis.plot(reconstruction, "--", color=ANOMALOUS, label="F̂", linewidth=1.2)
-    axis.set(xlabel="channel", ylabel="value", title=title)
     axis.legend(ncols=2)
     return figure
 
@@ -115,10 +116,9 @@ def sorted_errors(values: np.ndarray, top_k: int) -> Figure:
         In descending order, at least `top_k` of them.
     top_k : int
     """
-    figure, axis = one_panel(6.5, 3)
+    figure, axis = one_panel(6.5, 3, xlabel="rank of the error", ylabel="error")
     colors = [ANOMALOUS if i < top_k else "#BBBBBB" for i in range(len(values))]
     axis.bar(np.arange(1, len(values) + 1), values, color=colors)
-    axis.set(xlabel="rank of the error", ylabel="error")
     return figure
 
 
@@ -138,7 +138,13 @@ def score_rows(
     anomalous : sequence of str, optional
         The groups to draw as anomalous; the others are normal.
     """
-    figure, axis = one_panel(7, 0.6 * len(groups) + 1.5)
+    figure, axis = one_panel(
+        7,
+        0.6 * len(groups) + 1.5,
+        yticks=range(len(groups)),
+        yticklabels=list(map(for_picture, groups)),
+        ylim=(len(groups) - 0.5, -0.5),
+    )
     lines = {name: value for name, value in thresholds.items() if value is not None}
     spread = np.random.default_rng(0)  # up and down, so that dots of equal scores show side by side
     for row, (name, scores) in enumerate(groups.items()):
@@ -148,11 +154,6 @@ def score_rows(
     for (name, value), style in zip(lines.items(), ("--", ":", "-"), strict=False):
         axis.axvline(value, color=THRESHOLD, linestyle=style, linewidth=1.5, label=name)
     score_axis(axis, np.concatenate([*groups.values(), list(lines.values())]))
-    axis.set(
-        yticks=range(len(groups)),
-        yticklabels=list(map(for_picture, groups)),
-        ylim=(len(groups) - 0.5, -0.5),
-    )
     if lines:
         axis.legend(title="threshold", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -171,12 +172,11 @@ def false_alarm_rates(
     false_alarms : float
         The promised rate.
     """
-    figure, axis = one_panel(6.5, 3.2)
+    labels = {"xlabel": "light, 1 as in training", "ylabel": "false-alarm rate"}
+    figure, axis = one_panel(6.5, 3.2, **labels, xticks=list(gains), ylim=(0, 1))
     (line,) = axis.plot(gains, rates, "o-", color=NORMAL, label="good images called anomalous")
     line.set(clip_on=False, zorder=3)
     axis.axhline(false_alarms, color=THRESHOLD, linestyle=":", label=f"α = {false_alarms:g}")
-    axis.set(xlabel="light, 1 as in training", xticks=list(gains))
-    axis.set(ylabel="false-alarm rate", ylim=(0, 1))
     axis.legend(loc="upper left")
     return figure
 
@@ -195,7 +195,7 @@ def thresholds_compared(
         Name of each rule and its threshold.
     """
     values, labels = np.asarray(scores, dtype=float), np.asarray(labels)
-    figure, axis = one_panel(7, 3.8)
+    figure, axis = one_panel(7, 3.8, ylabel="fraction of images up to this score", ylim=(0, 1.03))
     kinds = [("normal", NORMAL, "o"), ("anomalous", ANOMALOUS, "s")]  # by label
     for label, (name, color, marker) in enumerate(kinds):
         if (labels == label).any():
@@ -205,7 +205,6 @@ def thresholds_compared(
         line = axis.axvline(threshold, color=THRESHOLD, linewidth=1.5, label=f"threshold: {name}")
         line.set_linestyle(("--", ":", "-.")[i % 3])
     score_axis(axis, [*values, *thresholds.values()])
-    axis.set(ylabel="fraction of images up to this score", ylim=(0, 1.03))
     axis.legend(fontsize=9)
     return figure
 
@@ -218,13 +217,13 @@ def category_comparison(table: pd.DataFrame) -> Figure:
     table : DataFrame
         Columns `category` and `image_auroc`.
     """
-    figure, axis = one_panel(7, 0.45 * len(table) + 1.2)
+    height = 0.45 * len(table) + 1.2
+    figure, axis = one_panel(7, height, xlabel="image AUROC", xlim=(0, 1.08))
     names = list(map(for_picture, table["category"]))
     aurocs = table["image_auroc"].fillna(0)
     bars = axis.barh(range(len(table)), aurocs, color=NORMAL, tick_label=names)
     axis.bar_label(bars, fmt="%.3f", padding=3)
     axis.axvline(0.5, color=GUESSING, linestyle=":")
     label_above(axis, 0.5, "guessing")
-    axis.set(xlabel="image AUROC", xlim=(0, 1.08))
     axis.invert_yaxis()
     return figure

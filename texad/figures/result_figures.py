@@ -16,12 +16,11 @@ from texad.figures.style import (
     ANOMALOUS,
     GUESSING,
     NORMAL,
-    THRESHOLD,
-    label_above,
     one_panel,
     outline,
     panels,
     score_axis,
+    threshold_line,
 )
 from texad.io.escape import for_picture
 
@@ -36,7 +35,7 @@ def score_distribution(scores: np.ndarray, labels: np.ndarray, threshold: float)
         0 normal, 1 anomalous.
     threshold : float
     """
-    figure, axis = one_panel(7, 3.8)
+    figure, axis = one_panel(7, 3.8, ylabel="test images")
     sns.histplot(
         x=np.asarray(scores, dtype=float),
         hue=np.where(np.asarray(labels) == 1, "anomalous", "normal"),
@@ -48,9 +47,7 @@ def score_distribution(scores: np.ndarray, labels: np.ndarray, threshold: float)
         ax=axis,
     )
     score_axis(axis, scores)
-    axis.axvline(threshold, color=THRESHOLD, linestyle="--", linewidth=1.5)
-    label_above(axis, threshold, "threshold")
-    axis.set_ylabel("test images")
+    threshold_line(axis, threshold)
     return figure
 
 
@@ -99,18 +96,19 @@ def roc_curve(
     auroc : float or None
         None if there is only one kind of image, and so no curve.
     """
-    figure, axis = one_panel(4.6, 4.4)
-    label = "no ROC: one kind of image only" if auroc is None else f"AUROC {auroc:.3f}"
-    x, y = false_positive_rate, true_positive_rate
-    axis.plot(x, y, color=NORMAL, linewidth=2, label=label, clip_on=False)
-    axis.plot([0, 1], [0, 1], ":", color=GUESSING, label="guessing")
-    axis.set(
+    figure, axis = one_panel(
+        4.6,
+        4.4,
         xlabel="false-positive rate (normal images rejected)",
         ylabel="true-positive rate (defects found)",
         xlim=(0, 1),
         ylim=(0, 1),
         aspect="equal",
     )
+    label = "no ROC: one kind of image only" if auroc is None else f"AUROC {auroc:.3f}"
+    x, y = false_positive_rate, true_positive_rate
+    axis.plot(x, y, color=NORMAL, linewidth=2, label=label, clip_on=False)
+    axis.plot([0, 1], [0, 1], ":", color=GUESSING, label="guessing")
     axis.legend(loc="lower right")
     return figure
 
@@ -183,7 +181,6 @@ def scores_by_defect(scores: np.ndarray, defects: np.ndarray, threshold: float) 
         legend=False,
         ax=axis,
     )
-    axis.axvline(threshold, color=THRESHOLD, linestyle="--", linewidth=1.5)
-    label_above(axis, threshold, "threshold")
+    threshold_line(axis, threshold)
     axis.set(ylabel="", yticks=range(len(order)), yticklabels=list(map(for_picture, order)))
     return figure

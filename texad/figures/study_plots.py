@@ -47,7 +47,14 @@ def points_with_intervals(
     kinds = list(dict.fromkeys(table[groups])) if groups else [None]
     # one below the other within a row
     steps = np.linspace(-0.3, 0.3, len(kinds)) if len(kinds) > 1 else [0.0]
-    figure, axis = one_panel(7, max(0.5, 0.16 * len(kinds)) * len(names) + 1.2)
+    figure, axis = one_panel(
+        7,
+        max(0.5, 0.16 * len(kinds)) * len(names) + 1.2,
+        xlabel=xlabel,
+        yticks=range(len(names)),
+        yticklabels=list(map(for_picture, names)),
+        ylim=(len(names) - 0.5, -0.5),
+    )
     for i, (kind, step) in enumerate(zip(kinds, steps, strict=True)):
         part = (table if kind is None else table[table[groups] == kind]).dropna(subset="auroc")
         at = np.array([names.index(str(name)) for name in part[rows]], dtype=float) + step
@@ -57,12 +64,6 @@ def points_with_intervals(
         points.set(markersize=6, clip_on=False, zorder=3)
     for border in np.arange(1, len(names)) - 0.5:
         axis.axhline(border, color="#DDDDDD", linewidth=0.8)
-    axis.set(
-        xlabel=xlabel,
-        yticks=range(len(names)),
-        yticklabels=list(map(for_picture, names)),
-        ylim=(len(names) - 0.5, -0.5),
-    )
     axis.set_xlim(right=min(axis.get_xlim()[1], 1.005))
     axis.tick_params(axis="y", length=0)
     if groups:

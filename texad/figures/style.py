@@ -6,6 +6,7 @@ them, for print without colour.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,7 +27,7 @@ plt.rcParams |= {
 }
 
 
-def one_panel(width: float, height: float) -> tuple[Figure, Axes]:
+def one_panel(width: float, height: float, **settings: Any) -> tuple[Figure, Axes]:
     """Make a figure with one panel.
 
     It is closed for pyplot, so that a notebook shows it only once, as the value of its cell.
@@ -35,8 +36,11 @@ def one_panel(width: float, height: float) -> tuple[Figure, Axes]:
     ----------
     width, height : float
         Size of the figure in inches.
+    **settings
+        Labels, limits and the like, as `Axes.set` takes them.
     """
     figure, axis = plt.subplots(figsize=(width, height), layout="constrained")
+    axis.set(**settings)
     plt.close(figure)
     return figure, axis
 
@@ -83,6 +87,12 @@ def score_axis(axis: Axes, values: np.ndarray | Sequence[float]) -> None:
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if is_wide else MaxNLocator(5))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def threshold_line(axis: Axes, threshold: float) -> None:
+    """Draw a vertical line at the threshold, with its name above."""
+    axis.axvline(threshold, color=THRESHOLD, linestyle="--", linewidth=1.5)
+    label_above(axis, threshold, "threshold")
 
 
 def label_above(axis: Axes, x: float, text: str) -> None:
