@@ -3,41 +3,62 @@
 from concurrent.futures import Future
 
 from texad.batch import executor
-from texad.batch.executor import Bars
 from texad.batch.notebooks import Job
 
 JOB = Job("d", "steel", "random", "r", 0, {}, None, "steel")
 
 
-def test_a_job_that_is_begun_again_sets_its_bar_back(capsys):
-    bars = Bars([JOB] * 2, live=False, progress=True)
-    first, second = bars.teller(0), bars.teller(1)
-    for tell, cells in ((first, 4), (second, 1), (first, 6), (first, 2)):
-        tell("a", cells)
-    assert [bar.n for bar in bars.bars] == [2, 1]
-    bars.close()
+class Told(executor.Pool):
+    """A pool whose jobs are done at once, after they have told something."""
+
+    def __init__(self, *told: list[int]):
+        rest = iter(told)
+
+        def submit(job, tell):
+            for cells in next(rest):
+                tell("a", cells)
+            future = Future()
+            future.set_result({"category": job.category})
+            return future
+
+        super().__init__(submit, abandon=lambda: None)
 
 
-def test_many_jobs_share_one_bar(capsys):
-    bars = Bars([JOB] * (executor.MOST_BARS + 1), live=False, progress=True)
-    bars.teller(7)("a", 5)
-    bars.teller(40)("a", 3)
-    (bar,) = bars.bars
-    assert bar.n == 8 and "41 categories" in bar.desc
-    bars.close()
-    assert len(Bars([JOB] * 3, live=False, progress=False).bars) == 3
+def shown(monkeypatch, *told: list[int]) -> list[tuple[str, int]]:
+    """Label and number of each bar at its end, when as many jobs have told these numbers."""
+    bars = []
+
+    class Bar(executor.tqdm):
+        def close(self):
+            if not self.disable:
+                bars.append((self.desc, self.n))
+            super().close()
+
+    monkeypatch.setattr(executor, "tqdm", Bar)
+    rows = executor.run_all([JOB] * len(told), Told(*told), progress=True)
+    assert rows == [{"category": "steel"}] * len(told)
+    return [(desc.rstrip(": "), n) for desc, n in bars]
 
 
-def test_the_last_words_of_earlier_jobs_move_no_bar(capsys):
+def test_each_job_has_a_bar_and_one_that_is_begun_again_sets_it_back(monkeypatch, capsys):
+    assert shown(monkeypatch, [4, 6, 2], [1]) == [("steel", 2), ("steel", 1)]
+
+
+def test_many_jobs_share_one_bar(monkeypatch, capsys):
+    told = [[i] for i in range(executor.MOST_BARS + 1)]
+    assert shown(monkeypatch, *told) == [("41 categories", sum(range(41)))]
+
+
+def test_the_last_words_of_a_job_that_is_done_move_no_bar(capsys):
     """The studies start after the categories, and what these told may still be on its way."""
-    earlier = Bars([JOB], live=False, progress=True)
-    tell = earlier.teller(0)
-    earlier.close()
-    later = Bars([JOB], live=False, progress=True)
-    shown = capsys.readouterr().err
-    tell("a", 5)
-    assert later.bars[0].n == 0 and capsys.readouterr().err == "" and shown
-    later.close()
+    tellers = []
+    pool = Told([1])
+    submit = pool.submit
+    object.__setattr__(pool, "submit", lambda job, tell: tellers.append(tell) or submit(job, tell))
+    executor.run_all([JOB], pool, progress=True)
+    assert "steel" in capsys.readouterr().err
+    tellers[0]("a", 5)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_job_that_the_cluster_gave_up_is_a_row_that_says_so():

@@ -1,4 +1,4 @@
-"""The code that a notebook runs, as one hash: when it changes, what the notebook left is out of date.
+"""The code that a notebook runs, as one hash; when it changes, the results are out of date.
 
 A notebook runs its own cells, and the rooms of the package that these import, with all rooms that
 those import in turn. A room is what lies at the top of the package: a folder such as
@@ -94,7 +94,7 @@ def _sha256(
 
 
 def _files(package: Path, room: str) -> Iterator[Path]:
-    """All files of a room, its templates and scripts included, but not what Python or an editor leaves."""
+    """Files of a room, templates and scripts included, but not what Python or an editor leaves."""
     if not (package / room).is_dir():
         yield package / f"{room}.py"
     for file in (package / room).rglob("*"):

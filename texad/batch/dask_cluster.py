@@ -22,7 +22,7 @@ import logging
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -107,26 +107,18 @@ def connect(address: str) -> Iterator[Pool]:
             tellers.append(tell)
             return executor.submit(work, topic, len(tellers) - 1, asdict(job))
 
-        client.subscribe_topic(topic, hear)
-        yield Pool(
-            submit, partial(executor.shutdown, wait=False), partial(check, client), _watch(client)
-        )
+        alone = False
 
-
-def _watch(client: distributed.Client) -> Callable[[], None]:
-    """Say when no worker is left, once: the bars would only stand still."""
-    seen, said = time.monotonic(), False
-
-    def watch() -> None:
-        nonlocal seen, said
-        if time.monotonic() > seen + CONNECT_SECONDS:
-            seen, alone = time.monotonic(), not client.nthreads()
-            if alone and not said:
+        def watch() -> None:
+            """Say when no worker is left, once: the bars would only stand still."""
+            nonlocal alone
+            before, alone = alone, not client.nthreads()
+            if alone and not before:
                 line = "no worker is left; waiting for one"
                 print(f"\n{line} (Ctrl-C ends this, and no result is lost)", file=sys.stderr)
-            said = alone
 
-    return watch
+        client.subscribe_topic(topic, hear)
+        yield Pool(submit, partial(executor.shutdown, wait=False), partial(check, client), watch)
 
 
 # -- before anything runs --------------------------------------------------------------------------

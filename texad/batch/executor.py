@@ -12,8 +12,8 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -72,19 +72,20 @@ def run_all(todo: list[Job], pool: Pool, progress: bool) -> list[dict]:
         If it is interrupted from the keyboard; it says that the run can go on.
     """
     live = sys.stderr.isatty()
-    bars = Bars(todo, live, progress)
+    bars = _bars(todo, live, progress)
     try:
-        futures = [pool.submit(job, bars.teller(i)) for i, job in enumerate(todo)]
+        futures = [pool.submit(job, _teller(bar)) for job, bar in zip(todo, cycle(bars))]
         while wait(futures, timeout=0.5).not_done:
             pool.watch()
-            if live:
-                bars.refresh()  # the clock goes on during a long cell
+            for bar in bars if live else ():
+                bar.refresh()  # the clock goes on during a long cell
     except KeyboardInterrupt:
         pool.abandon()
         line = "interrupted; the same command goes on where this run stopped"
         raise KeyboardInterrupt(line) from None
     finally:
-        bars.close()
+        for bar in bars:
+            bar.close()
     return [_row(job, future) for job, future in zip(todo, futures, strict=True)]
 
 
@@ -116,59 +117,43 @@ def local(n_jobs: int) -> Iterator[Pool]:
         logging.getLogger("papermill").removeHandler(quiet)
 
 
-class Bars:
-    """A progress bar for each job, or one for all if they are many.
+def _bars(todo: list[Job], live: bool, progress: bool) -> list[tqdm]:
+    """A bar for each job, or one for all if they are many. In a log, a line now and then."""
 
-    Parameters
-    ----------
-    todo : list of Job
-    live : bool
-        Whether somebody is watching; in a log, a line now and then is enough.
-    progress : bool
-        Show them.
-    """
+    @cache
+    def n_cells(stages: tuple[str, ...], in_full: bool) -> int:
+        return sum(notebooks.n_cells(stage, in_full) for stage in stages)
 
-    def __init__(self, todo: list[Job], live: bool, progress: bool):
-        @cache
-        def n_cells(stages: tuple[str, ...], in_full: bool) -> int:
-            return sum(notebooks.n_cells(stage, in_full) for stage in stages)
+    totals = [n_cells(job.stages, job.in_full) for job in todo]
+    labels = [printable(job.label) for job in todo]
+    if len(todo) > MOST_BARS:
+        totals, labels = [sum(totals)], [f"{len(todo)} categories"]
+    width = max(map(len, labels), default=0)
+    return [
+        tqdm(
+            total=total,
+            desc=label.ljust(width),
+            position=i if live else 0,
+            unit="cell",
+            mininterval=0.1 if live else 20,
+            disable=not progress,
+        )
+        for i, (label, total) in enumerate(zip(labels, totals, strict=True))
+    ]
 
-        options: dict[str, Any] = {
-            "unit": "cell",
-            "mininterval": 0.1 if live else 20,
-            "disable": not progress,
-        }
-        totals = [n_cells(job.stages, job.in_full) for job in todo]
-        labels = [printable(job.label) for job in todo]
-        if len(todo) > MOST_BARS:
-            totals, labels = [sum(totals)], [f"{len(todo)} categories"]
-        width = max(map(len, labels), default=0)
-        self.bars = [
-            tqdm(total=total, desc=label.ljust(width), position=i if live else 0, **options)
-            for i, (label, total) in enumerate(zip(labels, totals, strict=True))
-        ]
-        self._lock = threading.Lock()  # workers tell from threads of their own
 
-    def teller(self, i: int) -> Tell:
-        """What job number `i` tells its progress; one that another worker begins anew goes back."""
-        bar, done = self.bars[i % len(self.bars)], 0
+def _teller(bar: tqdm) -> Tell:
+    """What one job tells its bar; a job that another worker begins anew sets the bar back."""
+    done = 0
 
-        def tell(stage: str, cells: int) -> None:
-            nonlocal done
-            with self._lock:
-                bar.set_postfix_str(stage, refresh=False)
-                bar.update(cells - done)
-                done = cells
+    def tell(stage: str, cells: int) -> None:
+        nonlocal done
+        with bar.get_lock():  # each worker tells from a thread of its own
+            bar.set_postfix_str(stage, refresh=False)
+            bar.update(cells - done)
+            done = cells
 
-        return tell
-
-    def refresh(self) -> None:
-        for bar in self.bars:
-            bar.refresh()
-
-    def close(self) -> None:
-        for bar in self.bars:
-            bar.close()
+    return tell
 
 
 def _row(job: Job, future: Future) -> dict:

@@ -1,8 +1,8 @@
 """Kernels that start at once: forks of a process that has the libraries in memory already.
 
-To start a kernel takes seconds, nearly all of them to import torch and its like, and a batch starts
-five for each category. Here a server imports them once, and every kernel begins as a copy of it: the
-libraries are there, and nothing else is. Only Linux copies a process safely.
+To start a kernel takes seconds, nearly all of them to import torch and its like, and a batch
+starts five for each category. Here a server imports them once, and every kernel begins as a copy
+of it: the libraries are there, and nothing else is. Only Linux copies a process safely.
 """
 
 import multiprocessing
@@ -27,6 +27,7 @@ PRELOADED = [
     "scipy.stats",
     "sklearn.metrics",
     "matplotlib.figure",
+    "jsonschema",
     "ipykernel.kernelapp",
 ]
 BACKEND = (

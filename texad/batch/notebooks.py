@@ -1,9 +1,9 @@
 """One category: execute its notebooks by papermill, those that are not up to date.
 
 A stage is run again only if something it depends on has changed: its parameters, the data, the
-weights, the code, or a stage before it; or if what it left is no longer as it left it. What was done
-is in run.json; nothing else is remembered. So a category that was interrupted, in whatever process
-and on whatever machine, goes on anywhere that sees its run folder.
+weights, the code, or a stage before it; or if what it left is no longer as it left it. What was
+done is in run.json; nothing else is remembered. So a category that was interrupted, in whatever
+process and on whatever machine, goes on anywhere that sees its run folder.
 """
 
 import hashlib

@@ -1,8 +1,10 @@
 """The run folder: what one stage leaves for the next, and for the book.
 
     runs/<data set>/<category>/
-      run.json                    parameters, seeds, versions, data fingerprint, weights, seconds and peak memory of each stage
-      images.csv                  one row an image, in the order of the features: train, calibration, test
+      run.json                    parameters, seeds, versions, data fingerprint, weights, and the
+                                  seconds and peak memory of each stage
+      images.csv                  a row for each image, in the order of the features: train,
+                                  calibration, test
       notebooks/NN_*.ipynb        the executed notebooks of a batch run
       backbone.safetensors        what measured the features
       features/train.npy, calibration.npy, test.npy
@@ -13,8 +15,9 @@
       figures/                    the five figures
       pictures/NNNN.jpg           each test image beside its heatmap, for the threshold explorer
 
-Each file is written once, whole, by the stage that owns it, and run.json keeps its hash. One process at a time writes: who does holds the
-lock `.lock`. Everything here can be made again, so a run folder may be deleted whenever nobody is writing.
+Each file is written once, whole, by the stage that owns it, and run.json keeps its hash. One
+process at a time writes, and holds the lock `.lock`. Everything here can be made again, so a run
+folder may be deleted whenever nobody is writing.
 """
 
 import csv
@@ -32,7 +35,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from texad.data import datasets, splitting
-from texad.errors import RunError, printable
+from texad.errors import RunError, check_range, printable
 from texad.io.atomic import digests, replacing
 from texad.io.escape import for_spreadsheet, from_spreadsheet
 from texad.io.json_files import write_json
@@ -102,8 +105,9 @@ class Run:
         try:
             self.category, *others = datasets.select(dataset, category)
             if others:
+                choices = ", ".join((self.category, *others))
                 raise ValueError(
-                    f"a run is of one category, not {category!r}: choose one of {self.category}, {', '.join(others)}"
+                    f"a run is of one category, not {category!r}: choose one of {choices}"
                 )
             self.dataset, self._given = datasets.name(dataset), dataset
         except (ValueError, OSError) as error:
@@ -138,14 +142,15 @@ class Run:
         return stage in self.read().get("stages", {})
 
     def start(self, stage: str, *, weights: str = "auto", **parameters: object) -> "Run":
-        """Begin a stage or a study. What this stage and the later ones left before no longer counts.
+        """Begin a stage or a study; what it and the later ones left before no longer counts.
 
         Parameters
         ----------
         stage : str
             One of `STAGES` or `STUDIES`.
         weights : str, default "auto"
-            The weights that the user asked for. After feature extraction they must be those of the features.
+            The weights that the user asked for. After feature extraction they must be those of the
+            features.
         **parameters
             The stage's parameters, to be kept in run.json.
 
@@ -157,8 +162,9 @@ class Run:
         Raises
         ------
         RunError
-            If the stage before is not finished, its features were made with other weights, or another process is writing into the run
-            folder. Until `finish`, or until this process ends, no other one may.
+            If the stage before is not finished, its features were made with other weights, or
+            another process is writing into the run folder. Until `finish`, or until this process
+            ends, no other one may.
         """
         try:
             weights = check(weights)
@@ -167,8 +173,9 @@ class Run:
         self._check_ready(stage, weights)  # before a folder is made
         if not (is_held(self.folder) or take(self.folder)):
             raise RunError(
-                f"{self.folder} is in use: a batch, or another notebook that has not come to its end, is writing into it. "
-                "Wait until it is done, or shut its kernel down; another folder can be chosen with the parameter runs"
+                f"{self.folder} is in use: a batch, or another notebook that has not come to its "
+                "end, is writing into it. Wait until it is done, or shut its kernel down; another "
+                "folder can be chosen with the parameter runs"
             )
         try:
             self._check_ready(stage, weights)  # as the last one to write has left it
@@ -201,20 +208,23 @@ class Run:
         for needed in STAGES[:position]:
             if needed not in before:
                 raise RunError(
-                    f"{self.folder} lacks the results of {needed}: run notebooks/{needed}.ipynb for it first"
+                    f"{self.folder} lacks the results of {needed}: "
+                    f"run notebooks/{needed}.ipynb for it first"
                 )
         used = record.get("weights", {}).get("name")
         if position > 1 and weights != "auto" and used not in (weights, Path(weights).name):
             raise RunError(
-                f"the features in {self.folder} were made with weights {printable(used)}, not {printable(weights)}: "
+                f"the features in {self.folder} were made with weights {printable(used)}, "
+                f"not {printable(weights)}: "
                 f"run notebooks/{STAGES[1]}.ipynb with these weights first"
             )
 
     def finish(self) -> None:
-        """Record that the stage which was started has left all it should, and the hashes of its files."""
+        """Record that the stage which was started is done, and the hashes of its files."""
         if not is_held(self.folder):
             raise RunError(
-                f"{self._stage or 'this stage'} is finished already, or was never started: run its notebook from the first cell on"
+                f"{self._stage or 'this stage'} is finished already, or was never started: "
+                "run its notebook from the first cell on"
             )
         files = digests(self.folder, FILES[self._stage])
         seconds = round(time.perf_counter() - self._started, 2)
@@ -228,7 +238,7 @@ class Run:
         leave(self.folder)
 
     def set_aside(self) -> Path:
-        """Rename a damaged run.json, so that the run can be made again; returns where it is now."""
+        """Rename a damaged run.json, so that the run can be made again; return where it is now."""
         return (self.folder / "run.json").replace(self.folder / "run.damaged.json")
 
     # -- what the stages leave ---------------------------------------------------------------------
@@ -236,17 +246,21 @@ class Run:
     def write_images(
         self, category: datasets.Category, calibration_fraction: float = 0.0, seed: int = 0
     ) -> pd.DataFrame:
-        """Write images.csv, and into run.json the data's fingerprint, counts, and which images were left out and why.
+        """Write images.csv, and into run.json what the data are.
+
+        That is their fingerprint, how many images each split has, and which images were left out
+        and why.
 
         Parameters
         ----------
         category : Category
             As `screening.readable` returns it, if some of its images cannot be read.
         calibration_fraction : float, default 0.0
-            Part of the good training images kept out of the fit, to set a threshold with: rounded to whole images, at least one of two,
-            and never all. Their `split` is "calibration".
+            Fraction of the good training images kept out of the fit, to set a threshold with:
+            rounded to whole images, at least one of two, and never all. Their `split` is
+            "calibration".
         seed : int, default 0
-            Of the choice of these images.
+            Seed of the choice of these images.
 
         Returns
         -------
@@ -258,48 +272,41 @@ class Run:
         RunError
             If `calibration_fraction` is not at least 0 and below 1, or `seed` is negative.
         """
-        if seed < 0:
-            raise RunError(f"seed must be at least 0, not {seed}")
+        check_range("seed", seed, at_least=0, error=RunError)
         try:
             kept_out = splitting.calibration_images(len(category.train), calibration_fraction, seed)
         except ValueError as error:
             raise RunError(str(error)) from None
-        train = [sample for i, sample in enumerate(category.train) if i not in kept_out]
-        calibration = [sample for i, sample in enumerate(category.train) if i in kept_out]
-        samples = [*train, *calibration, *category.test]
+
+        def relative(path: Path) -> str:
+            return path.relative_to(category.root).as_posix()
+
+        splits = {
+            "train": [sample for i, sample in enumerate(category.train) if i not in kept_out],
+            "calibration": [sample for i, sample in enumerate(category.train) if i in kept_out],
+            "test": category.test,
+        }
+        samples = [sample for split in splits.values() for sample in split]
         images = pd.DataFrame(
             {
-                "path": [sample.path.relative_to(category.root).as_posix() for sample in samples],
-                "split": ["train"] * len(train)
-                + ["calibration"] * len(calibration)
-                + ["test"] * len(category.test),
+                "path": [relative(sample.path) for sample in samples],
+                "split": [split for split, those in splits.items() for _ in those],
                 "defect": [sample.defect for sample in samples],
                 "label": [sample.label for sample in samples],
-                "mask": [
-                    sample.mask.relative_to(category.root).as_posix() if sample.mask else ""
-                    for sample in samples
-                ],
+                "mask": [relative(sample.mask) if sample.mask else "" for sample in samples],
             }
         )
         self.write_table("images.csv", images)
-        self.write(
-            data={
-                "folder": str(category.root),
-                "fingerprint": datasets.fingerprint(category),
-                "n_train": len(train),
-                "n_calibration": len(calibration),
-                "n_test": len(category.test),
-                "unreadable": [
-                    {
-                        "path": printable(
-                            left_out.sample.path.relative_to(category.root).as_posix()
-                        ),
-                        "reason": left_out.reason,
-                    }
-                    for left_out in category.unreadable
-                ],
-            }
-        )
+        data: dict[str, object] = {
+            "folder": str(category.root),
+            "fingerprint": datasets.fingerprint(category),
+        }
+        data |= {f"n_{split}": len(those) for split, those in splits.items()}
+        data["unreadable"] = [
+            {"path": printable(relative(left_out.sample.path)), "reason": left_out.reason}
+            for left_out in category.unreadable
+        ]
+        self.write(data=data)
         return images
 
     def images(self, split: str) -> pd.DataFrame:
@@ -308,13 +315,15 @@ class Run:
         Parameters
         ----------
         split : {"train", "calibration", "test"}
-            "train" are the good images that the autoencoder is fit to, "calibration" those kept out of the fit.
+            "train" are the good images that the autoencoder is fit to, "calibration" those kept
+            out of the fit.
 
         Returns
         -------
         DataFrame
-            Columns `path` (relative to the category's folder), `split`, `defect` ("good" where there is none), `label` (0 normal,
-            1 anomalous), `mask` (relative, empty where there is none).
+            Columns `path` (relative to the category's folder), `split`, `defect` ("good" where
+            there is none), `label` (0 normal, 1 anomalous), `mask` (relative, empty where there is
+            none).
         """
         images = self.read_table("images.csv")
         return images[images["split"] == split].reset_index(drop=True)
@@ -332,7 +341,8 @@ class Run:
         if folder := self.read().get("data", {}).get("folder"):
             return Path(folder)
         raise RunError(
-            f"{self.folder / 'run.json'} does not say where the images are: run notebooks/{STAGES[0]}.ipynb for it first"
+            f"{self.folder / 'run.json'} does not say where the images are: "
+            f"run notebooks/{STAGES[0]}.ipynb for it first"
         )
 
     def parameter(self, name: str) -> Any:
@@ -341,7 +351,8 @@ class Run:
             if name in stage.get("parameters", {}):
                 return stage["parameters"][name]
         raise RunError(
-            f"{self.folder / 'run.json'} does not say the {name} of an earlier stage: run the notebooks for it again"
+            f"{self.folder / 'run.json'} does not say the {name} of an earlier stage: "
+            "run the notebooks for it again"
         )
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
@@ -349,7 +360,10 @@ class Run:
             for_spreadsheet(table).to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
 
     def read_table(self, name: str) -> pd.DataFrame:
-        """Read a table that `write_table` wrote: an image may be called NA; only an empty p-value is missing."""
+        """Read a table that `write_table` wrote.
+
+        An image may be called NA; only an empty p-value is missing.
+        """
         table = pd.read_csv(
             self.folder / name,
             keep_default_na=False,
@@ -402,23 +416,16 @@ class Run:
     def _facts(self) -> dict[str, str]:
         record = self.read()
         facts = {"data set": self.dataset, "category": self.category}
-        if "data" in record:
-            data = record["data"]
-            kept_out = (
-                f"{data['n_calibration']} for calibration, " if data.get("n_calibration") else ""
-            )
-            left_out = (
-                f", {len(data['unreadable'])} left out, since they cannot be read"
-                if data.get("unreadable")
-                else ""
-            )
-            facts["images"] = (
-                f"{data['n_train']} for training, {kept_out}{data['n_test']} for testing{left_out}"
-            )
-        if "weights" in record:
-            facts["weights"] = (
-                f"{record['weights']['name']} (sha256 {record['weights']['sha256'][:12]}…)"
-            )
+        if data := record.get("data"):
+            parts = [f"{data['n_train']} for training"]
+            if data.get("n_calibration"):
+                parts.append(f"{data['n_calibration']} for calibration")
+            parts.append(f"{data['n_test']} for testing")
+            if data.get("unreadable"):
+                parts.append(f"{len(data['unreadable'])} left out, since they cannot be read")
+            facts["images"] = ", ".join(parts)
+        if weights := record.get("weights"):
+            facts["weights"] = f"{weights['name']} (sha256 {weights['sha256'][:12]}…)"
         return facts
 
 
@@ -442,7 +449,7 @@ class FinishedRun(Run):
 
 
 def _peak_mb() -> float | None:
-    """The most memory (resident set, in 10⁶ bytes) that this process has had at any time; None where the system does not say, as on Windows."""
+    """Peak resident memory of this process in 10⁶ bytes; None where the system does not say."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -452,6 +459,7 @@ def _peak_mb() -> float | None:
 
 
 def weights_banner() -> str:
-    """The warning about random weights as HTML that looks the same in JupyterLab and in the book, light and dark."""
+    """Warning about random weights as HTML, for JupyterLab and the book, light and dark."""
     style = "border: 3px solid #d9480f; border-radius: 6px; padding: 0.6em 1em; margin: 1em 0"
-    return f'<div class="texad-weights-warning" role="note" style="{style}"><b>⚠</b> {html.escape(RANDOM_WARNING)}</div>'
+    text = f"<b>⚠</b> {html.escape(RANDOM_WARNING)}"
+    return f'<div class="texad-weights-warning" role="note" style="{style}">{text}</div>'
