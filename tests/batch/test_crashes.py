@@ -1,7 +1,8 @@
-"""Runs that are killed, interrupted, out of room, beside each other or tampered with: nothing is lost, and nothing half-written is left.
+"""Runs that are killed, interrupted, out of room, beside each other or tampered with.
 
-Most runs here are `go_on`, the five stages in one process that goes on where the last one was killed: cheap enough to kill it many times.
-Then whole batches, with their kernels, are killed too.
+Nothing is lost, and nothing half-written is left. Most runs here are `go_on`, the five stages in
+one process that goes on where the last one was killed: cheap enough to kill it many times. Then
+whole batches, with their kernels, are killed too.
 """
 
 import json
@@ -39,9 +40,12 @@ from texad.io.locks import LOCK, leave, take
 from texad.io.paths import notebooks_folder
 from texad.runs.run_folder import FILES, STAGES, Run
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="it looks for processes as Linux lists them"
-)
+pytestmark = [
+    pytest.mark.crash,
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="it looks for processes as Linux lists them"
+    ),
+]
 
 KILLS, KILLS_OF_BATCHES = 46, 4
 PATIENCE_S = 300.0  # for what takes half a minute on an idle machine
@@ -174,7 +178,7 @@ class Batch:
         return found
 
     def wait_until(self, condition: Callable[[], Any]) -> Any:
-        """What the condition gives, as soon as it gives something; None if the batch ends without."""
+        """What the condition gives, as soon as it does; None if the batch ends without."""
         deadline = time.monotonic() + PATIENCE_S
         while self.main.poll() is None:
             if found := condition():
@@ -190,7 +194,10 @@ class Batch:
         return found[0] if found else None
 
     def end(self, seconds: float = PATIENCE_S) -> int:
-        """Wait until it has ended; the exit status. If it does not end, the test fails and shows what each process is at."""
+        """Wait until it has ended; the exit status.
+
+        If it does not end, the test fails and shows what each process is at.
+        """
         try:
             self.said += self.main.communicate(timeout=seconds)[1]
         except subprocess.TimeoutExpired:
@@ -211,7 +218,7 @@ class Batch:
 
 
 def go_on(dataset: Path, out: Path) -> None:
-    """What a batch does, in this process: the stages that are not done, or whose files are not as they left them."""
+    """Do in this process what a batch does: stages that are not done, or whose files changed."""
     run = Run(dataset, "steel", out)
     options = {"epochs": 2, "hidden": 32, "bottleneck": 8}
     todo = (
@@ -229,7 +236,7 @@ def go_on(dataset: Path, out: Path) -> None:
 
 @pytest.fixture
 def context(monkeypatch):
-    """Processes that have imported all that `go_on` needs, so that their time goes into the stages."""
+    """Processes that have imported all that `go_on` needs: their time goes into the stages."""
     folder = Path(__file__).parent
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (folder, *folder.parents[:2]))))
     forkserver._forkserver._stop()  # that of tests before, which has imported less
@@ -531,5 +538,6 @@ def test_a_kernel_that_dies_is_reported_with_its_cell(steel, tmp_path, monkeypat
     monkeypatch.setattr(jobs, "notebooks_folder", lambda: tmp_path)
     row = jobs.run_category(job(steel, tmp_path / "runs"), lambda stage, cells: None)
     assert row["error"] == (
-        "01_preprocessing.ipynb, cell [3], which begins with 'import os  # and die': the kernel died, perhaps for lack of memory"
+        "01_preprocessing.ipynb, cell [3], which begins with 'import os  # and die': "
+        "the kernel died, perhaps for lack of memory"
     )

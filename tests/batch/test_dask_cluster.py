@@ -1,4 +1,7 @@
-"""A cluster on the loopback: a scheduler and two workers, each a process of its own without a nanny, so that who is killed stays dead."""
+"""A cluster on the loopback: a scheduler and two workers.
+
+Each is a process of its own without a nanny, so that a killed one stays dead.
+"""
 
 import builtins
 import json
@@ -45,7 +48,7 @@ def dataset(tmp_path_factory) -> Path:
 
 
 class Loopback:
-    """A scheduler and workers; `address` is the scheduler's, `workers` are their processes by name."""
+    """A scheduler with an `address`, and `workers`: their processes by name."""
 
     def __init__(self, folder: Path):
         self.folder, self.workers = folder, {}
@@ -105,7 +108,7 @@ def claims(out: Path) -> dict[str, Path]:
 
 
 def kernels(worker: int) -> list[psutil.Process]:
-    """The kernels of a worker's process; they are forks of a server that it has started, see texad.batch.kernels."""
+    """The kernels of a worker's process: forks of the server that it has started."""
     process = psutil.Process(worker)
     return [child for child in process.children(recursive=True) if child.ppid() != worker]
 
@@ -174,9 +177,15 @@ def needs(out: Path, folder: Path, **others) -> dict:
     """What `lacks` is asked, when nothing is lacking."""
     (out / "token").write_text("token")
     fine = {
-        "other_code": cluster.CODE, "versions": cluster.VERSIONS, "token": str(out / "token"), "dataset": str(folder), "root": str(folder),
-        "names": CATEGORIES, "resolved": "random", "digest": None,
-    }  # fmt: skip
+        "other_code": cluster.CODE,
+        "versions": cluster.VERSIONS,
+        "token": str(out / "token"),
+        "dataset": str(folder),
+        "root": str(folder),
+        "names": CATEGORIES,
+        "resolved": "random",
+        "digest": None,
+    }
     return fine | others
 
 
@@ -198,8 +207,8 @@ def test_what_a_worker_lacks_is_said(dataset, tmp_path):
     assert f"does not see the folder {tmp_path}" in said(token=str(tmp_path / "other"))
     assert f"does not see {dataset / 'surface 9'}" in said(names=[*CATEGORIES, "surface 9"])
     assert (
-        f"looks for the data set in {data_root() / 'synthetic'}, not in /elsewhere/synthetic: set TEXAD_DATA to /elsewhere"
-        in said(dataset="synthetic", root="/elsewhere/synthetic")
+        f"looks for the data set in {data_root() / 'synthetic'}, not in /elsewhere/synthetic: "
+        "set TEXAD_DATA to /elsewhere" in said(dataset="synthetic", root="/elsewhere/synthetic")
     )
     assert "cannot load the weights /nowhere.pth" in said(resolved="/nowhere.pth", digest="0")
     file = tmp_path / "weights.pth"
@@ -207,6 +216,7 @@ def test_what_a_worker_lacks_is_said(dataset, tmp_path):
     assert f"has other weights {file}" in said(resolved=str(file), digest="0")
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_see_the_folder_is_named(
     dask, dataset, tmp_path, capsys, monkeypatch
 ):
@@ -231,6 +241,7 @@ def test_a_worker_that_does_not_see_the_folder_is_named(
 # -- what runs on a cluster ------------------------------------------------------------------------
 
 
+@pytest.mark.crash
 def test_an_interrupted_client_leaves_no_kernel_behind(dask, dataset, tmp_path):
     address, workers = dask.address, dask.workers
     out = tmp_path / "runs"
@@ -252,6 +263,7 @@ def test_an_interrupted_client_leaves_no_kernel_behind(dask, dataset, tmp_path):
     assert not kernels(workers[name].pid) and not list(out.rglob("metrics.json"))
 
 
+@pytest.mark.crash
 def test_categories_come_out_as_on_one_machine_though_a_worker_is_killed(dask, dataset, tmp_path):
     address, workers = dask.address, dask.workers
     here, there = tmp_path / "here", tmp_path / "there"

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels start as usual")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels start as usual"),
+]
 
 SCRIPT = """
 import asyncio, multiprocessing, os, sys
@@ -52,13 +55,18 @@ def script(folder: Path, *cells: str, kind: str = "fork") -> subprocess.Popen:
 def test_each_kernel_has_the_libraries_and_nothing_of_the_one_before(tmp_path):
     cell = """
         import os, sys
-        print("there:", {"torch", "sklearn.metrics"} <= set(sys.modules), hasattr(sys.modules["torch"], "left_by_a_notebook"), "x" in globals())
-        sys.modules["torch"].left_by_a_notebook = x = 1
+        torch = sys.modules["torch"]
+        print("there:", "sklearn.metrics" in sys.modules, hasattr(torch, "left"), "x" in globals())
+        torch.left = x = 1
         print("in:", os.getcwd(), os.environ["GIVEN"], os.getpgid(0) == os.getpid())
         import matplotlib.pyplot as plt
     """
-    shows = "print('shows:', sorted(get_ipython().display_formatter.format(plt.plot([1, 2])[0].figure)[0]), plt.get_backend(), plt.isinteractive())"
-    process = script(tmp_path, textwrap.dedent(cell), shows)
+    shows = """
+        figure = plt.plot([1, 2])[0].figure
+        formats = sorted(get_ipython().display_formatter.format(figure)[0])
+        print("shows:", formats, plt.get_backend(), plt.isinteractive())
+    """
+    process = script(tmp_path, textwrap.dedent(cell), textwrap.dedent(shows))
     lines = process.communicate(timeout=120)[0].splitlines()
     assert process.returncode == 0
     first, second = lines[: len(lines) // 2], lines[len(lines) // 2 :]
@@ -77,7 +85,8 @@ def test_each_kernel_has_the_libraries_and_nothing_of_the_one_before(tmp_path):
 def test_each_kernel_has_its_own_number_of_threads(tmp_path):
     cell = """
         import torch, numpy, threadpoolctl
-        print(torch.get_num_threads(), {pool["num_threads"] for pool in threadpoolctl.threadpool_info()})
+        pools = {pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+        print(torch.get_num_threads(), pools)
     """
     lines = script(tmp_path, textwrap.dedent(cell)).communicate(timeout=120)[0].splitlines()
     assert lines[1] == "1 {1}" and lines[4] == "3 {3}"

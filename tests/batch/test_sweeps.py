@@ -12,7 +12,7 @@ from texad.runs.run_folder import STAGES
 
 @pytest.fixture
 def jobs_done(monkeypatch) -> list:
-    """No job is run: each gets an AUROC made of its seed and bottleneck; those that were to be run are listed."""
+    """Jobs that were to be run: none is, and each gets an AUROC made of its seed and bottleneck."""
     done = []
 
     def run_all(todo, pool, progress):
@@ -96,9 +96,13 @@ def test_every_combination_has_a_folder_of_its_own(surfaces, tmp_path, jobs_done
 def test_all_combinations_are_one_pool_and_studies_follow_for_each(surfaces, tmp_path, jobs_done):
     assert run(surfaces, tmp_path / "runs", "--seed", "0,1", "--studies") == 0
     assert [(job.label, job.stages == STAGES) for job in jobs_done] == [
-        (f"seed=0/{LEAD}", True), ("seed=0/steel", True), (f"seed=1/{LEAD}", True), ("seed=1/steel", True),
-        (f"seed=0/{LEAD}, studies", False), (f"seed=1/{LEAD}, studies", False),
-    ]  # fmt: skip
+        (f"seed=0/{LEAD}", True),
+        ("seed=0/steel", True),
+        (f"seed=1/{LEAD}", True),
+        ("seed=1/steel", True),
+        (f"seed=0/{LEAD}, studies", False),
+        (f"seed=1/{LEAD}, studies", False),
+    ]
 
 
 def test_the_table_of_a_sweep_has_a_row_for_each_combination_and_category(
@@ -164,9 +168,13 @@ def test_values_have_their_types_and_come_once():
         "epochs": [3],
         "learning_rate": [0.01],
     }
-    assert parse({"bottleneck": "64,256,64", "learning_rate": "1e-2,0.01", "detector": "published,extended"}) == {
-        "bottleneck": [64, 256], "learning_rate": [0.01], "detector": ["published", "extended"],
-    }  # fmt: skip
+    assert parse(
+        {"bottleneck": "64,256,64", "learning_rate": "1e-2,0.01", "detector": "published,extended"}
+    ) == {
+        "bottleneck": [64, 256],
+        "learning_rate": [0.01],
+        "detector": ["published", "extended"],
+    }
     assert parse({"categories": "tile,wood"}) == {
         "categories": ["tile,wood"]
     }  # of a study: its own comma

@@ -139,7 +139,8 @@ def test_later_stages_refuse_other_weights_than_those_of_the_features(run):
     run.start(STAGES[2], weights="auto")
     with pytest.raises(
         RunError,
-        match="made with weights random, not imagenet: run notebooks/02_feature_extraction.ipynb with these weights first",
+        match="made with weights random, not imagenet: "
+        "run notebooks/02_feature_extraction.ipynb with these weights first",
     ):
         run.start(STAGES[2], weights="imagenet")
 
@@ -299,7 +300,8 @@ def test_a_run_that_another_process_is_writing_cannot_be_started(run):
     for stage in STAGES[:2]:
         with pytest.raises(
             RunError,
-            match="is in use: a batch, or another notebook .* Wait until it is done, or shut its kernel down",
+            match="is in use: a batch, or another notebook .* "
+            "Wait until it is done, or shut its kernel down",
         ):
             run.start(stage)
     assert run.read() == before

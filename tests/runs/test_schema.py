@@ -11,18 +11,33 @@ from texad.runs.schema import read_metrics, read_record
 
 STAGE = {"seconds": 1.5, "parameters": {"seed": 0}, "files": {}, "peak_mb": None}
 GOOD = {
-    "dataset": "surfaces", "category": "steel", "versions": {}, "stages": {STAGES[0]: STAGE}, "threshold": 1, "false_alarms": 0.05, "rule": "sigma",
-    "data": {"folder": "/x", "fingerprint": "ab", "n_train": 3, "n_test": 2, "unreadable": [{"path": "a.png", "reason": "empty"}]},
+    "dataset": "surfaces",
+    "category": "steel",
+    "versions": {},
+    "stages": {STAGES[0]: STAGE},
+    "threshold": 1,
+    "false_alarms": 0.05,
+    "rule": "sigma",
+    "data": {
+        "folder": "/x",
+        "fingerprint": "ab",
+        "n_train": 3,
+        "n_test": 2,
+        "unreadable": [{"path": "a.png", "reason": "empty"}],
+    },
     "weights": {"name": "random", "sha256": "00"},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"nonsense", b"[]", b'"text"', b"3", b"null", b"\xff\xfe{}", b"\0" * 100, b"[" * 200_000, b'{"a": NaN}', b'{"a": -Infinity}',
-     b'{"a": 1e999}', b'{"a": ' + b"9" * 5000 + b"}", b'{"a": ' + b"9" * 400 + b"}", b'{"a": 1} {"b": 2}'],
+    [
+        *(b"", b"{", b"nonsense", b"[]", b'"text"', b"3", b"null", b"\xff\xfe{}", b"\0" * 100),
+        *(b"[" * 200_000, b'{"a": NaN}', b'{"a": -Infinity}', b'{"a": 1e999}'),
+        *(b'{"a": ' + b"9" * 5000 + b"}", b'{"a": ' + b"9" * 400 + b"}", b'{"a": 1} {"b": 2}'),
+    ],
     ids=lambda content: repr(content[:12]),
-)  # fmt: skip
+)
 def test_what_is_no_json_object_is_damaged(tmp_path, content):
     file = tmp_path / "metrics.json"
     file.write_bytes(content)
@@ -95,9 +110,12 @@ def test_an_entry_of_another_kind_is_named(tmp_path, changes, named):
 
 
 METRICS = dict.fromkeys(("image_auroc", "accuracy", "precision", "recall", "f1"), 0.5) | {
-    "pixel_auroc": None, "threshold": 2.5, "confusion": {"tn": 1, "fp": 0, "fn": 1, "tp": 0}, "auroc_by_defect": {"spot": 0.5, "cut": None},
+    "pixel_auroc": None,
+    "threshold": 2.5,
+    "confusion": {"tn": 1, "fp": 0, "fn": 1, "tp": 0},
+    "auroc_by_defect": {"spot": 0.5, "cut": None},
     "weights": {"name": "random", "sha256": "00"},
-}  # fmt: skip
+}
 
 
 def test_good_metrics_are_read_as_they_are(tmp_path):
