@@ -164,7 +164,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
 def test_a_confidence_that_is_none_is_refused(function, confidence):
     with pytest.raises(
         ValueError,
-        match=f"^confidence must lie between 0 and 1, for instance 0.95, not {confidence}$",
+        match=f"^confidence must be above 0 and below 1 .*, not {confidence}$",
     ):
         function([0, 1], [1, 2], confidence=confidence)
 

@@ -187,7 +187,7 @@ def test_a_check_names_the_first_thing_that_is_wrong():
     with pytest.raises(ValueError, match="words must be at least 1, not 0"):
         check_fit(low_rank_features(2), 0.1, epochs=1, words=0)
     for fraction in (0, 1, float("nan")):
-        with pytest.raises(ValueError, match="validation_fraction must lie between 0 and 1"):
+        with pytest.raises(ValueError, match="validation_fraction must be above 0 and below 1"):
             check_fit(low_rank_features(2), fraction)
     with pytest.raises(ValueError, match=r"shape \(N, C, H, W\), not \(0, 12, 4, 4\)"):
         check_fit(low_rank_features(0), 0.1)

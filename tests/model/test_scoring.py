@@ -152,7 +152,7 @@ def test_the_top_one_is_the_largest():
 
 @pytest.mark.parametrize("top_k", [0, -1, 81])
 def test_top_k_out_of_range_is_refused(top_k):
-    with pytest.raises(ValueError, match="between 1 and 80"):
+    with pytest.raises(ValueError, match="at least 1 and at most 80"):
         scoring.image_score(scoring.error_map(F, F_HAT), top_k=top_k)
 
 

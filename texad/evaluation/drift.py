@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from texad.errors import check_range
 from texad.model.threshold import n_rejected, predict
 
 LEVEL = 0.01  # a check a day then cries wolf about once in three months, at most
@@ -103,10 +104,8 @@ def compare(
     ValueError
         If there are no scores on a side, one is not finite, or `level` does not lie between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise ValueError(
-            f"level must lie between 0 and 1 (0.01 is one wrong alarm in a hundred checks), not {level}"
-        )
+    hint = "0.01 is one wrong alarm in a hundred checks"
+    check_range("level", level, above=0, below=1, hint=hint)
     old, new = (
         np.asarray(calibration_scores, dtype=np.float64),
         np.asarray(new_scores, dtype=np.float64),

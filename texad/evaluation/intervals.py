@@ -7,6 +7,8 @@ have different lengths, a score is not finite, or a confidence does not lie betw
 import numpy as np
 from scipy import optimize, special, stats
 
+from texad.errors import check_range
+
 
 def auroc_interval(
     labels: np.ndarray, scores: np.ndarray, confidence: float = 0.95
@@ -84,8 +86,7 @@ def bootstrap_auroc_interval(
     """
     labels, scores = checked(labels, scores)
     _z(confidence)
-    if n_resamples < 2:
-        raise ValueError(f"n_resamples must be at least 2, not {n_resamples}")
+    check_range("n_resamples", n_resamples, at_least=2)
     m, n = int(labels.sum()), int((~labels).sum())
     if min(m, n) < 2:
         return None
@@ -135,8 +136,5 @@ def _newcombe_low(estimate: float, m: int, n: int, z: float) -> float:
 
 def _z(confidence: float) -> float:
     """Half the width, in standard deviations, of the central interval of a normal distribution."""
-    if not 0 < confidence < 1:
-        raise ValueError(
-            f"confidence must lie between 0 and 1, for instance 0.95, not {confidence}"
-        )
+    check_range("confidence", confidence, above=0, below=1, hint="for instance 0.95")
     return float(special.ndtri((1 + confidence) / 2))

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics
 
+from texad.errors import check_range
 from texad.evaluation.intervals import checked
 
 
@@ -144,8 +145,7 @@ def auroc_by_severity(
         raise ValueError(
             f"severity {severity.shape} must have one number for each of the {len(labels)} images"
         )
-    if n_groups < 1:
-        raise ValueError(f"n_groups must be at least 1, not {n_groups}")
+    check_range("n_groups", n_groups, at_least=1)
     names = [f"{i} of {n_groups}" for i in range(1, n_groups + 1)]
     if n_groups == 3:
         names = ["mild", "medium", "severe"]

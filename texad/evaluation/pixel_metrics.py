@@ -9,6 +9,8 @@ from scipy import ndimage
 from sklearn import metrics
 from torch.nn import functional
 
+from texad.errors import check_range
+
 # bins of the histograms: 13 of the 23 binary digits of a float32's fraction
 N_BINS = 2**22
 
@@ -86,8 +88,7 @@ def pixel_metrics(
     >>> pixel_metrics([mask], [np.array([[9.0, 1.0], [2.0, 3.0]])])
     {'pixel_auroc': 1.0, 'aupro': 1.0}
     """
-    if not 0 < max_fpr <= 1:
-        raise ValueError(f"max_fpr must be above 0 and at most 1, not {max_fpr}")
+    check_range("max_fpr", max_fpr, above=0, at_most=1)
     counts: list[np.ndarray] = [np.zeros(N_BINS, kind) for kind in (np.int64, np.int64, np.float64)]
     normal, defective, overlap = counts
     for i, (mask, values) in enumerate(zip_longest(masks, maps)):

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from texad.data import splitting
+from texad.errors import check_range
 from texad.model.base import (
     FeatureAutoencoder,
     blocks,
@@ -48,8 +49,7 @@ class Autoencoder(FeatureAutoencoder):
     def __init__(self, channels: int = 1024, hidden: int = 512, bottleneck: int = 256):
         super().__init__()
         for name, width in (("channels", channels), ("hidden", hidden), ("bottleneck", bottleneck)):
-            if width < 1:
-                raise ValueError(f"{name} must be at least 1, not {width}")
+            check_range(name, width, at_least=1)
         self.widths = {"channels": channels, "hidden": hidden, "bottleneck": bottleneck}
         self.encoder = nn.Sequential(
             nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, bottleneck)
@@ -123,8 +123,7 @@ def fit(
     check_fit(
         features, validation_fraction, epochs=epochs, batch_size=batch_size, patience=patience
     )
-    if learning_rate <= 0:
-        raise ValueError(f"learning_rate must be positive, not {learning_rate}")
+    check_range("learning_rate", learning_rate, above=0)
     n_images, channels, height, width = features.shape
     places = height * width
     with torch.random.fork_rng():

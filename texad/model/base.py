@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from texad.errors import check_range
 from texad.io.arrays import release
 
 BLOCK = 64  # images in memory at a time
@@ -123,7 +124,5 @@ def check_fit(features: np.ndarray, validation_fraction: float, **at_least_1: in
             f"features must be a non-empty array of shape (N, C, H, W), not {features.shape}"
         )
     for name, value in at_least_1.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-    if not 0 < validation_fraction < 1:
-        raise ValueError(f"validation_fraction must lie between 0 and 1, not {validation_fraction}")
+        check_range(name, value, at_least=1)
+    check_range("validation_fraction", validation_fraction, above=0, below=1)

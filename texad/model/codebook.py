@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
+from texad.errors import check_range
 from texad.model.autoencoder import split
 from texad.model.base import (
     FeatureAutoencoder,
@@ -180,10 +181,8 @@ def fit(
     """
     check_fit(features, validation_fraction, epochs=epochs, words=words, patience=patience)
     n_images, channels, height, width = features.shape
-    if not 1 <= bottleneck <= channels:
-        raise ValueError(
-            f"bottleneck must be between 1 and {channels}, the number of channels, not {bottleneck}"
-        )
+    hint = "the number of channels"
+    check_range("bottleneck", bottleneck, at_least=1, at_most=channels, hint=hint)
     quantized = QuantizedAutoencoder(channels, bottleneck, words, height, width).to(device()).eval()
     rng = np.random.default_rng(seed)
     train, validation = split(rng, n_images, validation_fraction)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from texad.errors import check_range
 from texad.io.atomic import replacing
 from texad.model import preprocessing
 from texad.model.backbone import CHANNELS, STRIDE
@@ -64,8 +65,7 @@ def extract(
     ValueError
         If an image cannot be read, or its features are not finite.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    check_range("batch_size", batch_size, at_least=1)
     backbone.to(device())
     side = image_size // STRIDE
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from texad.errors import check_range
 from texad.io.arrays import release
 from texad.model.base import FeatureAutoencoder
 
@@ -82,11 +83,8 @@ def image_score(errors: np.ndarray, top_k: int = 10, reduction: str = "none") ->
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
     values = errors if reduction == "none" else anomaly_map(errors)
     values = values.reshape(len(values), -1)
-    if not 1 <= top_k <= values.shape[1]:
-        raise ValueError(
-            f"top_k must be between 1 and {values.shape[1]}, the number of errors of an image, "
-            f"not {top_k}"
-        )
+    hint = "the number of errors of an image"
+    check_range("top_k", top_k, at_least=1, at_most=values.shape[1], hint=hint)
     local = np.partition(values, -top_k, axis=1)[:, -top_k:].mean(axis=1)
     return local + values.mean(axis=1) if reduction == "local_and_global" else local
 

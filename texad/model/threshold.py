@@ -18,6 +18,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from texad.errors import check_range
+
 RULES = ("sigma", "held_out", "conformal")
 STRONGEST_FIRST = ("conformal", "held_out", "sigma")
 
@@ -137,10 +139,7 @@ def images_needed(false_alarms: float) -> int:
     >>> images_needed(0.05)
     19
     """
-    if not 0 < false_alarms < 1:
-        raise ValueError(
-            f"false_alarms, the false-alarm rate, must lie between 0 and 1, not {false_alarms}"
-        )
+    check_range("false_alarms, the false-alarm rate,", false_alarms, above=0, below=1)
     # exact: 1 / false_alarms could be rounded, or too large for a float
     near = math.ceil(1 / Fraction(float(false_alarms)))
     # 1/m rounded, as p-values are, decides: as a float, 1/3 is less than a third

@@ -7,7 +7,6 @@ a little, and the user is told in a way that cannot be overlooked.
 Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
 """
 
-import difflib
 import hashlib
 import os
 import warnings
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import safe_open
 
+from texad.errors import did_you_mean
 from texad.io.atomic import sha256
 from texad.io.download import download, open_url
 
@@ -93,10 +93,8 @@ def check(weights: str | Path) -> str:
         return weights
     path = Path(weights).expanduser()
     if path.suffix not in SUFFIXES:
-        near = difflib.get_close_matches(weights, NAMES, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(
-            f"weights {weights!r}{hint}: choose auto, imagenet, random, or a file ending in .safetensors or .pth"
+            f"weights {weights!r}{did_you_mean(weights, NAMES)}: choose auto, imagenet, random, or a file ending in .safetensors or .pth"
         )
     if not path.is_file():
         raise FileNotFoundError(
