@@ -1,4 +1,4 @@
-"""What several commands say: what a detector promises, and which images were found."""
+"""Words of several commands: what a detector promises, and which images were found."""
 
 import shutil
 import sys
@@ -78,7 +78,7 @@ def warn_of_random_weights(detector: AnomalyDetector) -> None:
 
 
 def promise(detector: AnomalyDetector) -> list[str]:
-    """What the threshold of a fitted detector promises, in sentences, the most important first."""
+    """Sentences on what the threshold of a detector promises, the most important first."""
     said = _kept(detector) if detector.rule_ == "conformal" else _not_kept(detector)
     if (n_train := detector.origin_["n_train"]) < FEW:
         said.append(

@@ -1,1 +1,1 @@
-"""Pictures of what others have computed."""
+"""Figures: they draw what they are given, and compute nothing."""

@@ -28,7 +28,7 @@ def histograms(groups: Groups, threshold: float, alt: str) -> str:
         Each holds at least one score. Each has a scale of its own for the heights of its bars.
     threshold : float
     alt : str
-        What is to be seen, for those who do not see it.
+        Description of the drawing for readers who cannot see it.
 
     Returns
     -------
