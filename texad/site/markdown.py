@@ -5,7 +5,6 @@ and files can break nothing. Only numbers, and what the filters below return, ar
 are; so is a fragment marked `safe`.
 """
 
-import json
 import re
 from pathlib import Path
 
@@ -48,27 +47,9 @@ def number(value: float | None, form: str = ".3f") -> Markup:
     return Markup("–" if value is None else format(value, form))
 
 
-def size(n_bytes: float) -> Markup:
-    """Write a number of bytes in units of a thousand, with three digits.
-
-    Examples
-    --------
-    >>> print(size(2.5e9))
-    2.5 GB
-    """
-    units = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6))
-    unit, factor = next((unit for unit in units if n_bytes >= unit[1]), ("kB", 1e3))
-    return Markup(f"{n_bytes / factor:.3g} {unit}")
-
-
 def hours(value: float) -> Markup:
     """Write a time given in hours, long ones in days."""
     return Markup(f"{value / 24:.1f} days" if value >= 48 else f"{value:.1f} hours")
-
-
-def quoted(value: str) -> Markup:
-    """Write a text as a JSON string, which is a YAML string, too, and has no line breaks."""
-    return Markup(json.dumps(value, ensure_ascii=False))
 
 
 def render(template: str, **data: object) -> str:
@@ -99,6 +80,6 @@ environment = Environment(
     lstrip_blocks=True,
 )
 environment.filters |= {
-    function.__name__: function for function in (code, fenced, number, size, hours, quoted)
+    function.__name__: function for function in (code, fenced, hours, number, printable)
 }
 environment.globals |= {"random_warning": RANDOM_WARNING, "version": __version__}

@@ -11,6 +11,7 @@ The prose of the book is fixed; its results are not. `assemble` takes the run th
     beyond_one_machine.md how to use a cluster, and what many categories would cost, by this run
     data_gallery.md       the part of the page on data that shows them
     lead_*.md             the pictures and lines that the introduction includes
+    extra/                files that go to the built site as they are (html_extra_path)
 
 The words of these pages are in `templates/`.
 """
@@ -73,8 +74,10 @@ def assemble(runs: Path, folder: Path) -> None:
         fragment = _explorer(lead_run, f"../results/{lead_stem}/pictures", stage)
         notebook = _chapter(lead_run.folder / "notebooks" / f"{stage}.ipynb", fragment)
         markdown.write(folder / "chapters" / f"{stage}.ipynb", notebook)
+    extra = folder / "extra" / folder.parent.name / folder.name / "results"
+    extra.mkdir(parents=True)
     for stem, run in finished.items():
-        _copy_results(run, folder / "results" / stem)
+        _copy_results(run, folder / "results", stem, extra)
         page = _results_page(run, stem, summary)
         markdown.write(folder / "results" / f"{stem}.md", page)
     pages = {
@@ -87,22 +90,6 @@ def assemble(runs: Path, folder: Path) -> None:
     }
     for name, text in pages.items():
         markdown.write(folder / f"{name}.md", text)
-
-
-def copy_pictures(folder: Path, site: Path) -> None:
-    """Copy the explorer's pictures into the built site, where its script fetches them.
-
-    Sphinx copies only the files that a page's own images name.
-
-    Parameters
-    ----------
-    folder : Path
-        As for `assemble`.
-    site : Path
-        The same folder of the built site.
-    """
-    for pictures in (folder / "results").glob("*/pictures"):
-        shutil.copytree(pictures, site / pictures.relative_to(folder), dirs_exist_ok=True)
 
 
 # -- chapters --------------------------------------------------------------------------------------
@@ -150,10 +137,9 @@ def _explorer(run: FinishedRun, pictures: str, page: str) -> str:
     ----------
     run : FinishedRun
     pictures : str
-        The address of the folder of pictures, seen from the page. Sphinx does not know of it: see
-        `copy_pictures`.
+        The address of the folder of pictures, seen from the page.
     page : str
-        Makes the explorer's ids, since the pages may be printed as one.
+        The page's name, a part of the explorer's ids, since pages may be printed as one.
     """
     if not (run.folder / "pictures").is_dir():
         return ""
@@ -166,15 +152,19 @@ def _explorer(run: FinishedRun, pictures: str, page: str) -> str:
 # -- results ---------------------------------------------------------------------------------------
 
 
-def _copy_results(run: FinishedRun, folder: Path) -> None:
-    """Copy what the page of a category shows or offers."""
+def _copy_results(run: FinishedRun, results: Path, stem: str, extra: Path) -> None:
+    """Copy the files that the page of a category shows or offers.
+
+    The explorer's script fetches its pictures, of which Sphinx does not know; they go to `extra`.
+    """
     visible = shutil.ignore_patterns(".*")
-    shutil.copytree(run.folder / "figures", folder, ignore=visible)
-    if (run.folder / "pictures").is_dir():
-        shutil.copytree(run.folder / "pictures", folder / "pictures", ignore=visible)
-        shutil.copy(run.folder / "figures" / STATIC_FIGURE, folder / "pictures")
+    shutil.copytree(run.folder / "figures", results / stem, ignore=visible)
     for name in ("scores.csv", "metrics.json"):
-        shutil.copy(run.folder / name, folder)
+        shutil.copy(run.folder / name, results / stem)
+    if (run.folder / "pictures").is_dir():
+        pictures = extra / stem / "pictures"
+        shutil.copytree(run.folder / "pictures", pictures, ignore=visible)
+        shutil.copy(run.folder / "figures" / STATIC_FIGURE, pictures)
 
 
 def _results_page(run: FinishedRun, stem: str, summary: dict) -> str:
@@ -211,14 +201,15 @@ def _hits_page(summary: dict, finished: dict[str, FinishedRun], folder: Path) ->
 
 
 def _data_gallery(finished: dict[str, FinishedRun], folder: Path) -> str:
-    shown = []
-    for stem, run in finished.items():
-        images = {split: run.images(split) for split in SPLITS}
-        counts = {split: len(of_split) for split, of_split in images.items()}
-        defective = images["test"].query("label == 1")
-        kinds = defective.groupby("defect", sort=False).size().to_dict()
-        made = _if_there(gallery.data, run, folder / "gallery" / f"{stem}.jpg")
-        shown.append((run, counts, kinds, made))
+    shown = [
+        (
+            run,
+            {split: len(run.images(split)) for split in SPLITS},
+            run.images("test").groupby("defect", sort=False).size().to_dict(),
+            _if_there(gallery.data, run, folder / "gallery" / f"{stem}.jpg"),
+        )
+        for stem, run in finished.items()
+    ]
     return markdown.render("data_gallery", shown=shown)
 
 
