@@ -11,6 +11,7 @@ from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from pypdf import PdfReader
 
+from texad.errors import RunError
 from texad.io.json_files import write_json
 from texad.site import pdf
 
@@ -242,13 +243,13 @@ def test_a_missing_picture_is_named_and_no_file_is_left(printed, tmp_path):
     site = shutil.copytree(source / "_build" / "html", tmp_path / "html")
     (picture,) = site.rglob("_images/*.svg")
     picture.unlink()
-    with pytest.raises(pdf.PdfError, match=r"lacks a picture: .*\.svg"):
+    with pytest.raises(RunError, match=r"lacks a picture: .*\.svg"):
         pdf.print_book(site, tmp_path / "out" / "book.pdf", "T", "A")
     assert not list((tmp_path / "out").iterdir())
 
 
 def test_without_a_book_or_a_browser_one_line_says_what_to_do(tmp_path, monkeypatch, capsys):
-    with pytest.raises(pdf.PdfError, match="make book"):
+    with pytest.raises(RunError, match="make book"):
         pdf.print_book(tmp_path, tmp_path / "book.pdf", "T", "A")
     monkeypatch.setattr(pdf.shutil, "which", lambda name: None)
     assert pdf.main(["--out", str(tmp_path / "book.pdf")]) == 2

@@ -64,7 +64,9 @@ def _escape_titles(app: Sphinx, exception: Exception | None) -> None:
     if exception is None and app.builder.name == "html":
         start, end = "Search.setIndex(", ")"
         index = json.loads(file.read_text(encoding="utf-8").removeprefix(start).removesuffix(end))
-        titles = index["alltitles"].items()
-        index["alltitles"] = {html.escape(html.unescape(name)): where for name, where in titles}
+        index["alltitles"] = {
+            html.escape(html.unescape(title)): places
+            for title, places in index["alltitles"].items()
+        }
         content = json.dumps(index, separators=(",", ":"), sort_keys=True)
         file.write_text(f"{start}{content}{end}", encoding="utf-8")

@@ -145,8 +145,13 @@ def _explorer(run: FinishedRun, pictures: str, page: str) -> str:
         return ""
     test = run.test()
     urls = [f"{pictures}/{i:04d}.jpg" for i in range(len(test))]
-    static = f"{pictures}/{STATIC_FIGURE}"
-    return explorer.html(test, run.read()["threshold"], urls, static, name=f"explorer-{page}")
+    return explorer.html(
+        test,
+        run.read()["threshold"],
+        urls,
+        static=f"{pictures}/{STATIC_FIGURE}",
+        name=f"explorer-{page}",
+    )
 
 
 # -- results ---------------------------------------------------------------------------------------

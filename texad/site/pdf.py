@@ -1,18 +1,22 @@
-"""The book on paper: one PDF with title page, contents, outline and page numbers, printed by Chromium.
+"""The book on paper: one PDF with title page, contents, outline and page numbers.
+
+It is printed by Chromium:
 
     python -m texad.site.pdf        builds the book and writes _build/texad.pdf
 
-The pages of the HTML book are put into one document, in the order of the table of contents, and this is printed.
-Sphinx has a builder for a single page (singlehtml), but the theme's pages do not survive it: ids of different pages
-collide, so that links, above all citations, lead to the wrong place; pictures are looked for in the wrong folder;
-chapters sink to be sections of the introduction. To print each page on its own and to merge the files would lose the
-links between pages and what screen readers need.
+The pages of the HTML book are put into one document, in the order of the table of contents, and
+this is printed. Sphinx has a builder for a single page (singlehtml), but the theme's pages do not
+survive it: ids of different pages collide, so that links, above all citations, lead to the wrong
+place; pictures are looked for in the wrong folder; chapters sink to be sections of the introduction.
+Printing each page on its own and merging the files would lose the links between pages and what
+screen readers need.
 """
 
 import argparse
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -22,6 +26,7 @@ from pypdf import PdfReader, PdfWriter
 from pypdf.generic import NameObject, TextStringObject
 
 from texad import __version__
+from texad.errors import RunError
 from texad.io.atomic import replacing
 from texad.io.json_files import read_json
 from texad.io.paths import notebooks_folder, runs_root
@@ -36,19 +41,20 @@ FOOTER = (
 LICENCES = "Text and figures: CC BY 4.0. Code: MIT. Data sets and weights keep their own licences."
 
 
-class PdfError(Exception):
-    """The book cannot be printed, for a reason that the user can mend."""
-
-
 def chromium() -> str:
-    """Path of the installed browser."""
-    for name in BROWSERS:
-        if path := shutil.which(name):
-            return path
-    raise PdfError("no Chromium to print the book with: sudo apt install chromium")
+    """Path of the installed browser.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+    """
+    for path in filter(None, map(shutil.which, BROWSERS)):
+        return path
+    raise RunError("no Chromium to print the book with: sudo apt install chromium")
 
 
-def print_book(site: Path, out: Path, title: str, author: str, lines: tuple[str, ...] = ()) -> int:
+def print_book(site: Path, out: Path, title: str, author: str, lines: Sequence[str] = ()) -> int:
     """Print a built book.
 
     Parameters
@@ -59,7 +65,7 @@ def print_book(site: Path, out: Path, title: str, author: str, lines: tuple[str,
         The PDF to write.
     title, author : str
         For the title page and the file's metadata.
-    lines : tuple of str
+    lines : sequence of str
         What else the title page says.
 
     Returns
@@ -69,45 +75,37 @@ def print_book(site: Path, out: Path, title: str, author: str, lines: tuple[str,
 
     Raises
     ------
-    PdfError
+    RunError
         If there is no browser or no book, or a picture of the book is missing.
     """
     if not (site / "index.html").exists():
-        raise PdfError(f"no book in {site}: run `make book` first")
-    book = {
-        "title": title,
-        "author": author,
-        "lines": lines,
-        "css": (HERE / "print.css").read_text(encoding="utf-8"),
-    }
+        raise RunError(f"no book in {site}: run `make book` first")
+    css = (HERE / "print.css").read_text(encoding="utf-8")
+    book = {"title": title, "author": author, "lines": lines, "css": css}
     with replacing(out.resolve()) as temporary, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
+        with playwright.chromium.launch(
             executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"]
-        )
-        try:
+        ) as browser:
             context = browser.new_context(
-                color_scheme="light", viewport={"width": 643, "height": 950}
-            )  # paper without its margins
-            context.set_offline(True)
+                color_scheme="light",
+                viewport={"width": 643, "height": 950},  # paper without its margins
+                offline=True,
+            )
             context.add_init_script(path=HERE / "print.js")
             page = context.new_page()
             page.emulate_media(media="print", color_scheme="light")
             _open_as_one(page, site, book)
             _print_with_numbers(page, temporary)
             headings = page.evaluate("texadPrint.headings()")
-        finally:
-            browser.close()
-        writer = PdfWriter(
-            temporary, incremental=True
-        )  # appends to what Chromium wrote, and so keeps all of it
+        writer = PdfWriter(temporary, incremental=True)  # appends to, and so keeps, Chromium's file
         writer.add_metadata({"/Title": title, "/Author": author})
-        _mend_outline(writer, headings)
+        _space_outline(writer, headings)
         writer.write(temporary)
         return len(writer.pages)
 
 
 def _open_as_one(page: Page, site: Path, book: dict) -> None:
-    """Load each page of the book, its scripts included, and leave all of them as one document in `page`."""
+    """Load each page of the book, with its scripts, and leave all as one document in `page`."""
     page.goto((site / "index.html").resolve().as_uri())
     page.wait_for_selector("article.bd-article")  # the index only leads to the root page
     page.wait_for_load_state()
@@ -118,11 +116,11 @@ def _open_as_one(page: Page, site: Path, book: dict) -> None:
         chapter |= page.evaluate("chapters => texadPrint.collect(chapters)", book["chapters"])
     page.goto(root)
     if missing := page.evaluate("book => texadPrint.compose(book)", book):
-        raise PdfError(f"the book lacks a picture: {missing[0]}")
+        raise RunError(f"the book lacks a picture: {missing[0]}")
 
 
 def _print_with_numbers(page: Page, file: Path) -> None:
-    """Print; read from the file where each heading stands; fill in the contents; and again, until no page moves."""
+    """Print, read the page of each heading, fill in the contents, and repeat until no page moves."""
     numbers = None
     for _ in range(3):
         page.pdf(
@@ -145,11 +143,11 @@ def _print_with_numbers(page: Page, file: Path) -> None:
             return
         numbers = places
         page.evaluate("pages => texadPrint.number(pages)", numbers)
-    raise PdfError("the pages of the contents do not settle")
+    raise RunError("the pages of the contents do not settle")
 
 
-def _mend_outline(writer: PdfWriter, headings: list[str]) -> None:
-    """Where a heading takes two lines, Chromium forgets the space between them in the outline."""
+def _space_outline(writer: PdfWriter, headings: list[str]) -> None:
+    """Restore the spaces that Chromium loses in the outline where a heading takes two lines."""
     spaced = {"".join(heading.split()): heading for heading in headings}
     todo = [writer.get_outline_root().get("/First")]
     while todo:
@@ -171,7 +169,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--out",
         type=Path,
-        default=None,
         metavar="FILE",
         help="the PDF (default: _build/texad.pdf, in the checkout)",
     )
@@ -179,39 +176,28 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         chromium()  # before the build, which takes longer
         checkout = notebooks_folder().parent
-        command: list[str | Path] = [
-            Path(sys.executable).with_name("jupyter-book"),
-            "build",
-            checkout,
-            "--warningiserror",
-            "--nitpick",
-            "--keep-going",
-            "--quiet",
-        ]
+        command = "build --warningiserror --nitpick --keep-going --quiet".split()
+        command = [str(Path(sys.executable).with_name("jupyter-book")), *command, str(checkout)]
         if status := subprocess.run(command, stdout=sys.stderr).returncode:
             return status  # the build has said why
         config = yaml.safe_load((checkout / "_config.yml").read_text(encoding="utf-8"))
-        out = options.out or checkout / "_build" / "texad.pdf"
-        lines = (
-            *_about(read_json(runs_root() / "summary.json")),
+        summary = read_json(runs_root() / "summary.json")
+        weights = summary["weights"]["name"]
+        lines = [
+            f"Data set {summary['dataset']}, weights {weights}, seed {summary['seed']}, "
+            f"texad {__version__}.",
+            *([RANDOM_WARNING] if weights == "random" else []),
             f"© {config['copyright']} {config['author']}",
             LICENCES,
-        )
-        n_pages = print_book(
-            checkout / "_build" / "html", out, config["title"], config["author"], lines
-        )
-    except (PdfError, ValueError, OSError, BrowserError) as error:
+        ]
+        out = options.out or checkout / "_build" / "texad.pdf"
+        site = checkout / "_build" / "html"
+        n_pages = print_book(site, out, config["title"], config["author"], lines)
+    except (ValueError, OSError, BrowserError) as error:
         print(f"texad: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
     print(f"The book, {n_pages} pages: {out.resolve()}")
     return 0
-
-
-def _about(summary: dict) -> list[str]:
-    """Which run the book shows."""
-    weights = summary["weights"]["name"]
-    line = f"Data set {summary['dataset']}, weights {weights}, seed {summary['seed']}, texad {__version__}."
-    return [line, RANDOM_WARNING] if weights == "random" else [line]
 
 
 if __name__ == "__main__":

@@ -102,7 +102,12 @@ def page(runs: Path, folder: Path) -> str:
         content = recorded
     by_surface = _grouped(content["runs"], lambda run: (run["dataset"], run["category"]))
     surfaces = {
-        surface: [Seeds(*key, own) for key, own in _grouped(group, _detector).items()]
+        surface: [
+            Seeds(*detector, own)
+            for detector, own in _grouped(
+                group, lambda run: (run["detector"], is_random(run))
+            ).items()
+        ]
         for surface, group in by_surface.items()
     }
     return markdown.render(
@@ -132,10 +137,6 @@ def _grouped(runs: list[dict], key: Callable[[dict], T]) -> dict[T, list[dict]]:
 
 def _unique(values: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(values))
-
-
-def _detector(run: dict) -> tuple[str, bool]:
-    return run["detector"], is_random(run)
 
 
 def _behind(own: list[Seeds]) -> dict[str, float] | None:
@@ -172,25 +173,23 @@ def _compared(own: list[Seeds], category: str) -> list[dict]:
 
 def _draw(surfaces: dict[tuple[str, str], list[Seeds]], file: Path) -> str | None:
     """Draw the image AUROC of each detector and seed; the file's name, None if none is known."""
-    rows = []
-    for (_, category), own in surfaces.items():
-        for seeds in own:
-            # two short lines fit a phone
-            name = seeds.name.replace(" with random", "\nwith random")
-            for run in seeds.runs:
-                interval = run["metrics"]["image_auroc_interval"] or (None, None)
-                rows.append(
-                    (
-                        f"{category}, {name}" if len(surfaces) > 1 else name,
-                        run["seed"],
-                        run["metrics"]["image_auroc"],
-                        *interval,
-                    )
-                )
+    rows = [
+        (
+            f"{category}, {seeds.name}" if len(surfaces) > 1 else seeds.name,
+            run["seed"],
+            run["metrics"]["image_auroc"],
+            *(run["metrics"]["image_auroc_interval"] or (None, None)),
+        )
+        for (_, category), own in surfaces.items()
+        for seeds in own
+        for run in seeds.runs
+    ]
     table = pd.DataFrame(rows, columns=["method", "seed", "auroc", "low", "high"])
     table = table.astype({"auroc": float, "low": float, "high": float})
     if table["auroc"].isna().all():
         return None
+    # two short lines fit a phone
+    table["method"] = table["method"].str.replace(" with random", "\nwith random")
     with replacing(file) as temporary:
         figure = study_plots.points_with_intervals(table, "method", "seed")
         figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None})

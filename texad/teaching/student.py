@@ -89,14 +89,17 @@ def write(made: dict[Path, str], *, force: bool = False) -> list[Path]:
     DataError
         If a file is there with other content.
     """
-    there = {file: file.read_text(encoding="utf-8") for file in made if file.exists()}
-    edited = [str(file) for file, text in there.items() if text != made[file]]
+    changed = [
+        file
+        for file, text in made.items()
+        if not file.exists() or file.read_text(encoding="utf-8") != text
+    ]
+    edited = [str(file) for file in changed if file.exists()]
     if edited and not force:
         raise DataError(
             "not overwritten, since somebody may have worked in them: "
             f"{', '.join(edited)} (--force overwrites)"
         )
-    changed = [file for file in made if there.get(file) != made[file]]
     for file in changed:
         with replacing(file) as temporary:
             temporary.write_text(made[file], encoding="utf-8")

@@ -25,10 +25,6 @@ LINES = re.compile(r"\\(begin|end)\{(?:align\*?|equation\*?|split)\}")
 AFTER_SYMBOL = re.compile(r"(?<!\\)(\\[%&#$_{}]) ")  # math-core drops this space in \text
 
 
-class MathError(ValueError):
-    """A formula that cannot be converted to MathML."""
-
-
 def setup(app: Sphinx) -> None:
     """Offer Sphinx the choice `html_math_renderer: mathml`."""
     app.add_html_math_renderer(
@@ -52,7 +48,7 @@ def to_mathml(tex: str, display: str = "inline") -> str:
 
     Raises
     ------
-    MathError
+    math_core.LatexError
         If a command, an environment or an argument is unknown, missing or out of place.
 
     Examples
@@ -64,10 +60,7 @@ def to_mathml(tex: str, display: str = "inline") -> str:
     if r"\\" in source and r"\begin" not in source:  # Sphinx allows lines without an environment
         source = rf"\begin{{aligned}}{source}\end{{aligned}}"
     source = AFTER_SYMBOL.sub(r"\1{} ", source)
-    try:
-        made = converter.convert_with_local_state(source, displaystyle=display == "block")
-    except LatexError as error:
-        raise MathError(str(error)) from None
+    made = converter.convert_with_local_state(source, displaystyle=display == "block")
     return made.replace("<math", f'<math alttext="{html.escape(tex.strip())}"', 1)
 
 
@@ -92,7 +85,11 @@ def _visit_block(self: HTML5Translator, node: nodes.math_block) -> None:
 def _formula(node: nodes.Element, tex: str, display: str) -> str:
     try:
         return to_mathml(tex, display)
-    except MathError as error:
-        message = f"no MathML for the formula {tex.strip()}: {error}"
-        logger.warning("%s", message, location=node, type="texad", subtype="math")
+    except LatexError as error:
+        logger.warning(
+            f"no MathML for the formula {tex.strip()}: {error}",
+            location=node,
+            type="texad",
+            subtype="math",
+        )
         return f'<code class="notranslate">{html.escape(tex)}</code>'

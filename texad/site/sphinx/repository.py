@@ -1,21 +1,28 @@
 """Links from a page to its source in the repository, and to places that run its notebook.
 
-The address of the repository is told once, in _config.yml (`repository:`); until it is, there are no links. The theme has
-buttons for this too, but they suppose that the pages lie in the repository as they lie in the book, which is not so for the
-chapters: the book's are executed copies of those in notebooks/.
+The address of the repository is given once, in _config.yml (`repository:`); until then there are no
+links. The theme has buttons for this too, but they suppose that pages have the same paths in the
+repository as in the book. That is not so for the chapters: the book's are executed copies of those
+in notebooks/.
 """
 
-import html
 from pathlib import PurePosixPath
 from urllib.parse import quote, urlsplit
 
+from jinja2 import Template
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
 from texad.runs.run_folder import STAGES, STUDIES
 
-# how a host's addresses of files begin, after the repository and before the branch; most do as GitHub
+# the part of a file's address between repository and branch; most hosts do as GitHub
 FILES = {"gitlab": "-/blob", "codeberg": "src/branch", "gitea": "src/branch", "bitbucket": "src"}
+
+NAV = Template(
+    '<nav class="texad-links" aria-label="Source of this page">'
+    '{% for text, address in links %}<a href="{{ address }}">{{ text }}</a>{% endfor %}</nav>',
+    autoescape=True,
+)
 
 
 def setup(app: Sphinx) -> None:
@@ -26,7 +33,7 @@ def setup(app: Sphinx) -> None:
 
 
 def links(url: str, branch: str, source: str) -> list[tuple[str, str]]:
-    """Text and address of the links for a file of the repository.
+    """Make text and address of the links for a file of the repository.
 
     Parameters
     ----------
@@ -34,26 +41,23 @@ def links(url: str, branch: str, source: str) -> list[tuple[str, str]]:
         Address of the repository; empty if it is not known.
     branch : str
     source : str
-        Path of the file in the repository. A notebook can be run on Binder and on Colab, if the repository is on GitHub.
+        Path of the file in the repository. A notebook can be run on Binder and on Colab, if the
+        repository is on GitHub.
     """
     if not url:
         return []
-    url = url.rstrip("/").removesuffix(".git")
-    host, path = urlsplit(url).netloc, urlsplit(url).path.strip("/")
-    files = next((form for name, form in FILES.items() if name in host), "blob")
-    found = []
-    if host == "github.com" and source.endswith(".ipynb"):
+    home = urlsplit(url.rstrip("/").removesuffix(".git"))
+    files = next((form for name, form in FILES.items() if name in home.netloc), "blob")
+    file = f"{files}/{quote(branch)}/{quote(source)}"
+    found = [("View source", f"{home.geturl()}/{file}")]
+    if home.netloc == "github.com" and source.endswith(".ipynb"):
+        binder = f"{home.path}/{quote(branch, safe='')}?urlpath=lab/tree/{quote(source)}"
         found = [
-            (
-                "Open in Binder",
-                f"https://mybinder.org/v2/gh/{path}/{quote(branch, safe='')}?urlpath=lab/tree/{quote(source)}",
-            ),
-            (
-                "Open in Colab",
-                f"https://colab.research.google.com/github/{path}/blob/{quote(branch)}/{quote(source)}",
-            ),
+            ("Open in Binder", f"https://mybinder.org/v2/gh{binder}"),
+            ("Open in Colab", f"https://colab.research.google.com/github{home.path}/{file}"),
+            *found,
         ]
-    return [*found, ("View source", f"{url}/{files}/{quote(branch)}/{quote(source)}")]
+    return found
 
 
 def source_of(page: str, file: str) -> str | None:
@@ -78,8 +82,6 @@ def _add_links(app: Sphinx, page: str, template: str, context: dict, doctree: ob
         return
     source = source_of(page, str(app.env.doc2path(page, base=False)))
     url, branch = app.config.texad_repository
-    found = links(url, branch, source) if source else []
-    if found:
-        items = "".join(f'<a href="{html.escape(address)}">{text}</a>' for text, address in found)
-        nav = f'<nav class="texad-links" aria-label="Source of this page">{items}</nav>'
+    if source and (found := links(url, branch, source)):
+        nav = NAV.render(links=found)
         context["body"] = context["body"].replace("</h1>", f"</h1>\n{nav}", 1)
