@@ -32,9 +32,13 @@ def test_there_is_a_page_for_each_chapter_each_category_and_each_text(built):
     assert names == {
         *(f"{text.stem}.html" for text in (ROOT / "book").glob("*.md")),
         *(f"run/chapters/{stage}.html" for stage in STAGES + STUDIES),
-        "run/comparison.html", "run/hits_and_misses.html", "run/real_surfaces.html", "run/beyond_one_machine.html",
-        "run/results/01-brushed-b-nusual.html", "run/results/02-steel.html",
-    }  # fmt: skip
+        "run/comparison.html",
+        "run/hits_and_misses.html",
+        "run/real_surfaces.html",
+        "run/beyond_one_machine.html",
+        "run/results/01-brushed-b-nusual.html",
+        "run/results/02-steel.html",
+    }
 
 
 def test_results_pages_show_the_five_figures_and_the_numbers(built, finished):

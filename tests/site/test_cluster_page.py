@@ -81,11 +81,18 @@ def test_hours_worked_out_by_hand(two):
 def test_the_page_says_what_was_worked_out(two):
     page = " ".join(scale.page(two).replace("\\", "").split())
     for said in (
-        "2 measured categories with 30 images each, on average, on a machine with 8 cores, 4 categories at a time",
-        "| `02_feature_extraction` | 15.0 | 33% |", "| start of the notebooks | 10.0 | 22% |", "**46.0**",
-        "**256 core hours**", "| 1 | 4 | 2,500 | 31.9 hours |", "| 10 | 40 | 250 | 3.2 hours |", "| 100 | 400 | 25 | 0.3 hours |",
-        "| everything is kept | 100.0 MB |", "| the features are deleted | 60.0 MB |", "900.5 MB for its notebook, so a machine with 4 of them 3.6 GB",
-    ):  # fmt: skip
+        "2 measured categories with 30 images each, on average, on a machine with 8 cores",
+        "| `02_feature_extraction` | 15.0 | 33% |",
+        "| start of the notebooks | 10.0 | 22% |",
+        "**46.0**",
+        "**256 core hours**",
+        "| 1 | 4 | 2,500 | 31.9 hours |",
+        "| 10 | 40 | 250 | 3.2 hours |",
+        "| 100 | 400 | 25 | 0.3 hours |",
+        "| everything is kept | 100.0 MB |",
+        "| the features are deleted | 60.0 MB |",
+        "900.5 MB for its notebook, so a machine with 4 of them 3.6 GB",
+    ):
         assert said in page, said
 
 

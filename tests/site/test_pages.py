@@ -35,7 +35,10 @@ def finished_run(
     threshold=2.5,
     **category,
 ) -> FinishedRun:
-    """A run folder as the five notebooks leave it, with made-up scores: `score` of a label and the image's number."""
+    """A run folder as the five notebooks leave it, with made-up scores.
+
+    `score` makes one of a label and the image's number.
+    """
     root = write_category(folder / "surfaces" / name, **category)
     for kind in [kind for kind in (root / "test").iterdir() if not any(kind.iterdir())]:
         kind.rmdir()
@@ -157,9 +160,8 @@ def test_a_gallery_shows_one_image_of_each_kind_and_says_where_the_damage_is(tmp
     picture = gallery.data(run, tmp_path / "steel.jpg")
     mask = reading.read_mask(run.data_path(run.images("test").query("label == 1")["mask"].iloc[0]))
     assert f"spot, {100 * mask.mean():.2g} % of the image, " in picture.alt
-    assert (
-        picture.caption
-        == "steel: a good image and one of each kind of defect; the line is the border of the damage."
+    assert picture.caption == (
+        "steel: a good image and one of each kind of defect; the line is the border of the damage."
     )
     assert picture.file.stat().st_size < 200_000
 
@@ -292,7 +294,7 @@ def test_a_name_cannot_leave_the_alternative_text(tmp_path):
 
 
 def test_a_study_made_by_hand_is_no_chapter(tmp_path):
-    """Whoever runs chapter 6 in JupyterLab and chapter 7 in a batch has an executed notebook of chapter 7 only."""
+    """Chapter 6 run in JupyterLab leaves no executed notebook, chapter 7 run in a batch does."""
     run = finished_run(tmp_path)
     stages = run.read()["stages"]
     run.write(stages=stages | {study: {"parameters": {}, "seconds": 1.0} for study in STUDIES[:2]})

@@ -20,7 +20,8 @@ FOLDED = "hidden_until_printed = 1"
 
 INTRO = """# A small book of `"pages"`
 
-{ref}`The second recap <recap>`, [elsewhere](https://example.org/a), {download}`a file <picture.svg>`.
+{ref}`The second recap <recap>`, [elsewhere](https://example.org/a),
+{download}`a file <picture.svg>`.
 
 ## Recap
 
@@ -71,7 +72,8 @@ def printed(tmp_path_factory):
     }
     (source / "_toc.yml").write_text(yaml.safe_dump(toc))
     (source / "picture.svg").write_text(
-        '<svg xmlns="http://www.w3.org/2000/svg" width="2000" height="4000"><path d="M0 0H2000V4000H0z"/></svg>'
+        '<svg xmlns="http://www.w3.org/2000/svg" width="2000" height="4000">'
+        '<path d="M0 0H2000V4000H0z"/></svg>'
     )
     (source / "intro.md").write_text(INTRO)
     columns = " | ".join(f"column{i:02d}" for i in range(20))

@@ -21,7 +21,8 @@ from texad.site import record
 
 HOSTILE = "brushed <b>& {ü}nusual | `x`"
 COMPARISON = """\
-category,method,auroc,low,high,auroc_all_places,false_alarm_rate,miss_rate,pixel_auroc,aupro,fit_seconds,score_ms,megabytes
+category,method,auroc,low,high,auroc_all_places,false_alarm_rate,miss_rate,pixel_auroc,aupro,\
+fit_seconds,score_ms,megabytes
 other,published,0.111,0.1,0.2,0.5,,,0.9,0.7,1.0,2.0,3.0
 tile,published,0.81,0.75,0.87,0.8,0.05,0.3,0.9,0.7,10.0,2.0,5.2
 tile,"nearest | neighbours",0.94,0.91,0.97,0.9,,,,,0.5,16.0,6.1
@@ -50,7 +51,10 @@ def write_run(
     studies=False,
     **given,
 ) -> Path:
-    """A run folder as the five notebooks leave it, without the large files; `given` are parameters of the notebooks."""
+    """A run folder as the five notebooks leave it, without the large files.
+
+    `given` are parameters of the notebooks.
+    """
     folder = runs / dataset / category
     folder.mkdir(parents=True)
     asked = given | {"detector": detector, "seed": seed}
@@ -122,7 +126,7 @@ def write_run(
 
 
 def several(tmp_path) -> list[Path]:
-    """Two seeds of the published detector, the first with the studies, and one of the extended one."""
+    """Two seeds of the published detector, the first with the studies, one of the extended one."""
     return [
         write_run(tmp_path / "p1", seed=1, auroc=0.9, by_defect={"crack": 0.95, "fray": 0.4}),
         write_run(tmp_path / "p0", seed=0, auroc=0.8, studies=True),
@@ -261,9 +265,8 @@ def test_the_command_names_mvtec_and_known_weights_and_the_studies(tmp_path):
         file, json.loads(file.read_text()) | {"weights": {"name": "imagenet", "sha256": "b" * 64}}
     )
     (run,) = record.collect([runs])["runs"]
-    assert (
-        run["command"]
-        == "python -m texad run --dataset mvtec --category tile --weights imagenet --seed 0 --studies"
+    assert run["command"] == (
+        "python -m texad run --dataset mvtec --category tile --weights imagenet --seed 0 --studies"
     )
 
 
@@ -399,18 +402,35 @@ RUN = ("runs", 0)
 @pytest.mark.parametrize(
     "change",
     [
-        broken(["date"]), broken(["date"], "yesterday"), broken(["texad"]), broken(["runs"], []), broken(["more"], 1),
-        broken([*RUN, "data_sha256"], "a" * 12), broken([*RUN, "weights", "sha256"]), broken([*RUN, "weights", "name"], "/home/me/w.pth"),
-        broken([*RUN, "detector"], "other"), broken([*RUN, "rule"], None), broken([*RUN, "false_alarms"], 0), broken([*RUN, "seed"], "0"),
-        broken([*RUN, "n_test"], -1), broken([*RUN, "command"], "python -m texad run --dataset /home/me"), broken([*RUN, "versions", "torch"]),
-        broken([*RUN, "metrics", "image_auroc"], 1.5), broken([*RUN, "metrics", "aupro"]),
-        broken([*RUN, "metrics", "image_auroc_interval"], [0.5]), broken([*RUN, "metrics", "miss_rate"], "none"),
-        broken([*RUN, "metrics", "confusion", "fp"], 0.5), broken([*RUN, "metrics", "auroc_by_defect", "crack"], 2),
-        broken([*RUN, "metrics", "auroc_by_defect", "a/b"], 0.5), broken([*RUN, "metrics", "decisions_by_rule", "sigma", "threshold"]),
-        broken([*RUN, "metrics", "decisions_by_rule", "held_out"]), broken([*RUN, "comparison", 0, "method"]),
-        broken([*RUN, "comparison", 0, "aupro"], -0.1), broken([*RUN, "comparison", 0, "score_ms"], "fast"),
+        broken(["date"]),
+        broken(["date"], "yesterday"),
+        broken(["texad"]),
+        broken(["runs"], []),
+        broken(["more"], 1),
+        broken([*RUN, "data_sha256"], "a" * 12),
+        broken([*RUN, "weights", "sha256"]),
+        broken([*RUN, "weights", "name"], "/home/me/w.pth"),
+        broken([*RUN, "detector"], "other"),
+        broken([*RUN, "rule"], None),
+        broken([*RUN, "false_alarms"], 0),
+        broken([*RUN, "seed"], "0"),
+        broken([*RUN, "n_test"], -1),
+        broken([*RUN, "command"], "python -m texad run --dataset /home/me"),
+        broken([*RUN, "versions", "torch"]),
+        broken([*RUN, "metrics", "image_auroc"], 1.5),
+        broken([*RUN, "metrics", "aupro"]),
+        broken([*RUN, "metrics", "image_auroc_interval"], [0.5]),
+        broken([*RUN, "metrics", "miss_rate"], "none"),
+        broken([*RUN, "metrics", "confusion", "fp"], 0.5),
+        broken([*RUN, "metrics", "auroc_by_defect", "crack"], 2),
+        broken([*RUN, "metrics", "auroc_by_defect", "a/b"], 0.5),
+        broken([*RUN, "metrics", "decisions_by_rule", "sigma", "threshold"]),
+        broken([*RUN, "metrics", "decisions_by_rule", "held_out"]),
+        broken([*RUN, "comparison", 0, "method"]),
+        broken([*RUN, "comparison", 0, "aupro"], -0.1),
+        broken([*RUN, "comparison", 0, "score_ms"], "fast"),
     ],
-)  # fmt: skip
+)
 def test_a_record_that_does_not_fit_its_schema_is_refused(content, change):
     record.check(content)
     damaged = copy.deepcopy(content)
@@ -464,8 +484,8 @@ def test_without_real_surfaces_the_page_shows_the_record_and_its_provenance(tmp_
 def test_the_page_says_where_each_detector_loses(tmp_path, content):
     page = prose(recorded_page(tmp_path, content))
     assert (
-        "The published detector is weakest on *fray*, with an AUROC, on average over 2 seeds, of **0.500**"
-        in page
+        "The published detector is weakest on *fray*, with an AUROC, on average over 2 seeds, "
+        "of **0.500**" in page
     )
     assert "The extended detector is weakest on *crack*, with an AUROC of **0.915**" in page
     assert "The extended detector is behind the published one on *crack* (by 0.010)." in page
@@ -613,8 +633,8 @@ def test_random_weights_stand_beside_trained_ones_and_are_compared_with_them(tmp
     assert cells(page, "Measure") == [["published", "published with random weights"]]
     assert cells(page, "Image AUROC") == [["0.800", "0.650 (0.600 to 0.700)"]]
     assert (
-        "What pre-training is worth: the AUROC of the published detector is 0.650 with random weights and 0.800 with trained ones."
-        in prose(page)
+        "What pre-training is worth: the AUROC of the published detector is 0.650 with random "
+        "weights and 0.800 with trained ones." in prose(page)
     )
     assert (
         "The published detector with random weights is weakest on" in prose(page)

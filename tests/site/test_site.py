@@ -1,4 +1,4 @@
-r"""The built book as its readers meet it: a folder of files, opened in a browser that reaches nothing else."""
+"""The built book as its readers meet it: files, opened in a browser that reaches nothing else."""
 
 import re
 import subprocess
@@ -39,7 +39,7 @@ def references(page: Path) -> set[str]:
 
 @SCREENS
 def test_every_page_is_whole_without_a_network(built, browser, width, scheme):
-    """No request, no console error, no missing image, file or link target, nothing wider than the screen."""
+    """No request, no error, nothing missing, nothing wider than the screen."""
     targets, seen = [], {}
     with visit(browser, width, scheme) as (page, problems):
         page.goto((built / "index.html").as_uri())
@@ -51,7 +51,8 @@ def test_every_page_is_whole_without_a_network(built, browser, width, scheme):
             page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
             assert page.title(), file
             broken = page.evaluate(
-                "[...document.images].filter(i => !i.complete || i.naturalWidth === 0).map(i => i.src)"
+                "[...document.images].filter(i => !i.complete || i.naturalWidth === 0)"
+                ".map(i => i.src)"
             )
             assert not broken, (file, broken)
             assert not page.evaluate("[...document.images].filter(i => !i.alt).map(i => i.src)"), (
@@ -130,7 +131,10 @@ def test_captions_code_and_figures_can_be_read(built, browser):
     for scheme in ("light", "dark"):
         with visit(browser, 1280, scheme) as (page, _):
             page.goto((built / CHAPTER).as_uri())
-            style = "element => ({...Object.fromEntries(['fontWeight', 'filter', 'backgroundColor'].map(n => [n, getComputedStyle(element)[n]]))})"
+            style = (
+                "element => ({...Object.fromEntries(['fontWeight', 'filter', 'backgroundColor']"
+                ".map(n => [n, getComputedStyle(element)[n]]))})"
+            )
             assert int(page.locator("figcaption p").first.evaluate(style)["fontWeight"]) >= 400
             figure = page.locator("article figure img").first.evaluate(style)
             assert figure["filter"] == "none"
@@ -155,7 +159,8 @@ def test_paper_is_white_and_cuts_nothing_off(built, browser):
             == "rgb(34, 34, 34)"
         )
         assert not page.evaluate(
-            "[...document.querySelectorAll('article pre')].filter(p => p.scrollWidth > p.clientWidth).length"
+            "[...document.querySelectorAll('article pre')]"
+            ".filter(p => p.scrollWidth > p.clientWidth).length"
         )
         assert not page.locator("button.copybtn:visible").count()
 

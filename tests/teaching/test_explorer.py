@@ -143,7 +143,8 @@ def test_no_name_can_leave_its_place():
 
 def test_a_reader_without_scripts_is_told_the_decisions_in_words():
     assert (
-        "At the threshold of 4, 1 of 3 normal images raise a false alarm, and 2 of 4 anomalous images are missed."
+        "At the threshold of 4, 1 of 3 normal images raise a false alarm, "
+        "and 2 of 4 anomalous images are missed."
         in explorer.html(table([1, 2, 5], [3, 4, 5, 6]), 4)
     )
 
@@ -191,14 +192,15 @@ def test_the_threshold_of_the_widget_can_be_set_but_not_to_nonsense():
 
 
 PAGE = """<!doctype html>
-<html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>explorer</title>
+<html lang="en" data-theme="{theme}"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>explorer</title>
 <style>html[data-theme="dark"] {{ background: #14181e; color: #ced6dd }}</style></head>
 <body><main><h1>A page</h1>{fragment}</main></body></html>"""
 
 
 @pytest.fixture
 def visit(browser, tmp_path):
-    """Open a page with explorers from file://; whatever it asks the network for, or complains about, fails the test."""
+    """Open a page from file://; a request to the network or an error fails the test."""
     contexts, problems = [], []
 
     def go(fragment, theme="light", **options):
@@ -259,7 +261,7 @@ def read(page, root="#explorer"):
 
 
 def agrees(page, scores, root="#explorer"):
-    """The page counts as NumPy does, at the threshold that it reports; returned for more questions."""
+    """The page counts as NumPy does, at the threshold that it reports, which is returned."""
     test = scores[scores["split"] == "test"]
     threshold, counts, measures = read(page, root)
     expected = decision_metrics(test["label"], test["score"] > threshold)
@@ -405,7 +407,8 @@ def test_a_press_on_the_line_that_does_not_move_is_meant_for_the_mark_below(visi
 
 def test_without_scripts_the_static_picture_stands(visit, tmp_path):
     (tmp_path / "figure.svg").write_text(
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><circle r="4" cx="4" cy="4"/></svg>'
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9">'
+        '<circle r="4" cx="4" cy="4"/></svg>'
     )
     fragment = explorer.html(made_up(), 80, static="figure.svg")
     page = visit(fragment, java_script_enabled=False)
@@ -482,7 +485,7 @@ def test_on_paper_it_stands_at_the_threshold_of_the_run(visit):
 
 
 def test_the_notebook_loads_the_same_file_as_a_module(visit):
-    """As anywidget does: import the text, call render with a model, hear what it sends, call what it returned."""
+    """As anywidget does: import the text, render with a model, listen, and clean up."""
     widget = explorer.ThresholdExplorer(table([1, 2], [3, 4]), 2.5)
     state = {name: getattr(widget, name) for name in ("data", "threshold", "selected")}
     pixel = io.BytesIO()
@@ -491,17 +494,22 @@ def test_the_notebook_loads_the_same_file_as_a_module(visit):
     page = visit('<div id="explorer"></div>')
     page.evaluate(
         """async ([code, state]) => {
-            const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
+            const blob = new Blob([code], { type: "text/javascript" });
+            const module = await import(URL.createObjectURL(blob));
             const events = new EventTarget();
             window.saved = [];
             window.model = {
                 get: (name) => state[name],
-                set(name, value) { state[name] = value; events.dispatchEvent(new Event(`change:${name}`)); },
+                set(name, value) {
+                    state[name] = value;
+                    events.dispatchEvent(new Event(`change:${name}`));
+                },
                 save_changes() { saved.push({ ...state, data: null }); },
                 on: (event, react) => events.addEventListener(event, react),
                 off: (event, react) => events.removeEventListener(event, react),
             };
-            window.finish = module.default.render({ model, el: document.getElementById("explorer") });
+            const el = document.getElementById("explorer");
+            window.finish = module.default.render({ model, el });
         }""",
         [widget._esm if isinstance(widget._esm, str) else str(widget._esm), state],
     )

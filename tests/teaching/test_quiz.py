@@ -23,7 +23,7 @@ def questions_in(stage) -> list[ast.Call]:
 
 @pytest.mark.parametrize("stage", CHAPTERS)
 def test_every_chapter_has_a_quiz_and_its_numbers_are_computed(stage):
-    """A right answer with a digit in it must be an expression, so that it is computed in every run and cannot be wrong."""
+    """A right answer with a digit is an expression: computed in every run, it cannot be wrong."""
     found = questions_in(stage)
     assert len(found) >= 3
     for call in found:
@@ -72,7 +72,8 @@ def test_the_remark_of_the_chosen_answer_appears(browser, tmp_path):
     file = tmp_path / "quiz.html"
     question = quiz.Question("Which?", right="this", why="So it is.", wrong={"that": "No."})
     file.write_text(
-        f"<!doctype html><html lang='en'><title>quiz</title>{quiz.Quiz(question)._repr_html_()}</html>"
+        "<!doctype html><html lang='en'><title>quiz</title>"
+        f"{quiz.Quiz(question)._repr_html_()}</html>"
     )
     page.goto(file.as_uri())
     assert not page.get_by_text("So it is.").is_visible()

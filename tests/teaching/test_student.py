@@ -85,7 +85,10 @@ def test_a_solution_gives_way_to_a_cell_for_the_answer_and_all_else_stays(tmp_pa
 
 
 def test_colon_fences_several_exercises_and_exercises_without_a_title(tmp_path):
-    one = ":::{exercise}\n:class: x\n:label: plain\n\nOne.\n:::\n\n````{exercise} Two `k`\n:label: two\nTwo.\n````"
+    one = (
+        ":::{exercise}\n:class: x\n:label: plain\n\nOne.\n:::\n\n"
+        "````{exercise} Two `k`\n:label: two\nTwo.\n````"
+    )
     cells = [new_markdown_cell(one)]
     for label in ("two", "plain"):
         cells += solution(
@@ -112,7 +115,8 @@ def test_the_files_are_the_same_again_though_the_sources_ids_change(tmp_path):
 
 def test_links_lead_where_they_led(tmp_path):
     source = tmp_path / "notebooks"
-    text = '![a](../book/a.svg) [b](../book/a.svg#x) <img src="../book/a.svg">\n```{figure} ../book/a.svg\n```\n'
+    text = '![a](../book/a.svg) [b](../book/a.svg#x) <img src="../book/a.svg">\n'
+    text += "```{figure} ../book/a.svg\n```\n"
     text += "[c](02_x.ipynb) [d](https://a.b/c) [e](#f) [g](near.csv)"
     notebook(source, new_markdown_cell(text))
     (tmp_path / "book").mkdir()

@@ -1,8 +1,8 @@
 """Pages in Markdown for MyST, made of the templates in `templates/`.
 
-Whatever a template prints is escaped for Markdown, as Jinja2 does for HTML, so that names of folders
-and files can break nothing. Only numbers, and what the filters below return, are printed as they
-are; so is a fragment marked `safe`.
+Whatever a template prints is escaped for Markdown, as Jinja2 does for HTML, so that names of
+folders and files can break nothing. Only whole numbers, and what the filters below return, are
+printed as they are; so is a fragment marked `safe`.
 """
 
 import re

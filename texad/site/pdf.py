@@ -7,7 +7,7 @@ It is printed by Chromium:
 The pages of the HTML book are put into one document, in the order of the table of contents, and
 this is printed. Sphinx has a builder for a single page (singlehtml), but the theme's pages do not
 survive it: ids of different pages collide, so that links, above all citations, lead to the wrong
-place; pictures are looked for in the wrong folder; chapters sink to be sections of the introduction.
+place; pictures are looked for in the wrong folder; chapters become sections of the introduction.
 Printing each page on its own and merging the files would lose the links between pages and what
 screen readers need.
 """
@@ -120,7 +120,7 @@ def _open_as_one(page: Page, site: Path, book: dict) -> None:
 
 
 def _print_with_numbers(page: Page, file: Path) -> None:
-    """Print, read the page of each heading, fill in the contents, and repeat until no page moves."""
+    """Print, read each heading's page, fill in the contents, and repeat until no page moves."""
     numbers = None
     for _ in range(3):
         page.pdf(

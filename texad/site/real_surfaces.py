@@ -145,7 +145,7 @@ def _behind(own: list[Seeds]) -> dict[str, float] | None:
     Of the detectors with trained weights; None if they have no kind of defect in common.
     """
     trained = {seeds.detector: seeds.by_defect for seeds in own if not seeds.with_random_weights}
-    published, extended = (trained.get(detector, {}) for detector in DETECTORS)
+    published, extended = (trained.get(name, {}) for name in ("published", "extended"))
     common = [kind for kind in published if kind in extended]
     worse = {kind: published[kind] - extended[kind] for kind in common}
     return {kind: by for kind, by in worse.items() if by > 0.0005} if common else None

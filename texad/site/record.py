@@ -154,7 +154,7 @@ def _entry(run: FinishedRun) -> dict:
         used.get("detector", next(iter(DETECTORS))),
         stages[STAGES[2]]["parameters"]["seed"],
     )
-    if detector not in DETECTORS or not isinstance(seed, int):
+    if detector not in list(DETECTORS) or not isinstance(seed, int):
         raise TypeError(f"the detector is {detector!r} and the seed {seed!r}")
     compared = run.folder / "comparison.csv"
     entry = {

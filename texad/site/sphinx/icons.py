@@ -1,8 +1,9 @@
 """The theme's icons, small and from anywhere.
 
 The theme brings its icons twice: as a script of 1.5 MB, more than all else on most pages, and as a
-font, which some browsers refuse to a page that is opened as a file. Here the font is part of a style
-sheet, so that it is no file of its own, and the script is emptied. The theme has no option for it.
+font, which some browsers refuse to a page that is opened as a file. Here the font is part of a
+style sheet, so that it is no file of its own, and the script is emptied. The theme has no option
+for that.
 """
 
 import base64

@@ -38,7 +38,7 @@ def to_mathml(tex: str, display: str = "inline") -> str:
     Parameters
     ----------
     tex : str
-        The text between the dollars, or a whole environment such as ``\begin{align} … \end{align}``.
+        The text between the dollars, or a whole environment: ``\begin{align} … \end{align}``.
     display : {"inline", "block"}
 
     Returns
