@@ -238,6 +238,7 @@ def test_an_image_with_a_defect_among_the_good_ones_is_pointed_out(steel, tmp_pa
             ["--image-size", "48", "--detector", "extended"],
             "--image-size of the extended detector must be at",
         ),
+        (["--detector", "publishd"], "detector must be one of published, extended"),
         (["--seed", "-1"], "--seed must be at least 0"),
         (["--weights", "imagnet"], "did you mean 'imagenet'?"),
         (["--unreadable-limit", "2"], "unreadable_limit must be at least 0 and at most 1"),

@@ -9,7 +9,7 @@ from texad.commands import report as pages
 from texad.data.inputs import good_images
 from texad.detector import AnomalyDetector
 from texad.errors import check_range
-from texad.model.registry import DETECTORS
+from texad.model import registry
 from texad.model.weights import RandomWeightsWarning
 from texad.model.weights import check as check_weights
 
@@ -100,17 +100,18 @@ def fit(
 def _check_options(
     detector: str, false_alarms: float, calibration_fraction: float, image_size: int, seed: int
 ) -> None:
+    registry.check(detector)
     example = "0.01 is one good image in a hundred"
     check_range("--false-alarms", false_alarms, above=0, below=1, hint=example)
     example = "0.2 is one image in five"
     check_range("--calibration-fraction", calibration_fraction, at_least=0, below=1, hint=example)
-    if image_size < 16 or image_size % 16:
+    if image_size % 16:
         raise ValueError(
             "--image-size must be a positive multiple of 16 (224 in the published method), not "
             f"{image_size}"
         )
     name = f"--image-size of the {detector} detector"
-    check_range(name, image_size, at_least=DETECTORS[detector].smallest_image)
+    check_range(name, image_size, at_least=registry.DETECTORS[detector].smallest_image)
     check_range("--seed", seed, at_least=0)
 
 

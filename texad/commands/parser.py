@@ -223,8 +223,8 @@ COMMANDS = {
             Option(
                 "--detector",
                 default="published",
-                choices=("published", "extended"),
-                help="chapters 3 and 8 of the book (default: published)",
+                metavar="NAME",
+                help="published (default) or extended: chapters 3 and 8 of the book",
             ),
             Option(
                 "--false-alarms",
