@@ -1,10 +1,8 @@
 """The run folder: what one stage leaves for the next, and for the book.
 
     runs/<data set>/<category>/
-      run.json                    parameters, seeds, versions, data fingerprint, weights, and the
-                                  seconds and peak memory of each stage
-      images.csv                  a row for each image, in the order of the features: train,
-                                  calibration, test
+      run.json                    parameters, versions, fingerprints, seconds and peak memory
+      images.csv                  a row for each image, in the order of the features
       notebooks/NN_*.ipynb        the executed notebooks of a batch run
       backbone.safetensors        what measured the features
       features/train.npy, calibration.npy, test.npy
