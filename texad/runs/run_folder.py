@@ -295,15 +295,15 @@ class Run:
             }
         )
         self.write_table("images.csv", images)
-        data: dict[str, object] = {
+        data = {
             "folder": str(category.root),
             "fingerprint": datasets.fingerprint(category),
+            **{f"n_{split}": len(those) for split, those in splits.items()},
+            "unreadable": [
+                {"path": printable(relative(left_out.sample.path)), "reason": left_out.reason}
+                for left_out in category.unreadable
+            ],
         }
-        data |= {f"n_{split}": len(those) for split, those in splits.items()}
-        data["unreadable"] = [
-            {"path": printable(relative(left_out.sample.path)), "reason": left_out.reason}
-            for left_out in category.unreadable
-        ]
         self.write(data=data)
         return images
 
@@ -415,13 +415,10 @@ class Run:
         record = self.read()
         facts = {"data set": self.dataset, "category": self.category}
         if data := record.get("data"):
-            parts = [f"{data['n_train']} for training"]
-            if data.get("n_calibration"):
-                parts.append(f"{data['n_calibration']} for calibration")
-            parts.append(f"{data['n_test']} for testing")
-            if data.get("unreadable"):
-                parts.append(f"{len(data['unreadable'])} left out, since they cannot be read")
-            facts["images"] = ", ".join(parts)
+            uses = zip(SPLITS, ("training", "calibration", "testing"), strict=True)
+            counts = [(data.get(f"n_{split}"), f"for {use}") for split, use in uses]
+            counts.append((len(data.get("unreadable", [])), "left out, since they cannot be read"))
+            facts["images"] = ", ".join(f"{count} {what}" for count, what in counts if count)
         if weights := record.get("weights"):
             facts["weights"] = f"{weights['name']} (sha256 {weights['sha256'][:12]}…)"
         return facts
