@@ -1,4 +1,4 @@
-"""Errors that the user can act on, each one line in notebooks too, and helpers for their wording."""
+"""Errors that the user can act on, each one line in notebooks too, and helpers for their words."""
 
 import difflib
 import operator

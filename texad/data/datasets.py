@@ -1,18 +1,20 @@
 """Images on disk, in the layout of MVTec AD.
 
-A category is one kind of surface: defect-free images to learn from, and a test part with a folder for each
-kind of defect::
+A category is one kind of surface: defect-free images to learn from, and test images with a folder
+for each kind of defect::
 
     <category>/train/good/*                         defect-free
     <category>/test/good/*                          defect-free
     <category>/test/<defect>/*                      defective
     <category>/ground_truth/<defect>/<stem>_mask.*  where the defect is
 
-A data set is a folder of categories. Two are known by name: "synthetic" is drawn on the spot, "mvtec" is
-downloaded once. What comes after this module sees paths and labels; `reading` makes RGB images of them, whatever the files are like.
-Nothing is opened here: which files can be read at all, `screening.readable` finds out.
+A data set is a folder of categories. Two are known by name: "synthetic" is drawn on the spot,
+"mvtec" is downloaded once. What comes after this module sees paths and labels; `texad.io.images`
+makes RGB images of them, whatever the files are like. Nothing is opened here: which files can be
+read at all, `screening.readable` finds out.
 
-MVTec AD, a comprehensive real-world dataset for unsupervised anomaly detection, Bergmann et al., CVPR 2019.
+MVTec AD, a comprehensive real-world dataset for unsupervised anomaly detection, Bergmann et al.,
+CVPR 2019.
 """
 
 import hashlib
@@ -72,7 +74,9 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Category:
-    """The images of one kind of surface, in natural order (2 before 10), the test images by defect first.
+    """The images of one kind of surface.
+
+    They are in natural order (2 before 10), the test images by defect first.
 
     Attributes
     ----------
@@ -95,26 +99,33 @@ class Category:
     unreadable: tuple[Unreadable, ...] = ()
 
 
-# -- which data sets and categories there are ----------------------------------------------------------
+# -- which data sets and categories there are ------------------------------------------------------
 
 
 def is_embedded(dataset: str | Path) -> bool:
-    """True for the names "synthetic" and "mvtec", False for a folder. A `Path` is always a folder."""
+    """Tell the names "synthetic" and "mvtec" from a folder; a `Path` is always a folder."""
     return dataset in EMBEDDED
 
 
 def name(dataset: str | Path) -> str:
-    """The data set's name: "synthetic", "mvtec", or the folder's own. FileNotFoundError if there is none."""
+    """Name of a data set: "synthetic", "mvtec", or the folder's own.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such data set.
+    """
     return _folder(dataset).name
 
 
 def categories(dataset: str | Path) -> list[str]:
-    """Names of the categories that "all" stands for, sorted. Nothing is made or downloaded.
+    """List the categories that "all" stands for, sorted. Nothing is made or downloaded.
 
     Parameters
     ----------
     dataset : str or Path
-        "synthetic" or "mvtec" (five textures each), or a folder (its sub-folders that hold `train/good`).
+        "synthetic" or "mvtec" (five textures each), or a folder (its sub-folders that hold
+        `train/good`).
 
     Raises
     ------
@@ -152,8 +163,8 @@ def select(dataset: str | Path, category: str) -> list[str]:
     dataset : str or Path
         "synthetic", "mvtec", or a folder.
     category : str
-        "all", a name, or names with commas between. Of MVTec AD any of its 15 categories may be named, while
-        "all" stands for the five textures.
+        "all", a name, or names with commas between. Of MVTec AD any of its 15 categories may be
+        named, while "all" stands for the five textures.
 
     Returns
     -------
@@ -163,7 +174,7 @@ def select(dataset: str | Path, category: str) -> list[str]:
     Raises
     ------
     DataError
-        A ValueError: a category is unknown; one line that lists those there are, and the nearest name.
+        A ValueError: a category is unknown; one line lists those there are, and the nearest name.
     FileNotFoundError
         If there is no such data set.
     """
@@ -171,7 +182,8 @@ def select(dataset: str | Path, category: str) -> list[str]:
     known = list(mvtec.CATEGORIES) if dataset == "mvtec" else listed
     if category == "all":
         return listed
-    # The name of a folder may have a comma in it. Only listed names pass, so none leads out of the data set.
+    # The name of a folder may have a comma in it. Only listed names pass: none leads out of the
+    # data set.
     names = [category] if category in known else [part.strip() for part in category.split(",")]
     for unknown in (each for each in names if each not in known):
         hint = did_you_mean(unknown, known)
@@ -184,7 +196,7 @@ def select(dataset: str | Path, category: str) -> list[str]:
 
 
 def prepare(dataset: str | Path, names: Sequence[str]) -> None:
-    """Make or download the categories that are not on disk yet. There is nothing to do for a folder.
+    """Make or download the categories that are not on disk yet; a folder needs nothing.
 
     Parameters
     ----------
@@ -210,8 +222,9 @@ def _folder(dataset: str | Path) -> Path:
     folder = Path(dataset).expanduser().resolve()
     if str(dataset) and folder.is_dir():
         return folder
+    hint = did_you_mean(Path(dataset).name, EMBEDDED)
     raise FileNotFoundError(
-        f"data set {str(dataset)!r} is no folder{did_you_mean(Path(dataset).name, EMBEDDED)}: choose synthetic, mvtec, or a folder whose "
+        f"data set {str(dataset)!r} is no folder{hint}: choose synthetic, mvtec, or a folder whose "
         "sub-folders hold train/good"
     )
 
@@ -220,14 +233,14 @@ def _train(root: Path) -> Path:
     return root / "train" / "good"
 
 
-# -- the images of a category --------------------------------------------------------------------------
+# -- the images of a category ----------------------------------------------------------------------
 
 
 def load_category(dataset: str | Path, category: str) -> Category:
     """List the images of a category, making or downloading it first if it is missing.
 
-    Images and masks are the files ending in .png, .jpg, .jpeg, .bmp, .tif or .tiff, upper or lower case.
-    Hidden files, others, and masks without an image are passed over.
+    Images and masks are the files ending in .png, .jpg, .jpeg, .bmp, .tif or .tiff, upper or lower
+    case. Hidden files, others, and masks without an image are passed over.
 
     Parameters
     ----------
@@ -239,12 +252,20 @@ def load_category(dataset: str | Path, category: str) -> Category:
     Raises
     ------
     DataError
-        A ValueError: there is no such category, its `train/good` or `test` has no images, a folder of good test images is not called
-        `good`, or a folder may not be listed.
+        A ValueError: there is no such category, its `train/good` or `test` has no images, a folder
+        of good test images is not called `good`, or a folder may not be listed.
     FileNotFoundError
         If there is no such data set.
     ConnectionError
         If MVTec AD is neither on disk nor can be downloaded.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = synthetic.write(tempfile.mkdtemp(), "wood", n_train=3, n_good=2, size=64)
+    >>> category = load_category(folder.parent, "wood")
+    >>> len(category.train), category.test[0].defect, category.test[0].label
+    (3, 'color', 1)
     """
     names = select(dataset, category)
     if len(names) > 1:
@@ -261,16 +282,16 @@ def load_category(dataset: str | Path, category: str) -> Category:
         raise DataError(
             f"{_train(root)} has no images: put defect-free ones there ({', '.join(SUFFIXES)})"
         )
-    if wrong := [
-        defect for defect in defects if defect != "good" and defect.strip().lower() == "good"
-    ]:
-        raise DataError(
-            f"{folder / wrong[0]} would count as a kind of defect: rename it to good, or give the defect another name"
-        )
+    for defect in defects:
+        if defect != "good" and defect.strip().lower() == "good":
+            raise DataError(
+                f"{folder / defect} would count as a kind of defect: rename it to good, or give "
+                "the defect another name"
+            )
     if not test:
         raise DataError(
-            f"{folder} has no images in sub-folders: put defect-free ones into {folder / 'good'}, defective "
-            f"ones into a folder for each kind of defect ({', '.join(SUFFIXES)})"
+            f"{folder} has no images in sub-folders: put defect-free ones into {folder / 'good'}, "
+            f"defective ones into a folder for each kind of defect ({', '.join(SUFFIXES)})"
         )
     return Category(name(dataset), names[0], root, tuple(train), tuple(test))
 
@@ -278,8 +299,8 @@ def load_category(dataset: str | Path, category: str) -> Category:
 def fingerprint(category: Category) -> str:
     """SHA-256 over names and contents of all images and masks, in hexadecimal.
 
-    Names are relative to the category's folder, so a copy elsewhere has the same fingerprint. What was left out as unreadable counts, too: if
-    it is mended, the data are others.
+    Names are relative to the category's folder, so a copy elsewhere has the same fingerprint. What
+    was left out as unreadable counts, too: once it is repaired, the data are others.
     """
     samples = (
         category.train + category.test + tuple(left_out.sample for left_out in category.unreadable)
@@ -292,7 +313,7 @@ def fingerprint(category: Category) -> str:
 
 
 def _content(file: Path) -> str:
-    """SHA-256 of a file; of one that cannot be opened, or is a pipe or a device, that it is unreadable."""
+    """SHA-256 of a file; "unreadable" if it cannot be opened, or is a pipe or a device."""
     try:
         return sha256(file) if file.is_file() else "unreadable"
     except OSError:
@@ -301,21 +322,13 @@ def _content(file: Path) -> str:
 
 def _samples(root: Path, split: str, defect: str) -> list[Sample]:
     is_good = defect == "good"
-    masks = (
-        {}
-        if is_good
-        else {mask.stem: mask for mask in reversed(_images(root / "ground_truth" / defect))}
-    )
-    return [
-        Sample(
-            path,
-            split,
-            defect,
-            int(not is_good),
-            masks.get(f"{path.stem}_mask") or masks.get(path.stem),
-        )
-        for path in _images(root / split / defect)
-    ]
+    drawn = [] if is_good else _images(root / "ground_truth" / defect)
+    masks = {mask.stem: mask for mask in reversed(drawn)}
+    samples = []
+    for path in _images(root / split / defect):
+        mask = masks.get(f"{path.stem}_mask") or masks.get(path.stem)
+        samples.append(Sample(path, split, defect, int(not is_good), mask))
+    return samples
 
 
 def _images(folder: Path) -> list[Path]:

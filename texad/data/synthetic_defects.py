@@ -1,10 +1,12 @@
-"""Pretend defects: damage painted on good images, to choose between detectors without a real defect.
+"""Synthetic defects: damage painted on good images, to choose between detectors.
 
-A detector that is chosen by the test is flattered by it. Defect-free images are all that the method may learn from, and they
-are enough for a rehearsal: damage some in ways that differ from each other, and see which detector tells them from the others. The kinds are
-simple on purpose, and have nothing to do with the data set's own defects.
+A detector that is chosen by the test images is flattered by them. Defect-free images are all that
+the method may learn from, and they are enough for a rehearsal: damage some in ways that differ from
+each other, and see which detector tells them from the others. The kinds are simple on purpose, and
+have nothing to do with the data set's own defects.
 
-The idea: CutPaste, Li et al., CVPR 2021, arXiv:2104.04015; DRAEM, Zavrtanik, Kristan, Skočaj, ICCV 2021, arXiv:2108.07610.
+The idea: CutPaste, Li et al., CVPR 2021, arXiv:2104.04015; DRAEM, Zavrtanik, Kristan, Skočaj, ICCV
+2021, arXiv:2108.07610.
 """
 
 import numpy as np
@@ -20,7 +22,8 @@ def damage(image: np.ndarray, kind: str, rng: np.random.Generator) -> tuple[np.n
     ----------
     image : ndarray, float32 in [0, 1], shape (H, W, 3)
     kind : {"paste", "scratch", "stain", "blur"}
-        A patch of the image itself at a wrong place, a line that is too dark or too bright, a spot that is, or a spot out of focus.
+        A patch of the image itself at a wrong place, a line that is too dark or too bright, a spot
+        that is, or a spot out of focus.
     rng : numpy.random.Generator
 
     Returns
@@ -33,11 +36,17 @@ def damage(image: np.ndarray, kind: str, rng: np.random.Generator) -> tuple[np.n
     ------
     ValueError
         If there is no such kind.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> damaged, mask = damage(np.full((32, 32, 3), 0.5, np.float32), "stain", rng)
+    >>> bool((damaged[mask] != 0.5).all())
+    True
     """
     height, width = image.shape[:2]
-    area = np.exp(
-        rng.uniform(np.log(0.002), np.log(0.05))
-    )  # small spots are as frequent as large ones
+    # Small spots are as frequent as large ones.
+    area = np.exp(rng.uniform(np.log(0.002), np.log(0.05)))
     sign = rng.choice([-1, 1])
     if kind == "paste":
         mask = _spot(height, width, area, rng)
@@ -60,14 +69,13 @@ def damage(image: np.ndarray, kind: str, rng: np.random.Generator) -> tuple[np.n
         source = ndimage.gaussian_filter(image, (blur, blur, 0))
     else:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    soft = ndimage.gaussian_filter(mask.astype(np.float32), rng.uniform(0.5, 2))[
-        :, :, None
-    ]  # no hard edge
+    # No hard edge.
+    soft = ndimage.gaussian_filter(mask.astype(np.float32), rng.uniform(0.5, 2))[:, :, None]
     return np.clip(image * (1 - soft) + source * soft, 0, 1).astype(np.float32), mask
 
 
 def _spot(height: int, width: int, area: float, rng: np.random.Generator) -> np.ndarray:
-    """A round or long spot with a wavy border; `area` is its share of the image."""
+    """A round or long spot with a wavy border; `area` is its fraction of the image."""
     y, x = np.mgrid[:height, :width]
     y, x = y - rng.uniform(0.1, 0.9) * height, x - rng.uniform(0.1, 0.9) * width
     turn, stretch = rng.uniform(0, np.pi), np.exp(rng.normal(0, 0.4))

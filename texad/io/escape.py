@@ -1,7 +1,8 @@
-"""Names that come with the data, made harmless for where they are shown: anybody may have named a folder, and with anything.
+"""Names that come with the data, made harmless for where they are shown.
 
-Terminals obey control sequences: there `texad.io.images.printable` stands between. Pages have `texad.site.markdown.text`. Here are pictures
-and tables.
+Anybody may have named a folder, and with anything. Terminals obey control sequences: there,
+`texad.errors.printable` is applied. Pages are made by `texad.io.templates`. Here are pictures and
+tables.
 
 CSV injection, OWASP: https://owasp.org/www-community/attacks/CSV_Injection.
 """
@@ -13,13 +14,12 @@ import pandas as pd
 
 from texad.errors import printable
 
-FORMULA = re.compile(
-    r"'*[=+\-@\t\r\n]"
-)  # how a cell starts that a spreadsheet would work out; its apostrophes may be ours already
+# How a cell starts that a spreadsheet would work out; its apostrophes may be ours already.
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 def for_picture(text: object) -> str:
-    """Lines of text for matplotlib, which would set what stands between two dollar signs as mathematics.
+    """Escape text for matplotlib, which sets what is between two dollar signs as mathematics.
 
     Parameters
     ----------
@@ -29,13 +29,19 @@ def for_picture(text: object) -> str:
     Returns
     -------
     str
-        With newlines; other control characters are shown as Python would write them, since no SVG may hold them.
+        With newlines; other control characters are shown as Python would write them, since no SVG
+        may hold them.
+
+    Examples
+    --------
+    >>> print(for_picture("5 $ a piece"))
+    5 \\$ a piece
     """
     return "\n".join(printable(line) for line in str(text).split("\n")).replace("$", r"\$")
 
 
 def for_spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
-    """A table whose texts no spreadsheet takes for formulas: an apostrophe goes before those that start like one.
+    """Put an apostrophe before the texts of a table that a spreadsheet would take for formulas.
 
     Parameters
     ----------
@@ -50,12 +56,18 @@ def for_spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula, see `for_spreadsheet`."""
+    """Put an apostrophe before a text that a spreadsheet would take for a formula.
+
+    Examples
+    --------
+    >>> cell("=1+1"), cell("crack")
+    ("'=1+1", 'crack')
+    """
     return f"'{text}" if FORMULA.match(text) else text
 
 
 def from_spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
-    """The table that was given to `for_spreadsheet`."""
+    """Restore the table that was given to `for_spreadsheet`."""
     return _of_texts(
         table, lambda text: text[1:] if text.startswith("'") and FORMULA.match(text) else text
     )

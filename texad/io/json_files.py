@@ -1,6 +1,7 @@
 """JSON files that are whole.
 
-A file that a person, a full disk or a broken copy has changed is not guessed at: reading it is one error that names the file.
+A file that a person, a full disk or a broken copy has changed is not guessed at: reading it is one
+error that names the file.
 """
 
 import json
@@ -17,7 +18,8 @@ def read_json(file: Path) -> dict:
     Raises
     ------
     DamagedError
-        If the file is no JSON, or another kind of JSON: a list, a NaN or a number too large to compute with.
+        If the file is no JSON, or another kind of JSON: a list, a NaN or a number too large to
+        compute with.
     """
     try:
         content = json.loads(
@@ -26,9 +28,8 @@ def read_json(file: Path) -> dict:
             parse_float=_finite,
             parse_int=_whole,
         )
-        json.dumps(
-            content, ensure_ascii=False
-        ).encode()  # half a character, which JSON can name and no file can hold, is a ValueError
+        # Half a character, which JSON can name and no file can hold, is a ValueError.
+        json.dumps(content, ensure_ascii=False).encode()
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError, IsADirectoryError) as error:

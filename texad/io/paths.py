@@ -20,7 +20,10 @@ def data_root() -> Path:
 
 
 def runs_root() -> Path:
-    """Folder of the run folders: TEXAD_RUNS, else `runs` in the checkout, else `runs` in the current folder."""
+    """Folder of the run folders.
+
+    It is TEXAD_RUNS, else `runs` in the checkout, else `runs` in the current folder.
+    """
     return _root("TEXAD_RUNS", "runs")
 
 
@@ -41,6 +44,7 @@ def notebooks_folder() -> Path:
     folder = Path(__file__).resolve().parents[2] / "notebooks"
     if not any(folder.glob("01_*.ipynb")):
         raise FileNotFoundError(
-            f"no notebooks in {folder}: they are in the repository: clone it, and there pip install -e '.[book]'"
+            f"no notebooks in {folder}: they are in the repository: clone it, and there pip "
+            "install -e '.[book]'"
         )
     return folder

@@ -1,7 +1,7 @@
 """What is said of images: one `Mark` for each thing said of one image.
 
-Each reader (`folders`, `table`, `coco`, `yolo`) lists marks; `category` makes a category of them. No
-image is opened here.
+Each reader (`folders`, `table`, `coco`, `yolo`) lists marks; `category` makes a category of them.
+No image is opened here.
 """
 
 from collections import Counter

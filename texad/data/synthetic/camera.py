@@ -1,9 +1,9 @@
 """A photograph of a surface: light, contrast, focus, noise.
 
-No two photographs of a production line are equal. How bright an image is, how strong its contrast, how warm its
-colour must therefore say nothing about defects. In a written data set these conditions are not drawn at
-random but dealt out evenly (a low-discrepancy sequence): good and defective test images then share the same spread of light,
-even where there are only a few of them.
+No two photographs of a production line are equal. How bright an image is, how strong its contrast,
+how warm its colour must therefore say nothing about defects. In a written data set these conditions
+are not drawn at random but dealt out evenly (a low-discrepancy sequence): good and defective test
+images then share the same spread of light, even where there are only a few of them.
 """
 
 import numpy as np
@@ -18,7 +18,8 @@ MASK_THRESHOLD = 0.02  # about five grey levels: less is no visible change
 def dealt_conditions(rng: np.random.Generator, index: int) -> np.ndarray:
     """Conditions of image `index` of a group, each evenly spread over [0, 1] within the group.
 
-    The additive sequence of M. Roberts ("The unreasonable effectiveness of quasirandom sequences", 2018), with a random start.
+    The additive sequence of M. Roberts ("The unreasonable effectiveness of quasirandom sequences",
+    2018), with a random start.
     """
     base = 2.0
     for _ in range(60):  # the root of x^(d+1) = x + 1, the golden ratio for d = 1
@@ -63,9 +64,8 @@ def photograph(
     tint = np.asarray((1 + warmth, 1 + green, 1 - warmth), dtype=np.float32)
     blur = (0.36 + 0.14 * focus) * size / 256
     middle = surface.colour.mean((0, 1))
-    stray = (
-        0.016 * (level - 0.5) * middle
-    )  # light that veils the whole image adds brightness but no contrast
+    # Light that veils the whole image adds brightness but no contrast.
+    stray = 0.016 * (level - 0.5) * middle
     gain = 1 + surface.contrast_spread * (2 * contrast - 1)
 
     def expose(colour: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def photograph(
 
 
 def _closed(change: np.ndarray, size: int) -> np.ndarray:
-    """Visible change, with the gaps in it closed where defect and texture happen to be equally bright."""
+    """Visible change, its gaps closed where defect and texture happen to be equally bright."""
     visible = change > min(MASK_THRESHOLD, 0.5 * change.max())
     radius = max(round(2 * size / 256), 1)
     padded = np.pad(visible, 2 * radius)

@@ -1,7 +1,8 @@
 """Defects, drawn as the physical things they are, on a piece of material.
 
-Every function takes the surface, the severity in (0, 1] and a random generator, and returns the colour of the damaged
-surface. A more severe defect is larger and stands out more. Place, shape and colour are random.
+Every function takes the surface, the severity in (0, 1] and a random generator, and returns the
+colour of the damaged surface. A more severe defect is larger and stands out more. Place, shape and
+colour are random.
 """
 
 from collections.abc import Callable
@@ -47,7 +48,7 @@ def _shade(colour: np.ndarray, change: np.ndarray) -> np.ndarray:
 def _blob(
     rng: Random, size: int, radius: float, *, rough: float = 0.25, stretch: float = 1.4
 ) -> np.ndarray:
-    """Depth inside an irregular round shape, in units: positive inside, 0 at its edge, negative outside."""
+    """Depth inside an irregular round shape, in units: 0 at its edge, negative outside."""
     x, y = coordinates(size)
     centre = _place(rng)
     u, v = rotate(x - centre[0], y - centre[1], rng.uniform(0, np.pi))
@@ -68,7 +69,7 @@ def _curve(
     heading: float | None = None,
     start: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Points (n, 2), x and y, half a unit apart, along a line that turns by about `bend` radians."""
+    """Points (n, 2), half a unit apart, along a line that turns by about `bend` radians."""
     heading = rng.uniform(0, 2 * np.pi) if heading is None else heading
     count = max(int(2 * length), 4)
     turns = ndimage.gaussian_filter1d(rng.normal(0, 1, count + 40), 20)[20:-20]
@@ -113,7 +114,7 @@ def _taper(position: np.ndarray) -> np.ndarray:
     return np.sqrt(np.clip(4 * position * (1 - position), 0, 1))
 
 
-# Things that colour the surface -------------------------------------------------------------------------------------
+# -- things that colour the surface ----------------------------------------------------------------
 
 
 def stain(surface: Surface, severity: float, rng: Random) -> np.ndarray:
@@ -142,7 +143,7 @@ def oil(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 
 
 def liquid(surface: Surface, severity: float, rng: Random) -> np.ndarray:
-    """Spilt water, wine or cleaner: it soaks in and darkens at the rim, where it dries; some drops lie beside."""
+    """Spilt water, wine or cleaner: soaked in, dark at the rim where it dries, with some drops."""
     absorbed = np.asarray(
         ((0.3, 0.6, 1.1), (0.1, 0.95, 0.6), (0.95, 0.4, 0.15))[rng.integers(3)], np.float32
     )
@@ -213,7 +214,7 @@ def gray_stroke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     )
 
 
-# Things that lie on the surface -------------------------------------------------------------------------------------
+# -- things that lie on the surface ----------------------------------------------------------------
 
 
 def thread(surface: Surface, severity: float, rng: Random, thickest: float = 3.8) -> np.ndarray:
@@ -238,7 +239,7 @@ def thread(surface: Surface, severity: float, rng: Random, thickest: float = 3.8
 
 
 def metal(surface: Surface, severity: float, rng: Random, largest: float = 8.5) -> np.ndarray:
-    """A chip of metal: an angular, curved piece that mirrors the light in bands and casts a shadow."""
+    """A chip of metal: an angular, curved piece that mirrors the light and casts a shadow."""
     size = surface.size
     x, y = coordinates(size)
     centre, radius = _place(rng), _grow(severity, 0.5 * largest, largest)
@@ -266,7 +267,7 @@ def metal(surface: Surface, severity: float, rng: Random, largest: float = 8.5) 
     return _blend(colour, step(inside(0, 0), -0.4, 0.6) * strength, tone)
 
 
-# Things that break the surface --------------------------------------------------------------------------------------
+# -- things that break the surface -----------------------------------------------------------------
 
 
 def cut(surface: Surface, severity: float, rng: Random) -> np.ndarray:
@@ -286,7 +287,7 @@ def cut(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 
 
 def hole(surface: Surface, severity: float, rng: Random, largest: float = 8) -> np.ndarray:
-    """A hole: dark, darkest under the edge on the side of the light, with frayed or splintered edges."""
+    """A hole: dark, darkest under the edge on the side of the light, with frayed edges."""
     size = surface.size
     depth = _blob(rng, size, _grow(severity, 0.5 * largest, largest), rough=0.3, stretch=1.8)
     frayed = depth + 0.7 * noise(rng, size, 1.0)
@@ -297,7 +298,7 @@ def hole(surface: Surface, severity: float, rng: Random, largest: float = 8) -> 
 
 
 def poke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
-    """A dent left by a blunt needle: a dark pit, shaded towards the light and bright on the far side."""
+    """A dent left by a blunt needle: a pit, dark towards the light and bright on the far side."""
     x, y = coordinates(surface.size)
     centre, radius = _place(rng), _grow(severity, 6.0, 11.0)
     u, v = rotate(x - centre[0], y - centre[1], rng.uniform(0, np.pi))
@@ -309,7 +310,7 @@ def poke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 
 
 def fold(surface: Surface, severity: float, rng: Random) -> np.ndarray:
-    """A long crease: a soft ridge, bright on the side of the light, dark behind, with a sharp line on its back."""
+    """A long crease: a soft ridge, bright on one side and dark behind, with a sharp line."""
     width = _grow(severity, 3.2, 4.5)
     points = _curve(rng, _grow(severity, 60, 150), 0.5)
     aside, position = _stroke(surface.size, points, 3 * width)
@@ -387,11 +388,14 @@ def combined(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     return surface.colour
 
 
-# Wires --------------------------------------------------------------------------------------------------------------
+# -- wires -----------------------------------------------------------------------------------------
 
 
 def _at_wire(surface: Surface, rng: Random) -> tuple[Mesh, np.ndarray, np.ndarray]:
-    """The wires, and how far every pixel lies from a random place on one of the first set: across and along it, in spacings."""
+    """The wires, and the distance of every pixel from a random place on one of the first set.
+
+    Across and along that wire, in spacings.
+    """
     mesh = surface.mesh
     assert mesh is not None  # these are defects of a grid
     column, row = (_place(rng, 60) * surface.size / UNITS).astype(int)
@@ -403,7 +407,7 @@ def _at_wire(surface: Surface, rng: Random) -> tuple[Mesh, np.ndarray, np.ndarra
 
 
 def bent(surface: Surface, severity: float, rng: Random) -> np.ndarray:
-    """A wire is pushed aside and takes its neighbours with it: a wide opening beside a narrow one."""
+    """A wire pushed aside, its neighbours with it: a wide opening beside a narrow one."""
     mesh, across, along = _at_wire(surface, rng)
     push = rng.choice([-1, 1]) * _grow(severity, 0.55, 1.3)
     bump = np.exp(-((across / 1.5) ** 2) - (along / _grow(severity, 1.3, 3.0)) ** 2)

@@ -1,9 +1,11 @@
 """Five materials, drawn from random numbers.
 
-Each function makes one piece of its material, seen from above in even light: its reflectance, a number from 0 to 1 a
-colour and pixel. What a photograph adds (light, contrast, blur, noise) comes later, in `camera`.
+Each function makes one piece of its material, seen from above in even light: its reflectance, a
+number from 0 to 1 a colour and pixel. What a photograph adds (light, contrast, blur, noise) comes
+later, in `camera`.
 
-Lengths are in units of 1/256 of the image's side, so an image of another size shows the same piece of material.
+Lengths are in units of 1/256 of the image's side, so an image of another size shows the same piece
+of material.
 """
 
 from collections.abc import Callable
@@ -26,8 +28,8 @@ class Surface:
     angle : float
         Direction of the threads, wires or grain, in radians from the x axis.
     contrast_spread : float
-        How far the contrast of photographs of the material spreads, as a share: a relief looks deep or shallow as the
-        lamp stands, printed or woven colours change less.
+        How far the contrast of photographs of the material spreads, as a fraction: a relief looks
+        deep or shallow depending on the lamp; printed or woven colours change less.
     mesh : Mesh or None
         The wires, for a grid: a bent wire has to be drawn anew.
     """
@@ -62,9 +64,10 @@ def noise(
     across: float | None = None,
     angle: float = 0.0,
 ) -> np.ndarray:
-    """Gaussian noise with a grain: mean 0, standard deviation 1, blurred by `along` and `across` units.
+    """Gaussian noise with a grain: mean 0, deviation 1, blurred by `along` and `across` units.
 
-    White noise is filtered in the frequency domain, so that the grain may lie in any direction at the same cost.
+    White noise is filtered in the frequency domain, so that the grain may lie in any direction at
+    the same cost.
 
     Returns
     -------
@@ -150,7 +153,8 @@ class Mesh:
         present : ndarray of bool, optional
             False where they are missing.
         shine : ndarray, optional
-            Extra brightness, where a wire is tilted and mirrors the lamp, or is torn and its fresh metal shows.
+            Extra brightness, where a wire is tilted and mirrors the lamp, or is torn and its fresh
+            metal shows.
 
         Returns
         -------
@@ -166,8 +170,11 @@ class Mesh:
         tone = self.ground * (1 - 0.25 * shadow)
         over = height >= other_height
         for alpha, brightness in (
-            (cover * ~over, shade), (other_cover * over, other_shade), (cover * over, shade), (other_cover * ~over, other_shade)
-        ):  # fmt: skip
+            (cover * ~over, shade),
+            (other_cover * over, other_shade),
+            (cover * over, shade),
+            (other_cover * ~over, other_shade),
+        ):
             tone = tone + alpha * (brightness - tone)
         return _paint(tone, (1.0, 1.0, 1.0))
 
@@ -176,9 +183,8 @@ class Mesh:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Coverage, brightness and height of one set of wires."""
         index = np.round(across)
-        distance = (across - index) * (
-            self.spacing / self.radius
-        )  # in radii from the middle of the wire
+        # In radii from the middle of the wire.
+        distance = (across - index) * (self.spacing / self.radius)
         level = parity * np.cos(np.pi * along) * np.where(index % 2 == 0, 1, -1)
         edge = 0.7 / self.radius
         alpha = step(-np.abs(distance), -1 - edge / 2, -1 + edge / 2)
