@@ -31,8 +31,7 @@ with atheris.instrument_imports(
     from texad.errors import RunError
     from texad.io.json_files import read_json
     from texad.runs.run_folder import STAGES, STUDIES, FinishedRun, Run
-    from texad.site import cluster_page as scale
-    from texad.site import pages, record
+    from texad.site import cluster_page, pages, record
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
 CATEGORY = write_category(
@@ -93,7 +92,7 @@ def use_run() -> list:
         run._repr_html_,
         lambda: run.parameter("seed"),
         lambda: run.data_path("a.png"),
-        lambda: scale.measure([finished]),
+        lambda: cluster_page.measure([finished]),
         lambda: record.collect([FOLDER / "runs"]),
         lambda: jobs.is_current(run, STAGES[4], {"seed": 0}, DATA, fingerprint),
         lambda: jobs.is_current(run, STUDIES[0], {}, DATA, fingerprint),

@@ -6,7 +6,7 @@ from conftest import ROOT, build_book, copy_book, pages
 
 from texad.runs.run_folder import STAGES, STUDIES
 from texad.site import markdown
-from texad.site import pages as book_pages
+from texad.site.pages import _slug
 
 PAGES_WITH_NUMBERS = (
     "intro",
@@ -80,7 +80,7 @@ def test_without_a_run_one_line_says_what_to_do(tmp_path):
 
 @pytest.mark.parametrize(("name", "slug"), [("../a b/ü<c>", "a-b-c"), ("/", "category")])
 def test_names_of_categories_cannot_break_the_addresses_of_pages(name, slug):
-    assert book_pages._slug(name) == slug
+    assert _slug(name) == slug
 
 
 def test_names_of_categories_cannot_break_the_pages():

@@ -4,8 +4,7 @@ import pytest
 
 from texad.io.json_files import write_json
 from texad.runs.run_folder import STAGES, STUDIES, FinishedRun
-from texad.site import cluster_page as scale
-from texad.site import markdown
+from texad.site import cluster_page, markdown
 
 
 def run_that_cost(
@@ -58,7 +57,7 @@ def two(tmp_path):
 
 
 def test_the_costs_of_a_category_are_the_means_and_the_largest_memory(two):
-    costs = scale.measure(two)
+    costs = cluster_page.measure(two)
     assert costs.n_measured == 2 and costs.images == 30
     assert list(costs.seconds.values()) == [2, 15, 10, 5, 4] and list(costs.seconds) == list(STAGES)
     assert costs.start_seconds == pytest.approx(10) and costs.total_seconds == pytest.approx(46)
@@ -68,7 +67,7 @@ def test_the_costs_of_a_category_are_the_means_and_the_largest_memory(two):
 
 
 def test_hours_worked_out_by_hand(two):
-    costs = scale.measure(two)
+    costs = cluster_page.measure(two)
     assert costs.core_hours(10_000) == pytest.approx(10_000 * 46 * 2 / 3600)  # 255.6
     assert costs.hours(10_000, 1) == pytest.approx(2500 * 46 / 3600)  # 4 at a time
     assert costs.hours(10_000, 100) == pytest.approx(25 * 46 / 3600)
@@ -79,7 +78,7 @@ def test_hours_worked_out_by_hand(two):
 
 
 def test_the_page_says_what_was_worked_out(two):
-    page = " ".join(scale.page(two).replace("\\", "").split())
+    page = " ".join(cluster_page.page(two).replace("\\", "").split())
     for said in (
         "2 measured categories with 30 images each, on average, on a machine with 8 cores",
         "| `02_feature_extraction` | 15.0 | 33% |",
@@ -97,18 +96,18 @@ def test_the_page_says_what_was_worked_out(two):
 
 
 def test_files_of_the_studies_are_not_a_category_s(two):
-    before = scale.measure(two)
+    before = cluster_page.measure(two)
     for study in STUDIES:
         file = two[0].folder / "notebooks" / f"{study}.ipynb"
         file.parent.mkdir(exist_ok=True)
         file.write_text("much")
-    assert scale.measure(two) == before
+    assert cluster_page.measure(two) == before
 
 
 def test_memory_that_was_not_measured_is_not_guessed(tmp_path):
     run = run_that_cost(tmp_path, "steel", [1, 2, 3, 4, 5], peaks=(500, None, 500, 500, 500))
-    assert scale.measure([run]).peak_mb is None
-    page = " ".join(scale.page([run]).split())
+    assert cluster_page.measure([run]).peak_mb is None
+    page = " ".join(cluster_page.page([run]).split())
     assert "Memory was not measured in these runs." in page and "None" not in page
 
 
@@ -116,12 +115,12 @@ def test_runs_of_an_older_batch_are_left_out(two):
     record = two[0].read()
     record["stages"][STAGES[3]].pop("threads")
     write_json(two[0].folder / "run.json", record)
-    assert scale.measure(two).n_measured == 1
+    assert cluster_page.measure(two).n_measured == 1
     record = two[1].read()
     record["stages"].pop(STAGES[4])
     write_json(two[1].folder / "run.json", record)
-    assert scale.measure(two) is None
-    page = " ".join(scale.page(two).replace("\\", "").split())
+    assert cluster_page.measure(two) is None
+    page = " ".join(cluster_page.page(two).replace("\\", "").split())
     assert "nothing can be worked out here" in page and "core hours" not in page
 
 
@@ -131,21 +130,21 @@ def test_runs_that_do_not_say_on_how_many_cores_are_left_out(two, name, unknown)
     record = two[0].read()
     record["stages"][STAGES[1]][name] = unknown
     write_json(two[0].folder / "run.json", record)
-    assert scale.measure(two) == scale.measure(two[1:])
+    assert cluster_page.measure(two) == cluster_page.measure(two[1:])
 
 
 def test_runs_that_do_not_say_of_how_many_images_are_left_out(two):
     record = two[0].read()
     del record["data"]
     write_json(two[0].folder / "run.json", record)
-    assert scale.measure(two) == scale.measure(two[1:])
+    assert cluster_page.measure(two) == cluster_page.measure(two[1:])
 
 
 def test_an_older_run_that_kept_no_images_out_counts_those_it_had(two):
     record = two[0].read()
     del record["data"]["n_calibration"]
     write_json(two[0].folder / "run.json", record)
-    assert scale.measure(two[:1]).images == 6 + 12
+    assert cluster_page.measure(two[:1]).images == 6 + 12
 
 
 @pytest.mark.parametrize(

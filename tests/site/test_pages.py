@@ -13,7 +13,7 @@ from PIL import Image
 from texad.data import datasets
 from texad.errors import ImageError
 from texad.evaluation.metrics import auroc_by_defect, decision_metrics, image_auroc
-from texad.io import images as reading
+from texad.io.images import read_mask
 from texad.io.json_files import read_json, write_json
 from texad.runs.run_folder import STAGES, STUDIES, FinishedRun, Run
 from texad.site import gallery, markdown, pages
@@ -158,7 +158,7 @@ def test_what_there_is_none_of_is_said():
 def test_a_gallery_shows_one_image_of_each_kind_and_says_where_the_damage_is(tmp_path):
     run = finished_run(tmp_path)
     picture = gallery.data(run, tmp_path / "steel.jpg")
-    mask = reading.read_mask(run.data_path(run.images("test").query("label == 1")["mask"].iloc[0]))
+    mask = read_mask(run.data_path(run.images("test").query("label == 1")["mask"].iloc[0]))
     assert f"spot, {100 * mask.mean():.2g} % of the image, " in picture.alt
     assert picture.caption == (
         "steel: a good image and one of each kind of defect; the line is the border of the damage."

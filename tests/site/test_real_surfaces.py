@@ -16,8 +16,7 @@ from texad.io.json_files import write_json
 from texad.model.registry import DETECTORS
 from texad.model.threshold import RULES
 from texad.runs.run_folder import STAGES
-from texad.site import real_surfaces as real
-from texad.site import record
+from texad.site import real_surfaces, record
 
 HOSTILE = "brushed <b>& {ü}nusual | `x`"
 COMPARISON = """\
@@ -148,7 +147,7 @@ def recorded_page(tmp_path, content) -> str:
     """The page of a book that was made of synthetic textures alone."""
     write_run(tmp_path / "synthetic runs", dataset="synthetic", category="leather")
     write_json(tmp_path / "book" / record.FILE, content)
-    return real.page(tmp_path / "synthetic runs", tmp_path / "book" / "run")
+    return real_surfaces.page(tmp_path / "synthetic runs", tmp_path / "book" / "run")
 
 
 def prose(page: str) -> str:
@@ -326,7 +325,7 @@ def test_a_run_whose_numbers_are_not_all_there_is_refused(tmp_path):
     write_json(file, metrics)
     with pytest.raises(RunError, match="another version: run it again.*decisions_by_rule"):
         record.record([runs], tmp_path / "record.json")
-    assert "| Image AUROC | 0.800 |" in real.page(
+    assert "| Image AUROC | 0.800 |" in real_surfaces.page(
         runs, tmp_path / "book" / "run"
     )  # the page shows what there is
 
@@ -508,7 +507,7 @@ def test_the_comparison_shows_this_category_alone(tmp_path, content):
 def test_real_runs_of_this_book_stand_before_the_record(tmp_path, content):
     write_json(tmp_path / "book" / record.FILE, content)
     runs = write_run(tmp_path / "runs", HOSTILE, auroc=0.7, by_defect={"s|cratch": 0.7})
-    page = real.page(runs, tmp_path / "book" / "run")
+    page = real_surfaces.page(runs, tmp_path / "book" / "run")
     assert (
         "recorded" not in page
         and "0.850" not in page
@@ -524,9 +523,9 @@ def test_the_picture_has_a_row_for_each_detector_and_a_dot_for_each_seed(
     tmp_path, content, monkeypatch
 ):
     drawn = []
-    draw = real.study_plots.points_with_intervals
+    draw = real_surfaces.study_plots.points_with_intervals
     monkeypatch.setattr(
-        real.study_plots,
+        real_surfaces.study_plots,
         "points_with_intervals",
         lambda *given: drawn.append(given) or draw(*given),
     )
@@ -570,13 +569,13 @@ def test_what_is_not_known_is_shown_by_a_dash(tmp_path, content):
 
 def test_known_data_are_described_and_random_weights_are_named(tmp_path):
     runs = write_run(tmp_path / "runs", "magnetic_tile")
-    page = real.page(runs, tmp_path / "book" / "run")
+    page = real_surfaces.page(runs, tmp_path / "book" / "run")
     assert "{cite:p}`huang2020magnetic`" in page and "RANDOM WEIGHTS" not in page
     file = runs / "photographs" / "magnetic_tile" / "run.json"
     write_json(
         file, json.loads(file.read_text()) | {"weights": {"name": "random", "sha256": "b" * 64}}
     )
-    page = real.page(runs, tmp_path / "book" / "run")
+    page = real_surfaces.page(runs, tmp_path / "book" / "run")
     assert "RANDOM WEIGHTS" in page and "--weights random" in page and "<weights>" not in page
     template = (ROOT / "texad" / "site" / "templates" / "real_surfaces.md.j2").read_text()
     keys = re.findall(r"\{cite:p\}`(\w+)`", template)
@@ -587,7 +586,7 @@ def test_known_data_are_described_and_random_weights_are_named(tmp_path):
 
 def test_with_neither_runs_nor_a_record_the_page_says_so(tmp_path):
     runs = write_run(tmp_path / "runs", dataset="synthetic", category="leather")
-    page = real.page(runs, tmp_path / "book" / "run")
+    page = real_surfaces.page(runs, tmp_path / "book" / "run")
     assert (
         page.startswith("# Real surfaces\n\nThis copy of the book was made without real surfaces")
         and "|" not in page
@@ -599,7 +598,7 @@ def test_a_damaged_record_stops_the_book_with_one_line(tmp_path, content):
     with pytest.raises(
         RunError, match="does not fit its schema at .*'date' is a required property"
     ):
-        real.page(tmp_path / "no runs", tmp_path / "book" / "run")
+        real_surfaces.page(tmp_path / "no runs", tmp_path / "book" / "run")
 
 
 def test_a_finished_batch_can_be_recorded_and_is_shown(finished, tmp_path):
@@ -615,7 +614,7 @@ def test_a_finished_batch_can_be_recorded_and_is_shown(finished, tmp_path):
     assert run["parameters"] == {"image_size": 64, "hidden": 32, "bottleneck": 8, "epochs": 2}
     metrics = json.loads((out / "surfaces" / "steel" / "metrics.json").read_text())
     assert run["metrics"]["image_auroc"] == pytest.approx(metrics["image_auroc"], rel=1e-5)
-    page = real.page(out, tmp_path / "book" / "run")
+    page = real_surfaces.page(out, tmp_path / "book" / "run")
     assert page.count("| Image AUROC |") == 2 and "RANDOM WEIGHTS" in page and str(out) not in page
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from texad.evaluation.pixel_metrics import upsample
 from texad.figures import plots, result_figures
-from texad.io import images as reading
 from texad.io.atomic import replacing
+from texad.io.images import read_image, read_mask
 from texad.model import preprocessing
 from texad.runs.run_folder import FinishedRun
 
@@ -296,13 +296,13 @@ def _thumbnails(
     """
     images, masks = [], []
     for path, name in zip(run.data_paths(rows["path"]), rows["mask"], strict=True):
-        image = reading.read_image(path)
+        image = read_image(path)
         scale = min(1.0, THUMBNAIL / max(image.size))
         shape = [max(1, round(side * scale)) for side in image.size]  # width, height
         images.append(np.asarray(image.resize(shape, Image.Resampling.BOX)))
         mask = None
         if file := run.data_path(name):
-            pixels = Image.fromarray(reading.read_mask(file).astype(np.float32))
+            pixels = Image.fromarray(read_mask(file).astype(np.float32))
             mask = np.asarray(pixels.resize(shape, Image.Resampling.BOX)) > 0
         masks.append(mask)
     return images, masks

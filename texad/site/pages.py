@@ -29,8 +29,8 @@ from texad.errors import DataError, RunError
 from texad.figures import plots
 from texad.io.atomic import replacing
 from texad.io.json_files import read_json
+from texad.runs import run_folder
 from texad.runs.run_folder import SPLITS, STAGES, STUDIES, FinishedRun
-from texad.runs.run_folder import lead as lead_category
 from texad.runs.schema import read_metrics
 from texad.site import cluster_page, gallery, markdown, real_surfaces
 from texad.teaching import explorer
@@ -66,7 +66,7 @@ def assemble(runs: Path, folder: Path) -> None:
         )
         for i, row in enumerate(done, start=1)
     }
-    lead = lead_category(row["category"] for row in done)
+    lead = run_folder.lead(row["category"] for row in done)
     lead_stem = next(stem for stem, run in finished.items() if run.category == lead)
     lead_run = finished[lead_stem]
     shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
+from markupsafe import Markup
 
 from texad.figures import study_plots
 from texad.io.atomic import replacing
@@ -57,7 +58,7 @@ class Seeds:
         values = self.known(*path)
         return sum(values) / len(values) if values else None
 
-    def spread(self, *path: str) -> markdown.Markup:
+    def spread(self, *path: str) -> Markup:
         """The mean of a metric, and its lowest and highest value if there are several."""
         values = self.known(*path)
         ends = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
