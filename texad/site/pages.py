@@ -67,8 +67,7 @@ def assemble(runs: Path, folder: Path) -> None:
         for i, row in enumerate(done, start=1)
     }
     lead = run_folder.lead(row["category"] for row in done)
-    lead_stem = next(stem for stem, run in finished.items() if run.category == lead)
-    lead_run = finished[lead_stem]
+    lead_stem, lead_run = next(item for item in finished.items() if item[1].category == lead)
     shutil.rmtree(folder, ignore_errors=True)
     for stage in _chapters(lead_run):
         fragment = _explorer(lead_run, f"../results/{lead_stem}/pictures", stage)

@@ -176,8 +176,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         chromium()  # before the build, which takes longer
         checkout = notebooks_folder().parent
-        command = "build --warningiserror --nitpick --keep-going --quiet".split()
-        command = [str(Path(sys.executable).with_name("jupyter-book")), *command, str(checkout)]
+        command: list[str | Path] = [
+            Path(sys.executable).with_name("jupyter-book"),
+            *("build", "--warningiserror", "--nitpick", "--keep-going", "--quiet", checkout),
+        ]
         if status := subprocess.run(command, stdout=sys.stderr).returncode:
             return status  # the build has said why
         config = yaml.safe_load((checkout / "_config.yml").read_text(encoding="utf-8"))

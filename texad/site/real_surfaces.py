@@ -4,8 +4,10 @@ The record is the file that `texad.site.record` has written, `book/real_surfaces
 is that of `record.collect`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -101,15 +103,13 @@ def page(runs: Path, folder: Path) -> str:
     if not content["runs"] and (recorded := read_json(folder.parent / FILE)):
         check(recorded, folder.parent / FILE)
         content = recorded
-    by_surface = _grouped(content["runs"], lambda run: (run["dataset"], run["category"]))
+    by_surface = itemgetter("dataset", "category")
     surfaces = {
         surface: [
-            Seeds(*detector, own)
-            for detector, own in _grouped(
-                group, lambda run: (run["detector"], is_random(run))
-            ).items()
+            Seeds(*detector, list(own))
+            for detector, own in groupby(group, lambda run: (run["detector"], is_random(run)))
         ]
-        for surface, group in by_surface.items()
+        for surface, group in groupby(sorted(content["runs"], key=by_surface), by_surface)
     }
     return markdown.render(
         "real_surfaces",
@@ -127,13 +127,6 @@ def page(runs: Path, folder: Path) -> str:
         programs=_unique(tuple(run["versions"].items()) for run in content["runs"]),
         commands="\n".join(_unique(run["command"] for run in content["runs"])),
     )
-
-
-def _grouped(runs: list[dict], key: Callable[[dict], T]) -> dict[T, list[dict]]:
-    groups: dict[T, list[dict]] = {}
-    for run in runs:  # in the order of the record
-        groups.setdefault(key(run), []).append(run)
-    return groups
 
 
 def _unique(values: Iterable[T]) -> list[T]:

@@ -116,11 +116,7 @@ def collect(folders: Sequence[str | Path]) -> dict:
             if run.dataset != "synthetic" and run.is_finished(STAGES[-1]):
                 try:
                     found[run.folder] = _entry(run)
-                except (
-                    LookupError,
-                    TypeError,
-                    AttributeError,
-                ) as error:  # missing, or another kind
+                except (LookupError, TypeError, AttributeError) as error:
                     raise RunError(
                         f"{run.folder} is damaged, or of another version: run it again "
                         f"({type(error).__name__}: {error})"
@@ -150,10 +146,8 @@ def _entry(run: FinishedRun) -> dict:
         for name, value in usual.items()
         if name not in COMMON and used.get(name, value) != value
     }
-    detector, seed = (
-        used.get("detector", next(iter(DETECTORS))),
-        stages[STAGES[2]]["parameters"]["seed"],
-    )
+    detector = used.get("detector", "published")
+    seed = stages[STAGES[2]]["parameters"]["seed"]
     if detector not in list(DETECTORS) or not isinstance(seed, int):
         raise TypeError(f"the detector is {detector!r} and the seed {seed!r}")
     compared = run.folder / "comparison.csv"
