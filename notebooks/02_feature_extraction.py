@@ -33,21 +33,21 @@ import numpy as np
 import pandas as pd
 import torch
 
+from texad import pipeline
 from texad.evaluation.metrics import image_auroc
 from texad.figures import plots
-from texad.model import extraction, preprocessing
+from texad.model import preprocessing
 from texad.model import weights as backbone_weights
 from texad.model.backbone import build_backbone, calibrate_batchnorm, fold_batchnorm, save_backbone
-from texad.runs.run_folder import Run
+from texad.runs.run_folder import SPLITS, Run
 from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
 run.start("02_feature_extraction", weights=weights, seed=seed, normalize=normalize)
 image_size = run.parameter("image_size")
-train_paths = run.data_paths(run.images("train")["path"])
-calibration_paths = run.data_paths(run.images("calibration")["path"])
+paths = {split: run.data_paths(run.images(split)["path"]) for split in SPLITS}
+train_paths, test_paths = paths["train"], paths["test"]
 test = run.images("test")
-test_paths = run.data_paths(test["path"])
 
 # %% [markdown]
 # ## The backbone
@@ -66,7 +66,7 @@ test_paths = run.data_paths(test["path"])
 # %%
 loaded = backbone_weights.load(weights, seed)
 run.write_weights(loaded)
-backbone = build_backbone(loaded)
+backbone = build_backbone(loaded, normalize)
 run
 
 # %% [markdown]
@@ -76,7 +76,7 @@ run
 # training images; a few dozen are enough. With trained weights the next cell does nothing.
 
 # %%
-options = dict(image_size=image_size, normalize=normalize)
+options = dict(image_size=image_size)
 if loaded.is_random:
     calibrate_batchnorm(backbone, train_paths, **options)
 
@@ -87,8 +87,6 @@ if loaded.is_random:
 
 # %%
 x = preprocessing.load_images(train_paths[:1], image_size)
-if normalize:
-    x = preprocessing.normalize(x)
 
 output, rows = x, []
 with torch.inference_mode():
@@ -137,14 +135,11 @@ print(f"largest difference, relative to the largest feature: {difference:.1e}")
 # many images there are. The calibration images, which chapter 1 has set aside, get a file of their own.
 
 # %%
-folder = run.folder / "features"
 options["batch_size"] = feature_batch_size
-F_train = extraction.extract(folded, train_paths, folder / "train.npy", **options)
-F_calibration = extraction.extract(folded, calibration_paths, folder / "calibration.npy", **options)
-F_test = extraction.extract(folded, test_paths, folder / "test.npy", **options)
-print("F of the training images:   ", F_train.shape, F_train.dtype)
-print("F of the calibration images:", F_calibration.shape, F_calibration.dtype)
-print("F of the test images:       ", F_test.shape, F_test.dtype)
+features = pipeline.extract(folded, paths, run.folder / "features", **options)
+F_train, F_test = features["train"], features["test"]
+for split, F in features.items():
+    print(f"F of {split}:", F.shape, F.dtype)
 
 # %% [markdown]
 # A measuring instrument is kept as carefully as its measurements. We store the folded network, too. Chapter 4 reads it back to measure new photographs, and gets

@@ -38,6 +38,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
+from texad import pipeline
 from texad.errors import RunError
 from texad.evaluation.metrics import image_auroc
 from texad.evaluation.pixel_metrics import upsample
@@ -54,14 +55,15 @@ from texad.model.threshold import (
     sigma_threshold,
     thresholds_by_rule,
 )
-from texad.runs.run_folder import Run
+from texad.runs.run_folder import SPLITS, Run
 from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
 decision = dict(n_sigma=n_sigma, rule=rule, false_alarms=false_alarms)
 shape = dict(top_k=top_k, reduction=reduction)
 run.start("04_scoring", weights=weights, seed=seed, **decision, **shape)
-train, calibration, test = map(run.images, ("train", "calibration", "test"))
+images = {split: run.images(split) for split in SPLITS}
+train, calibration, test = (images[split] for split in SPLITS)
 trained = registry.load(run.folder / "autoencoder.safetensors")
 options = dict(top_k=top_k, reduction=reduction)
 if reduction == "auto":  # "none" for the published detector
@@ -73,9 +75,8 @@ try:
     check_rule(rule, len(calibration), false_alarms)
 except ValueError as error:
     raise RunError(str(error)) from None
-F_train = extraction.load(run.folder / "features" / "train.npy")
-F_calibration = extraction.load(run.folder / "features" / "calibration.npy")
-F_test = extraction.load(run.folder / "features" / "test.npy")
+features = {s: extraction.load(run.folder / "features" / f"{s}.npy") for s in SPLITS}
+F_train, F_calibration, F_test = (features[split] for split in SPLITS)
 run
 
 # %% [markdown]
@@ -151,10 +152,9 @@ assert np.isclose(by_hand, by_package, rtol=1e-5)
 # The same for every image, a batch at a time: those that the autoencoder was fit to, those that were kept out, and those of the test.
 
 # %%
-train_scores, _ = scoring.score_features(trained, F_train, **options)
-calibration_scores, _ = scoring.score_features(trained, F_calibration, **options)
-test_scores, test_maps = scoring.score_features(trained, F_test, **options)
-run.write_array("maps/test.npy", test_maps)
+scores, maps = pipeline.score(trained, features, **options)
+train_scores, calibration_scores, test_scores = (scores[split] for split in SPLITS)
+run.write_array("maps/test.npy", maps["test"])
 
 # %% [markdown]
 # ## The published threshold
@@ -301,16 +301,10 @@ pd.DataFrame({"false_alarms": alphas, "calibration images needed": needed}).set_
 
 # %%
 threshold = thresholds[rule]
-scores = pd.concat([train, calibration, test], ignore_index=True).drop(columns="mask")
-all_scores = [train_scores, calibration_scores, test_scores]
-scores["score"] = np.concatenate(all_scores, dtype=float)
-scores["prediction"] = predict(scores["score"], threshold).astype(int)
-scores["p_value"] = np.nan
-if len(calibration):
-    scores.loc[scores["split"] == "test", "p_value"] = p
-run.write_table("scores.csv", scores)
+table = pipeline.scores_table(images, scores, threshold)
+run.write_table("scores.csv", table)
 run.write(threshold=threshold, thresholds=thresholds, rule=rule, false_alarms=false_alarms)
-scores.groupby(["split", "defect"], sort=False).agg(
+table.groupby(["split", "defect"], sort=False).agg(
     images=("score", "size"), mean_score=("score", "mean"), alarms=("prediction", "sum")
 )
 
@@ -328,7 +322,6 @@ scores.groupby(["split", "defect"], sort=False).agg(
 
 # %% tags=["aside"]
 backbone = load_backbone(run.folder / "backbone.safetensors")
-normalize = run.parameter("normalize")
 good = np.flatnonzero(test["label"] == 0)[:12]
 paths = run.data_paths(test["path"][good])
 
@@ -356,7 +349,7 @@ line = t_alpha if t_alpha is not None else thresholds["sigma"]
 @torch.inference_mode()
 def false_alarm_rate(gain):
     x = under_light(gain)
-    F_light = backbone(preprocessing.normalize(x) if normalize else x).numpy()
+    F_light = backbone(x).numpy()
     scores_light, _ = scoring.score_features(trained, F_light, **options, progress=False)
     return float(predict(scores_light, line).mean())
 
@@ -513,7 +506,7 @@ run.finish()
 
 # %% tags=["solution"]
 for name in ("none", "channel_mean"):
-    both = dict(top_k=min(10, test_maps[0].size), reduction=name)
+    both = dict(top_k=min(10, maps["test"][0].size), reduction=name)
     values, _ = scoring.score_features(trained, F_test, **both, progress=False)
     auroc = image_auroc(test["label"], values)
     print(name, "median score", np.median(values).round(4))

@@ -35,19 +35,17 @@ from IPython.display import Markdown
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from texad import pipeline
 from texad.evaluation.intervals import auroc_interval, bootstrap_auroc_interval
 from texad.evaluation.metrics import (
     auroc_by_defect,
     auroc_by_severity,
-    average_precision,
     decision_metrics,
-    f1_max,
     image_auroc,
 )
-from texad.evaluation.pixel_metrics import pixel_metrics, upsample, upsample_each
+from texad.evaluation.pixel_metrics import upsample
 from texad.figures import plots, result_figures
 from texad.model import preprocessing
-from texad.model.threshold import predict
 from texad.runs.run_folder import Run
 from texad.teaching import explorer, quiz
 
@@ -93,12 +91,6 @@ def mask(i):  # read when needed, so that only one is in memory
     return preprocessing.load_mask(run.data_path(images["mask"][i]), image_size)
 
 
-rng = np.random.default_rng(seed)
-kinds = ["good", *sorted(set(defects) - {"good"})]
-kinds = [kind for kind in kinds if (defects == kind).any()][:n_heatmaps]
-picks = [int(rng.choice(np.flatnonzero(defects == kind))) for kind in kinds]
-
-
 def heatmaps(picks):
     return result_figures.heatmaps(
         preprocessing.load_pictures([paths[i] for i in picks], image_size),
@@ -108,7 +100,7 @@ def heatmaps(picks):
     )
 
 
-figure = heatmaps(picks)
+figure = heatmaps(pipeline.one_of_each_kind(defects, seed, n_heatmaps))
 run.write_figure("2_heatmaps.png", figure)
 figure
 
@@ -264,12 +256,9 @@ pd.Series(by_severity, name="AUROC against good", dtype=float).to_frame().round(
 
 # %%
 thresholds = record["thresholds"]
-decisions_by_rule = dict.fromkeys(thresholds)  # None: not reachable
-for rule, t in thresholds.items():
-    if t is not None:
-        predictions = predict(scores, t)
-        found = decision_metrics(labels, predictions)
-        decisions_by_rule[rule] = {"threshold": t, **found}
+decisions_by_rule = {
+    rule: pipeline.decisions_at(t, labels, scores) for rule, t in thresholds.items()
+}
 
 
 def row(d):
@@ -353,32 +342,14 @@ explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 #   is perfect; guessing gets $0.15$.
 
 # %%
-judged = np.flatnonzero(has_mask | (labels == 0))  # where defects have no mask: unknown
-maps = upsample_each(small_maps[judged], image_size)  # a batch at a time
-pixels = pixel_metrics(map(mask, judged), maps)
-best_f1, best_threshold = f1_max(labels, scores) or (None, None)
-metrics = {
-    "image_auroc": auroc,
-    "image_auroc_interval": interval,
-    "average_precision": average_precision(labels, scores),
-    **decisions,
-    "f1_max": best_f1,
-    "f1_max_threshold": best_threshold,
-    "threshold": threshold,
-    "decisions_by_rule": decisions_by_rule,
-    "auroc_by_defect": by_defect,
-    "auroc_by_severity": by_severity,
-    **pixels,
-    "n_train": record["data"]["n_train"],
-    "n_calibration": record["data"]["n_calibration"],
-    "n_test": record["data"]["n_test"],
-    "weights": record["weights"],
-}
-run.write_metrics(metrics)
+found = pipeline.evaluate(test, thresholds, small_maps, has_mask, mask, image_size)
+assert found["image_auroc"] == auroc and found["auroc_by_severity"] == by_severity
+counted = {name: record["data"][name] for name in ("n_train", "n_calibration", "n_test")}
+run.write_metrics(found | counted | {"threshold": threshold, "weights": record["weights"]})
 names = ["image_auroc", "average_precision", "pixel_auroc", "aupro", "accuracy"]
 names += ["precision", "recall", "f1", "f1_max", "false_alarm_rate", "miss_rate"]
-names += ["threshold"]
-values = pd.Series({name: metrics[name] for name in names}, name="value", dtype=float)
+shown = {name: found[name] for name in names} | {"threshold": threshold}
+values = pd.Series(shown, name="value", dtype=float)
 values.to_frame().round(3)
 
 # %% [markdown]

@@ -51,7 +51,9 @@ from texad.model.backbone import (
     build_backbone,
     calibrate_batchnorm,
     fold_batchnorm,
+    folded_backbone,
     load_backbone,
+    stride_in_1x1,
 )
 from texad.model.base import device
 from texad.model.threshold import predict, sigma_threshold
@@ -105,12 +107,12 @@ LAYERS = ["layer1", "layer2", "layer3"]
 
 
 @torch.inference_mode()
-def layer_features(backbone, paths, normalize, layers=("layer3",)):
+def layer_features(backbone, paths, layers=("layer3",)):
     grid = image_size // STRIDE
     backbone.to(device())
     maps = {layer: [] for layer in layers}
     for x in preprocessing.image_batches(paths, image_size):
-        x = (preprocessing.normalize(x) if normalize else x).to(device())
+        x = x.to(device())
         for name, part in backbone.named_children():
             x = part(x)
             if name in layers:
@@ -121,8 +123,8 @@ def layer_features(backbone, paths, normalize, layers=("layer3",)):
 # %%
 backbone = load_backbone(run.folder / "backbone.safetensors")
 own_normalize = run.parameter("normalize")
-train_maps = layer_features(backbone, train_paths, own_normalize, LAYERS)
-test_maps = layer_features(backbone, test_paths, own_normalize, LAYERS)
+train_maps = layer_features(backbone, train_paths, LAYERS)
+test_maps = layer_features(backbone, test_paths, LAYERS)
 F_train, F_test = train_maps["layer3"], test_maps["layer3"]
 shapes = {layer: F.shape for layer, F in train_maps.items()}
 pd.DataFrame.from_dict(shapes, orient="index", columns=["N", "C", "H", "W"])
@@ -298,24 +300,27 @@ is_random = run.read()["weights"]["name"] == "random"
 
 
 def random_backbone(normalize, calibrate=True, shortcuts=True):
-    made = build_backbone(backbone_weights.untrained(seed, shortcuts))
+    made = build_backbone(backbone_weights.untrained(seed, shortcuts), normalize)
     if calibrate:
-        settings = dict(image_size=image_size, normalize=normalize, progress=False)
+        settings = dict(image_size=image_size, progress=False)
         calibrate_batchnorm(made, train_paths, **settings)
     return fold_batchnorm(made)
 
 
-def layer3(backbone, normalize=own_normalize):
+def layer3(backbone):
     splits = train_paths, test_paths
-    return [layer_features(backbone, paths, normalize)["layer3"] for paths in splits]
+    return [layer_features(backbone, paths)["layer3"] for paths in splits]
 
 
 def share_of_the_place(F):  # of the variance of all channels together
     return F.mean(axis=0).var(axis=(1, 2)).sum() / F.var(axis=(0, 2, 3)).sum()
 
 
-other = random_backbone(not own_normalize) if is_random else backbone
-F_other, F_other_test = layer3(other, not own_normalize)
+if is_random:
+    other = random_backbone(not own_normalize)
+else:  # the same weights
+    other = folded_backbone(backbone.state_dict(), stride_in_1x1(backbone), not own_normalize)
+F_other, F_other_test = layer3(other)
 shares = [share_of_the_place(F_train), share_of_the_place(F_other)]
 of_input = [baseline, score(fit(F_other), F_other_test)]
 if own_normalize:
@@ -503,7 +508,7 @@ own_weights = run.read()["weights"]["name"]
 at_hand = trained_weights_at_hand() if is_random else None
 loaded = backbone_weights.load(at_hand) if at_hand else None
 if loaded:
-    trained = fold_batchnorm(build_backbone(loaded))
+    trained = fold_batchnorm(build_backbone(loaded, own_normalize))
     keep("weights", "trained", score_with(trained))
 elif not is_random:
     trained = backbone

@@ -236,8 +236,6 @@ def measure(pictures):  # (n, S, S, 3) -> (n, C, H, W)
     parts = []
     for start in range(0, len(pictures), 16):
         x = torch.from_numpy(np.stack(pictures[start : start + 16])).permute(0, 3, 1, 2)
-        if run.parameter("normalize"):
-            x = preprocessing.normalize(x)
         parts.append(backbone(x.contiguous(memory_format=torch.channels_last)))
     return torch.cat(parts).numpy()
 

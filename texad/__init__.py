@@ -1,9 +1,28 @@
-"""texad: texture anomaly detection with ResNet-50 features and an autoencoder.
+"""Texture anomaly detection with ResNet-50 features and an autoencoder.
 
-The package follows the method, one module a stage, in this order:
-`datasets` -> `preprocessing` -> `weights`, `features` -> `autoencoder` -> `scoring` -> `evaluation`, `plotting`.
-`artifacts` keeps what a stage leaves for the next, `jobs` runs the notebooks of a category with the `parameters` that they take, `batch`
-and `sweeps` those of many categories, in `pools` of processes here or on a `cluster`. `quiz` and `explorer` are what a reader can play with, `book` makes the site.
+`AnomalyDetector` learns from good images and judges others. The rooms of the package, from the
+ground up: `io`, `data`, `model`, `evaluation`, `runs`; `pipeline` is the method on one page.
+
+>>> from texad import AnomalyDetector
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from texad.detector import AnomalyDetector, Prediction
+
+__all__ = ["AnomalyDetector", "Prediction", "__version__"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public classes when they are first used, since torch takes a second (PEP 562)."""
+    if name in ("AnomalyDetector", "Prediction"):
+        from texad import detector
+
+        return getattr(detector, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

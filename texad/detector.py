@@ -1,8 +1,10 @@
-"""A detector as one object and one file: from a folder of good images to a decision, without a test set and without labels.
+"""A detector as one object and one file: from a folder of good images to a decision.
 
-It has scikit-learn's habits: what is chosen is given to the constructor, what is learnt by `fit` ends with an underscore. The stages are those of
-chapters 1 to 4, and so are the functions. Some good images are kept out of the fit; their scores say how strange a good image can be, and with
-enough of them the false-alarm rate is a promise (see `texad.model.scoring`).
+It needs no test set and no labels, and has scikit-learn's habits: what is chosen is given to the
+constructor, what is learnt by `fit` ends with an underscore. The stages are those of chapters 1 to
+4 (see `texad.pipeline`). Some good images are kept out of the fit; their scores say how strange a
+good image can be, and with enough of them the false-alarm rate is bounded (see
+`texad.model.threshold`).
 """
 
 import json
@@ -18,29 +20,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from texad.data import splitting
+from texad import pipeline
+from texad.errors import check_range
 from texad.io.atomic import write_tensors
 from texad.model import extraction, preprocessing, registry, scoring, weights
-from texad.model.backbone import (
-    build_backbone,
-    calibrate_batchnorm,
-    fold_batchnorm,
-    folded_backbone,
-    stride_in_1x1,
-)
+from texad.model.backbone import folded_backbone, stride_in_1x1
 from texad.model.base import device
-from texad.model.threshold import images_needed, p_values, predict, thresholds_by_rule
+from texad.model.threshold import (
+    STRONGEST_FIRST,
+    p_values,
+    predict,
+    thresholds_by_rule,
+)
 
 FORMAT = 1  # of the file; a later one that cannot be read by this code has another number
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said of one image.
+    """Judgement of one image.
 
     Attributes
     ----------
@@ -49,13 +51,14 @@ class Prediction:
     score : float
         NaN if the image could not be read.
     p_value : float
-        How likely a good image is to be as strange, see `p_values`; NaN if the image could not be read.
+        How likely a good image is to be as strange, see `threshold.p_values`; NaN if the image
+        could not be read.
     anomalous : bool
         False if the image could not be read: then nothing is known.
     seconds : float
-        From the file to the decision, on one core.
+        Time from the file to the decision, on one core.
     anomaly_map : ndarray, float32, shape (H, W), or None
-        Of the places of the feature map.
+        Anomaly of each place of the feature map.
     error : str
         Why the image could not be read; else empty.
     """
@@ -70,22 +73,24 @@ class Prediction:
 
 
 class AnomalyDetector(BaseEstimator):
-    """Learns from good images what is normal, and says of others whether they are.
+    """Anomaly detector that learns from good images only.
 
     Parameters
     ----------
     detector : {"published", "extended"}, default "published"
         See chapters 3 and 8.
     weights : str, default "auto"
-        Of the backbone, see `weights.resolve`.
+        Weights of the backbone, see `weights.resolve`.
     image_size : int, default 224
-        In pixels; a multiple of 16.
+        Height and width that images are resized to, in pixels; a multiple of 16.
     normalize : bool, default False
-        Subtract the ImageNet mean and divide by its standard deviation. Off in the published method.
+        Subtract the ImageNet mean and divide by its standard deviation. Off in the published
+        method.
     calibration_fraction : float, default 0.2
-        Part of the good images kept out of the fit. More are kept out where `false_alarms` needs them, up to half of all.
+        Fraction of the good images kept out of the fit. More are kept out where `false_alarms`
+        needs them, up to half of all.
     false_alarms : float, default 0.05
-        The part of good images that may be called anomalous.
+        Fraction of good images that may be called anomalous.
     seed : int, default 0
     progress : bool, default True
         Show progress bars.
@@ -95,16 +100,46 @@ class AnomalyDetector(BaseEstimator):
     threshold_ : float
         A score above it is anomalous.
     rule_ : str
-        How it was found: "conformal", which keeps the promise; else "held_out" or "sigma", which promise nothing (see `RULES`).
+        How it was found: "conformal", which bounds the false-alarm rate; else "held_out" or
+        "sigma", which do not (see `threshold.RULES`).
     train_scores_, calibration_scores_ : ndarray, float32, shape (N,) and (n,)
-        Of the images that the autoencoder was fit to, and of those kept out.
+        Scores of the images that the autoencoder was fit to, and of those kept out.
     paths_ : dict of str to list of str
-        "train" and "calibration": which images these are. Not kept in the file.
+        The images themselves, "train" and "calibration". Not kept in the file.
     history_ : DataFrame
-        The losses of the training. Not kept in the file.
+        Losses of the training. Not kept in the file.
     origin_ : dict
-        Where the detector comes from: name and hash of the weights, versions, numbers of images; and under "heat" the scale of its heatmaps, the
-        median of the anomaly maps of the images kept out and the largest value of all (see `heatmaps.overlay`).
+        Where the detector comes from: name and hash of the weights, versions, numbers of images;
+        and under "heat" the scale of its heatmaps, the median of the anomaly maps of the images
+        kept out and the largest value of all (see `overlay.overlay`).
+
+    Examples
+    --------
+    Ten images of a grey surface with some noise, and one with a black square:
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder, rng = tempfile.TemporaryDirectory(), np.random.default_rng(0)
+    >>> paths = [Path(folder.name, f"{i}.png") for i in range(11)]
+    >>> for path in paths:
+    ...     surface = rng.integers(120, 136, (32, 32, 3), dtype=np.uint8)
+    ...     if path == paths[-1]:
+    ...         surface[8:20, 8:20] = 0
+    ...     Image.fromarray(surface).save(path)
+
+    Real surfaces need real weights, and 224 pixels; this is only quick:
+
+    >>> detector = AnomalyDetector(weights="random", image_size=32, progress=False)
+    >>> detector.fit(paths[:10]).predict(paths[9:])
+    array([0, 1])
+
+    One file holds all that is needed to judge images elsewhere:
+
+    >>> detector.save(Path(folder.name, "grey.safetensors"))
+    >>> again = AnomalyDetector.load(Path(folder.name, "grey.safetensors"))
+    >>> [found.anomalous for found in again.stream(paths[9:])]
+    [False, True]
+    >>> folder.cleanup()
     """
 
     def __init__(
@@ -152,71 +187,55 @@ class AnomalyDetector(BaseEstimator):
         """
         registry.check(self.detector)
         smallest = registry.DETECTORS[self.detector].smallest_image
-        if self.image_size < smallest:
-            raise ValueError(
-                f"image_size must be at least {smallest} for the {self.detector} detector, "
-                f"not {self.image_size}"
-            )
+        check_range(
+            f"image_size of the {self.detector} detector", self.image_size, at_least=smallest
+        )
         if len(paths) < 2:
             raise ValueError(
-                f"a detector needs at least 2 good images, one to learn from and one to calibrate with, and there are {len(paths)}"
+                "a detector needs at least 2 good images, one to learn from and one to calibrate "
+                f"with, and there are {len(paths)}"
             )
-        chosen = self._kept_out(len(paths))
-        calibration = [Path(path) for i, path in enumerate(paths) if i in chosen]
-        train = [Path(path) for i, path in enumerate(paths) if i not in chosen]
-        options: dict[str, Any] = {
-            "image_size": self.image_size,
-            "normalize": self.normalize,
-            "progress": self.progress,
-        }
+        files = [Path(path) for path in paths]
+        train, calibration = pipeline.keep_out(
+            files, self.calibration_fraction, self.seed, self.false_alarms
+        )
         loaded = weights.load(self.weights, self.seed)
-        backbone = build_backbone(loaded)
-        if loaded.is_random:
-            calibrate_batchnorm(backbone, train, **options)
-        backbone = fold_batchnorm(backbone)
+        options: dict[str, Any] = {"image_size": self.image_size, "progress": self.progress}
+        self.backbone_ = pipeline.make_backbone(loaded, train, normalize=self.normalize, **options)
         with tempfile.TemporaryDirectory(prefix="texad-") as folder:
-            F_train = extraction.extract(backbone, train, Path(folder, "train.npy"), **options)
-            fitted, self.history_ = registry.fit(
-                self.detector, F_train, seed=self.seed, progress=self.progress
+            splits = {"train": train, "calibration": calibration}
+            features = pipeline.extract(self.backbone_, splits, Path(folder), **options)
+            self.autoencoder_, self.history_ = registry.fit(
+                self.detector, features["train"], seed=self.seed, progress=self.progress
             )
-            F_calibration = extraction.extract(
-                backbone, calibration, Path(folder, "calibration.npy"), **options
-            )
-            self.train_scores_, train_maps = scoring.score_features(fitted, F_train, progress=False)
-            calibration_scores, calibration_maps = scoring.score_features(
-                fitted, F_calibration, progress=False
-            )
-            del F_train, F_calibration  # Windows removes no file that is mapped
-        self.backbone_, self.autoencoder_ = backbone, fitted
-        self.paths_ = {"train": list(map(str, train)), "calibration": list(map(str, calibration))}
+            scores, maps = pipeline.score(self.autoencoder_, features, progress=False)
+            del features  # Windows removes no file that is mapped
+        self.train_scores_ = scores["train"]
+        self.paths_ = {split: [str(path) for path in files] for split, files in splits.items()}
+        hottest = max(float(np.max(of_split)) for of_split in maps.values())
+        packages = ("texad", "torch", "torchvision", "numpy")
         self.origin_: dict[str, Any] = {
             "weights": {"name": loaded.name, "sha256": loaded.sha256},
             "n_train": len(train),
-            "versions": {
-                name: version(name) for name in ("texad", "torch", "torchvision", "numpy")
-            },
-            "heat": [
-                float(np.median(calibration_maps)),
-                float(max(np.max(calibration_maps), np.max(train_maps))),
-            ],
+            "versions": {name: version(name) for name in packages},
+            "heat": [float(np.median(maps["calibration"])), hottest],
         }
-        return self.calibrate_with(calibration_scores)
+        return self.calibrate_with(scores["calibration"])
 
     def calibrate_with(self, scores: np.ndarray) -> "AnomalyDetector":
-        """Set the threshold from scores of good images that the autoencoder was not fit to; the autoencoder stays as it is.
+        """Set the threshold from scores of good images; the autoencoder stays as it is.
 
         Parameters
         ----------
         scores : ndarray, shape (n,)
-            As from `score_samples`.
+            From `score_samples`, of images that the autoencoder was not fit to.
         """
         self.calibration_scores_ = np.asarray(scores, dtype=np.float32)
         found = thresholds_by_rule(
             self.train_scores_, self.calibration_scores_, false_alarms=self.false_alarms
         )
-        usable = ((rule, found[rule]) for rule in ("conformal", "held_out", "sigma"))
         self.rule_, self.threshold_ = next(
-            (rule, threshold) for rule, threshold in usable if threshold is not None
+            (rule, at) for rule in STRONGEST_FIRST if (at := found[rule]) is not None
         )
         return self
 
@@ -224,13 +243,6 @@ class AnomalyDetector(BaseEstimator):
     def reachable_(self) -> float:
         """The smallest false-alarm rate that the calibration images can promise: 1 / (n + 1)."""
         return 1 / (len(self.calibration_scores_) + 1)
-
-    def _kept_out(self, n: int) -> set[int]:
-        """Which of `n` good images are kept out of the fit: as many as the promise needs, but no more than half, or as `calibration_fraction` says."""
-        needed = min(images_needed(self.false_alarms), n // 2)
-        return splitting.calibration_images(
-            n, max(self.calibration_fraction, needed / n), self.seed
-        )
 
     # -- judge -------------------------------------------------------------------------------------
 
@@ -293,12 +305,7 @@ class AnomalyDetector(BaseEstimator):
                 time.perf_counter() - started,
                 error=str(error),
             )
-        images = images.to(device())
-        maps = (
-            self.backbone_(preprocessing.normalize(images) if self.normalize else images)
-            .cpu()
-            .numpy()
-        )
+        maps = self.backbone_(images.to(device())).cpu().numpy()
         scores, anomaly_maps = scoring.score_features(self.autoencoder_, maps, progress=False)
         (p_value,) = p_values(self.calibration_scores_, scores)
         anomalous = bool(predict(scores, self.threshold_)[0])
@@ -346,6 +353,52 @@ class AnomalyDetector(BaseEstimator):
             Path(file), tensors, {"texad": json.dumps(about, ensure_ascii=False, allow_nan=False)}
         )
 
+    def to_onnx(self, file: str | Path, size: tuple[int, int] | None = None) -> None:
+        """Write the detector as an ONNX file, for programs without texad and torch.
+
+        Its input `image` is uint8, (N, height, width, 3), RGB. Its outputs are `score`, float32,
+        (N,); `anomalous`, bool, (N,); and `anomaly_map`, float32, (N, image_size / 16,
+        image_size / 16). Its metadata hold one entry, `texad`, in JSON: size of the images,
+        parameters, threshold, and where the detector comes from.
+
+        Scores agree with `score_samples` to about five digits, since numbers are added up in
+        another order. A decision can differ only where a score lies so near to the threshold; the
+        calibration image whose score is the threshold is such a case.
+
+        Parameters
+        ----------
+        file : path
+            Where it goes (`.onnx`).
+        size : (int, int), optional
+            Height and width of the images. By default they are `image_size` × `image_size`, and
+            there is nothing to resize.
+
+        Raises
+        ------
+        ValueError
+            If onnx is not installed, or `size` is out of range.
+        """
+        from texad.model import onnx_export
+
+        check_is_fitted(self, "threshold_")
+        # the images are left out: thousands of hashes
+        origin = {name: value for name, value in self.origin_.items() if name != "images"}
+        kept = ("detector", "image_size", "normalize", "false_alarms")
+        onnx_export.write(
+            Path(file),
+            backbone=self.backbone_.cpu(),
+            autoencoder=self.autoencoder_,
+            threshold=self.threshold_,
+            image_size=self.image_size,
+            size=size,
+            about={
+                "parameters": {name: getattr(self, name) for name in kept},
+                "rule": self.rule_,
+                "n_calibration": len(self.calibration_scores_),
+                "origin": origin,
+            },
+        )
+
     @classmethod
     def load(cls, file: str | Path, progress: bool = True) -> "AnomalyDetector":
         """Read a detector that `save` wrote. Nothing in the file is run.
@@ -371,15 +424,7 @@ class AnomalyDetector(BaseEstimator):
             detector.origin_ = _checked(about["origin"])
             detector.train_scores_ = tensors["train_scores"].numpy()
             return detector.calibrate_with(tensors["calibration_scores"].numpy())
-        except (
-            SafetensorError,
-            OSError,
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            RuntimeError,
-        ) as error:
+        except registry.NOT_OURS as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
                 f"{file} is no detector of texad ({reason}); make one with texad fit FOLDER --out {file}"

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torchvision.models import resnet50
 
 from texad.model import backbone as backbone_module
-from texad.model import extraction, preprocessing, weights
+from texad.model import extraction, onednn, preprocessing, weights
 from texad.model.backbone import (
     build_backbone,
     calibrate_batchnorm,
@@ -126,14 +126,18 @@ def test_extracted_features_are_the_backbones_and_lie_on_disk(loaded, paths, tmp
     assert [file.name for file in (tmp_path / "f").iterdir()] == ["train.npy"]
 
 
-def test_normalize_reaches_the_backbone(loaded, paths, tmp_path):
-    backbone = build_backbone(loaded)
-    options = dict(image_size=32, progress=False)
-    plain = extraction.extract(backbone, paths, tmp_path / "plain.npy", **options)
-    normalized = extraction.extract(
-        backbone, paths, tmp_path / "normalized.npy", normalize=True, **options
-    )
-    assert not np.allclose(plain, normalized)
+@torch.inference_mode()
+def test_a_backbone_normalizes_by_itself_and_so_does_the_stored_one(loaded, paths, tmp_path):
+    plain, normalizing = (fold_batchnorm(build_backbone(loaded, on)) for on in (False, True))
+    images = preprocessing.load_images(paths, 32)
+    expected = plain(preprocessing.Normalize()(images))
+    assert torch.equal(normalizing(images), expected)
+    assert not torch.allclose(plain(images), expected)
+    assert plain.state_dict().keys() == normalizing.state_dict().keys()
+    save_backbone(normalizing, tmp_path / "backbone.safetensors")
+    again = load_backbone(tmp_path / "backbone.safetensors")
+    assert [name for name, _ in again.named_children()][:2] == ["normalize", "conv1"]
+    assert torch.equal(again(images), expected)
 
 
 def test_an_unreadable_image_leaves_no_half_file(loaded, paths, tmp_path):
@@ -239,6 +243,36 @@ def test_fused_blocks_give_what_the_plain_ones_do_with_a_gradient_or_without(loa
     torch.testing.assert_close(
         fused, plain.detach(), rtol=1e-3, atol=1e-5 * float(plain.detach().abs().max())
     )
+
+
+def missing(*args):
+    raise AttributeError("this torch has no such call")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        (torch._C._nn, "mkldnn_reorder_conv2d_weight", missing),
+        (torch.ops.mkldnn, "_convolution_pointwise", missing),
+        (torch.ops.mkldnn, "_convolution_pointwise", lambda x, *rest: torch.zeros_like(x)),
+    ],
+)
+def test_where_fused_calls_are_missing_or_wrong_the_plain_ones_are_used(
+    loaded, monkeypatch, broken
+):
+    folded = fold_batchnorm(build_backbone(loaded))
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        right = folded(x)
+        assert onednn.fused_calls_work() == onednn.has_onednn(x)
+        monkeypatch.setattr(*broken)
+        onednn.fused_calls_work.cache_clear()
+        try:
+            assert not onednn.fused_calls_work()
+            plain = folded(x)
+        finally:
+            onednn.fused_calls_work.cache_clear()
+    torch.testing.assert_close(plain, right, rtol=1e-3, atol=1e-5 * float(right.abs().max()))
 
 
 @torch.inference_mode()

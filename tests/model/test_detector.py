@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import write_category
 
+from texad import pipeline
 from texad.detector import AnomalyDetector
 
 
@@ -45,15 +46,15 @@ def test_fit_finds_the_scale_of_the_heatmaps(fitted):
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 11, 12])
 def test_for_the_promise_at_most_half_of_the_images_are_kept_out(n):
-    assert len(AnomalyDetector(false_alarms=0.01)._kept_out(n)) == n // 2
-    assert (
-        len(AnomalyDetector(false_alarms=0.5, calibration_fraction=0.75)._kept_out(12)) == 9
-    )  # more only if it was asked for
+    train, calibration = pipeline.keep_out(range(n), 0.2, false_alarms=0.01)
+    assert len(calibration) == n // 2 and sorted(train + calibration) == [*range(n)]
+    # more only if it was asked for
+    assert len(pipeline.keep_out(range(12), 0.75, false_alarms=0.5)[1]) == 9
 
 
 def test_images_too_small_for_the_extended_detector_are_refused_before_one_is_read():
     with pytest.raises(
-        ValueError, match="^image_size must be at least 64 for the extended detector, not 48$"
+        ValueError, match="^image_size of the extended detector must be at least 64, not 48$"
     ):
         AnomalyDetector("extended", image_size=48).fit(["absent.png", "missing.png"])
 

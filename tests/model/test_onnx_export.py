@@ -53,7 +53,7 @@ def detector(request, images):
 def exported(detector, tmp_path_factory):
     """An ONNX file that resizes by itself."""
     file = tmp_path_factory.mktemp("exported") / "steel.onnx"
-    export.to_onnx(detector, file, (HEIGHT, WIDTH))
+    detector.to_onnx(file, (HEIGHT, WIDTH))
     return file
 
 

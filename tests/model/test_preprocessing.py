@@ -59,7 +59,7 @@ def test_batches_keep_the_order_and_the_remainder(tmp_path):
 def test_normalize_is_imagenets_mean_and_standard_deviation():
     x = torch.rand(2, 3, 4, 4)
     expected = v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(x)
-    torch.testing.assert_close(preprocessing.normalize(x), expected)
+    torch.testing.assert_close(preprocessing.Normalize()(x), expected)
 
 
 @pytest.mark.parametrize("size", [0, -16, 100])

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from texad.detector import AnomalyDetector
 from texad.model.backbone import STRIDE
-from texad.model.onnx_export import to_onnx
 
 UNRESIZED = "not resized here: images of another size need --size"
 
@@ -50,7 +49,7 @@ def export(
             f"itself, instead of {file}"
         )
     loaded = AnomalyDetector.load(detector, progress=progress)
-    to_onnx(loaded, file, size)
+    loaded.to_onnx(file, size)
     height, width = size or (loaded.image_size, loaded.image_size)
     resized = "resized in it as texad does" if size else UNRESIZED
     side = loaded.image_size // STRIDE

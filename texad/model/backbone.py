@@ -28,24 +28,28 @@ CALIBRATION = 32  # images
 STRIDE = 16  # pixels of the image between two neighbouring places of the feature map
 
 
-def build_backbone(weights: Weights) -> nn.Sequential:
-    """A ResNet-50 from `conv1` to `layer3`, frozen, in eval mode.
+def build_backbone(weights: Weights, normalize: bool = False) -> nn.Sequential:
+    """Build a ResNet-50 from `conv1` to `layer3`, frozen, in eval mode.
 
     Parameters
     ----------
     weights : Weights
+    normalize : bool, default False
+        Subtract the ImageNet mean and divide by its standard deviation first, in a part of its own
+        named `normalize`. Off in the published method.
 
     Returns
     -------
     nn.Sequential
-        Takes (N, 3, H, W), gives (N, 1024, H/16, W/16). Its parts have torchvision's names.
+        Takes images, (N, 3, H, W), in [0, 1], gives (N, 1024, H/16, W/16). Its parts have
+        torchvision's names.
 
     Raises
     ------
     ValueError
         If a tensor is missing, or has another shape than a ResNet-50's.
     """
-    backbone = _resnet50_to_layer3(weights.stride_in_1x1)
+    backbone = _resnet50_to_layer3(weights.stride_in_1x1, normalize)
     try:
         backbone.load_state_dict(weights.state_dict)
     except RuntimeError as error:
@@ -61,25 +65,26 @@ def calibrate_batchnorm(
     paths: Sequence[Path],
     *,
     image_size: int = preprocessing.IMAGE_SIZE,
-    normalize: bool = False,
     batch_size: int = 16,
     progress: bool = True,
 ) -> None:
     """Set the BatchNorm statistics of a random backbone to those of the training images, in place.
 
-    A random network's activations grow or shrink from layer to layer, because its BatchNorm layers have seen no
-    data. One pass over defect-free images gives every channel the mean and variance it should remove. No weight is trained.
+    A random network's activations grow or shrink from layer to layer, because its BatchNorm layers
+    have seen no data. One pass over defect-free images gives every channel the mean and variance it
+    should remove. No weight is trained.
 
     Parameters
     ----------
     backbone : nn.Sequential
         From `build_backbone`, before `fold_batchnorm`.
     paths : sequence of Path
-        Training images. Of many, 32 are taken, spread evenly: enough for the mean and variance of a channel.
+        Training images. Of many, 32 are taken, spread evenly: enough for the mean and variance of a
+        channel.
     batch_size : int, default 16
         The variance is that within a batch, averaged over the batches, so these must not be small.
-    image_size, normalize, progress
-        As in `extraction.extract`.
+    image_size, progress
+        See `extraction.extract`.
     """
     paths = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, CALIBRATION).astype(int))]
     layers = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -89,17 +94,15 @@ def calibrate_batchnorm(
     backbone.train()
     backbone.to(device())
     threads = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # several would add up a mean in parts, one each: another number of threads, other last digits in all that follows
+    # several would add up a mean in parts, and their number would change the last digits
+    torch.set_num_threads(1)
     try:
         with (
             torch.inference_mode(),
             tqdm(total=len(paths), desc="calibration", unit="image", disable=not progress) as bar,
         ):
             for images in preprocessing.image_batches(paths, image_size, batch_size):
-                images = images.to(device())
-                backbone(preprocessing.normalize(images) if normalize else images)
+                backbone(images.to(device()))
                 bar.update(len(images))
     finally:
         torch.set_num_threads(threads)
@@ -107,10 +110,11 @@ def calibrate_batchnorm(
 
 
 def fold_batchnorm(backbone: nn.Sequential) -> nn.Sequential:
-    """Merge every BatchNorm into the convolution before it, in place: the same output with half the layers, and with fewer passes over memory.
+    """Merge every BatchNorm into the convolution before it, in place: the same output, faster.
 
-    In eval mode BatchNorm multiplies and shifts each channel by fixed numbers, which the convolution's weights and bias can
-    do by themselves. The ReLU after it, and the addition in between, are then done along with the convolution: see `texad.model.onednn`.
+    In eval mode BatchNorm multiplies and shifts each channel by fixed numbers, which the
+    convolution's weights and bias can do by themselves. The ReLU after it, and the addition in
+    between, are then done along with the convolution: see `texad.model.onednn`.
     """
     from torchvision.models.resnet import Bottleneck
 
@@ -136,14 +140,15 @@ def fold_batchnorm(backbone: nn.Sequential) -> nn.Sequential:
 
 
 def save_backbone(backbone: nn.Sequential, file: Path) -> None:
-    """Keep the instrument that measured the features, so that new images can be measured with the same one, whatever its weights were.
+    """Store a backbone, so that new images can be measured with the same one.
 
     Parameters
     ----------
     backbone : nn.Sequential
         From `fold_batchnorm`.
     file : Path
-        Where it goes (`.safetensors`). Its metadata say `stride_in_1x1`, as in a file of weights.
+        Where it goes (`.safetensors`). Its metadata say `stride_in_1x1`, as in a file of weights,
+        and `normalize`.
 
     Raises
     ------
@@ -155,7 +160,8 @@ def save_backbone(backbone: nn.Sequential, file: Path) -> None:
             "backbone still has BatchNorm layers: fold them with fold_batchnorm before saving it"
         )
     tensors = {name: tensor.cpu().contiguous() for name, tensor in backbone.state_dict().items()}
-    write_tensors(file, tensors, {"stride_in_1x1": str(stride_in_1x1(backbone)).lower()})
+    facts = {"stride_in_1x1": stride_in_1x1(backbone), "normalize": hasattr(backbone, "normalize")}
+    write_tensors(file, tensors, {name: str(fact).lower() for name, fact in facts.items()})
 
 
 def load_backbone(file: Path) -> nn.Sequential:
@@ -168,7 +174,8 @@ def load_backbone(file: Path) -> nn.Sequential:
     Returns
     -------
     nn.Sequential
-        Folded, frozen, in eval mode, on the CPU. Takes (N, 3, H, W), gives (N, 1024, H/16, W/16).
+        Folded, frozen, in eval mode, on the CPU. Takes images, (N, 3, H, W), in [0, 1], gives
+        (N, 1024, H/16, W/16).
 
     Raises
     ------
@@ -178,37 +185,46 @@ def load_backbone(file: Path) -> nn.Sequential:
     try:
         with safe_open(file, framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}
-            return folded_backbone(tensors, stored.metadata()["stride_in_1x1"] == "true")
-    except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
+            facts = {name: fact == "true" for name, fact in stored.metadata().items()}
+        return folded_backbone(tensors, facts["stride_in_1x1"], facts.get("normalize", False))
+    except (SafetensorError, OSError, KeyError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{file} is no backbone of texad ({reason}); run the feature extraction again"
         ) from error
 
 
-def folded_backbone(tensors: dict[str, torch.Tensor], stride_in_1x1: bool) -> nn.Sequential:
-    """A backbone from the tensors of one that was folded; RuntimeError if they are not such."""
-    backbone = fold_batchnorm(
-        _resnet50_to_layer3(stride_in_1x1).eval()
-    )  # its random weights are overwritten
+def folded_backbone(
+    tensors: dict[str, torch.Tensor], stride_in_1x1: bool, normalize: bool = False
+) -> nn.Sequential:
+    """Rebuild a backbone from the tensors of one that was folded.
+
+    Raises
+    ------
+    RuntimeError
+        If the tensors are not those of such a backbone.
+    """
+    # its random weights are overwritten
+    backbone = fold_batchnorm(_resnet50_to_layer3(stride_in_1x1, normalize).eval())
     backbone.load_state_dict(tensors)
     return backbone
 
 
 def stride_in_1x1(backbone: nn.Sequential) -> bool:
-    """Is it the original network of He et al.? See `weights.Weights`."""
+    """Tell whether it is the original network of He et al., see `weights.Weights`."""
     return bool(backbone.get_submodule("layer2.0.conv1").stride == (2, 2))
 
 
-def _resnet50_to_layer3(stride_in_1x1: bool) -> nn.Sequential:
-    from torchvision.models import (
-        resnet50,
-    )  # only when needed: importing it takes seconds, and some stages do without
+def _resnet50_to_layer3(stride_in_1x1: bool, normalize: bool) -> nn.Sequential:
+    # only when needed: importing it takes seconds, and some stages do without
+    from torchvision.models import resnet50
 
     whole = resnet50(weights=None)
     names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
-    backbone = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in names))
+    parts = OrderedDict((name, getattr(whole, name)) for name in names)
+    if normalize:
+        parts = OrderedDict(normalize=preprocessing.Normalize()) | parts
     if stride_in_1x1:
         for layer in (whole.layer2, whole.layer3):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
-    return backbone
+    return nn.Sequential(parts)

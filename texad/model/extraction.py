@@ -31,7 +31,6 @@ def extract(
     file: Path,
     *,
     image_size: int = preprocessing.IMAGE_SIZE,
-    normalize: bool = False,
     batch_size: int = 2,
     progress: bool = True,
 ) -> np.ndarray:
@@ -47,8 +46,6 @@ def extract(
         (N, H, W, C), so that the vector of a place lies in one piece.
     image_size : int, default 224
         In pixels; a multiple of 16.
-    normalize : bool, default False
-        Subtract the ImageNet mean and divide by its standard deviation first. Off in the published method.
     batch_size : int, default 2
         Images in one forward pass. Each core works on a batch of its own, so small ones are as fast as large ones there, and keep fewer
         images in memory. A graphics processor wants 32 or more.
@@ -72,7 +69,7 @@ def extract(
     @torch.inference_mode()
     def features_of(batch: Sequence[Path]) -> np.ndarray:
         images = preprocessing.load_images(batch, image_size).to(device())
-        maps = backbone(preprocessing.normalize(images) if normalize else images)
+        maps = backbone(images)
         if not torch.isfinite(maps).all():
             raise ValueError(
                 f"features of {batch[0]} or one of the {len(batch) - 1} images after it are not finite"

@@ -1,12 +1,18 @@
 """The backbone's arithmetic, with fewer passes over memory.
 
-A convolution is followed by a ReLU, or by an addition and a ReLU. Each of them alone reads its whole input and writes its whole output, and on a
-processor this costs almost as much as the convolution itself. oneDNN, the library behind torch's convolutions on processors, can do all in one
-pass, while the numbers are at hand anyway. torch compiles its networks to these calls; here they are called directly, so that no compiler is needed.
+A convolution is followed by a ReLU, or by an addition and a ReLU. Each of them alone reads its
+whole input and writes its whole output, and on a processor this costs almost as much as the
+convolution itself. oneDNN, the library behind torch's convolutions on processors, can do all in one
+pass. torch compiles its networks to these calls; here they are called directly, so that no compiler
+is needed.
+
+They are no public part of torch. So they are tried once, on a small convolution: where they are
+missing, or give other numbers than the plain convolution, the plain one is used.
 
 The features are the same but for the order in which numbers are added up.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,69 +21,65 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import Bottleneck
 
-KEPT = 4  # shapes of the input for which the reordered weights are kept: full batches, the last one, and a single image
+# shapes of the input for which the reordered weights are kept: full batches, the last one, and a
+# single image
+KEPT = 4
 
 
 class FusedConvolution(nn.Conv2d):
-    """A convolution and what follows it, in one pass. Its tensors have the names of a plain convolution's.
+    """A convolution and what follows it, in one pass. Its tensors are named as a convolution's.
 
     Parameters
     ----------
     conv : nn.Conv2d
         With a bias. The tensors are shared with it.
     relu : bool
-        Is it followed by a ReLU?
+        Apply a ReLU at the end.
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool):
-        names = (
-            "in_channels",
-            "out_channels",
-            "kernel_size",
-            "stride",
-            "padding",
-            "dilation",
-            "groups",
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            conv.dilation,  # type: ignore[arg-type]
+            conv.groups,
+            device="meta",
         )
-        sizes: dict[str, Any] = {name: getattr(conv, name) for name in names}
-        super().__init__(**sizes, device="meta")
         self.weight, self.bias, self.relu = conv.weight, conv.bias, relu
-        self._reordered: dict[
-            tuple, torch.Tensor
-        ] = {}  # the weights as oneDNN likes them for an input of this shape and so many threads
+        # the weights as oneDNN likes them for an input of this shape and so many threads
+        self._reordered: dict[tuple, torch.Tensor] = {}
 
     def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
-        """relu(conv(x) + added), or a part of it: (N, C, H, W) in, (N, C', H', W') out. `added` is overwritten."""
-        if not _has_onednn(x):
-            y = functional.conv2d(
-                x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-            )
-            y = y if added is None else y.add_(added)
-            return y.relu_() if self.relu else y
+        """Compute relu(conv(x) + added), or a part of it; `added` is overwritten.
+
+        (N, C, H, W) in, (N, C', H', W') out.
+        """
+        if has_onednn(x) and fused_calls_work():
+            return self.fused(x, added)
+        y = super().forward(x)
+        y = y if added is None else y.add_(added)
+        return y.relu_() if self.relu else y
+
+    def fused(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the same by oneDNN's fused calls."""
         sizes: tuple[Any, ...] = (self.padding, self.stride, self.dilation, self.groups)
         weight = self._reordered.get(case := (x.shape, torch.get_num_threads()))
         if weight is None:
-            reorder: Callable[..., torch.Tensor] = (
-                torch._C._nn.mkldnn_reorder_conv2d_weight
-            )  # takes the shape, which torch's own type leaves out
+            # takes the shape, which torch's own type leaves out
+            reorder: Callable[..., torch.Tensor] = torch._C._nn.mkldnn_reorder_conv2d_weight
             weight = reorder(self.weight.to_mkldnn(), *sizes, x.shape)
-            self._reordered = (
-                {case: weight} if len(self._reordered) >= KEPT else self._reordered | {case: weight}
-            )
-        activation: tuple[str, list, str] = ("relu" if self.relu else "none", [], "")
+            kept = self._reordered if len(self._reordered) < KEPT else {}
+            self._reordered = kept | {case: weight}
+        relu = "relu" if self.relu else None
         if added is None:
             return torch.ops.mkldnn._convolution_pointwise(
-                x, weight, self.bias, *sizes, *activation
+                x, weight, self.bias, *sizes, relu or "none", [], ""
             )
-        add: tuple[str, float, str | None, list, str] = (
-            "add",
-            1.0,
-            "relu" if self.relu else None,
-            [],
-            "",
-        )
         return torch.ops.mkldnn._convolution_pointwise_.binary(
-            added, x, weight, self.bias, *sizes, *add
+            added, x, weight, self.bias, *sizes, "add", 1.0, relu, [], ""
         )
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -90,7 +92,7 @@ class FusedConvolution(nn.Conv2d):
 
 
 class FusedBottleneck(nn.Module):
-    """torchvision's `Bottleneck` after BatchNorm was folded: three convolutions, and the input added to what they make of it.
+    """torchvision's `Bottleneck` after BatchNorm was folded: three convolutions and a shortcut.
 
     Where the input is added as it is, it is overwritten by the output.
     """
@@ -109,11 +111,34 @@ class FusedBottleneck(nn.Module):
         return self.conv3(self.conv2(self.conv1(x)), shortcut)
 
 
-def _has_onednn(x: torch.Tensor) -> bool:
-    usable = bool(
+def has_onednn(x: torch.Tensor) -> bool:
+    """Tell whether oneDNN may compute with `x` here: on a processor, and without gradients."""
+    return bool(
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
+        and not torch.is_grad_enabled()
     )
-    return usable and not torch.is_grad_enabled()
+
+
+@functools.cache
+def fused_calls_work() -> bool:
+    """Try the fused calls once: are they there, and equal to the plain convolution?"""
+    conv = nn.Conv2d(8, 8, 3, padding=1, device="meta")  # "meta" draws no random numbers
+    conv.weight = nn.Parameter(torch.arange(576.0).sin().view(8, 8, 3, 3), requires_grad=False)
+    conv.bias = nn.Parameter(torch.arange(8.0).cos(), requires_grad=False)
+    x = torch.arange(720.0).cos().view(2, 8, 5, 9).to(memory_format=torch.channels_last)
+    for relu in (True, False):
+        layer = FusedConvolution(conv, relu)
+        for added in (None, x):
+            wanted = functional.conv2d(x, conv.weight, conv.bias, padding=1)
+            wanted = wanted if added is None else wanted + added
+            wanted = wanted.relu() if relu else wanted
+            try:
+                found = layer.fused(x, None if added is None else added.clone())
+            except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+                return False
+            if not torch.allclose(found, wanted, rtol=1e-4, atol=1e-4):
+                return False
+    return True

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional
 
 from texad.errors import DataError
@@ -109,14 +110,23 @@ def image_batches(
         yield load_images(paths[start : start + batch_size], image_size)
 
 
-def normalize(images: torch.Tensor) -> torch.Tensor:
+class Normalize(nn.Module):
     """Subtract the ImageNet mean and divide by the ImageNet standard deviation, colour by colour.
 
     An option: the published method feeds [0, 1] images as they are.
     """
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
-    return (images - mean) / std
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) in, the same shape out."""
+        return (images - self.mean) / self.std
 
 
 def load_mask(path: Path | None, image_size: int = IMAGE_SIZE) -> np.ndarray:

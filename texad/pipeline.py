@@ -1,0 +1,247 @@
+"""The method on one page: the five stages of chapters 1 to 5 as plain calls.
+
+1. Preprocessing: `datasets.load_category` lists the images, `screening.readable` leaves out those
+   that cannot be read, `keep_out` draws the calibration images.
+2. Features: `make_backbone`, then `extract`.
+3. Autoencoder: `registry.fit`.
+4. Scores and decisions: `score`, `threshold.thresholds_by_rule`, `scores_table`.
+5. Evaluation: `evaluate`.
+
+Nothing here knows of run folders: paths, arrays and tables go in, arrays and tables come out.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from texad.data.splitting import calibration_images
+from texad.evaluation import intervals, metrics, pixel_metrics
+from texad.model import extraction, preprocessing, scoring, threshold, weights
+from texad.model.backbone import build_backbone, calibrate_batchnorm, fold_batchnorm
+from texad.model.base import FeatureAutoencoder
+
+
+def keep_out(
+    paths: Sequence[Path], fraction: float, seed: int = 0, false_alarms: float | None = None
+) -> tuple[list[Path], list[Path]]:
+    """Divide good images into those to fit to, and calibration images; both in their order.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    fraction : float
+        Fraction of calibration images, see `splitting.split`.
+    seed : int, default 0
+    false_alarms : float, optional
+        Keep out more where this false-alarm rate needs them, but no more than half.
+    """
+    if false_alarms is not None:
+        fewest = min(threshold.images_needed(false_alarms), len(paths) // 2)
+        fraction = max(fraction, fewest / len(paths))
+    chosen = calibration_images(len(paths), fraction, seed)
+    train = [path for i, path in enumerate(paths) if i not in chosen]
+    return train, [path for i, path in enumerate(paths) if i in chosen]
+
+
+def make_backbone(
+    loaded: weights.Weights,
+    train_paths: Sequence[Path],
+    *,
+    image_size: int = preprocessing.IMAGE_SIZE,
+    normalize: bool = False,
+    progress: bool = True,
+) -> nn.Sequential:
+    """Build the folded backbone; random weights are calibrated with training images.
+
+    Parameters
+    ----------
+    loaded : Weights
+        From `weights.load`.
+    train_paths : sequence of Path
+    image_size : int, default 224
+    normalize : bool, default False
+        See `backbone.build_backbone`.
+    progress : bool, default True
+
+    Returns
+    -------
+    nn.Sequential
+        Takes (N, 3, H, W), gives (N, 1024, H/16, W/16).
+    """
+    backbone = build_backbone(loaded, normalize)
+    if loaded.is_random:
+        calibrate_batchnorm(backbone, train_paths, image_size=image_size, progress=progress)
+    return fold_batchnorm(backbone)
+
+
+def extract(
+    backbone: nn.Sequential, paths: Mapping[str, Sequence[Path]], folder: Path, **options: Any
+) -> dict[str, np.ndarray]:
+    """Extract the features of each split into a file of `folder`.
+
+    Parameters
+    ----------
+    backbone : nn.Sequential
+    paths : dict of str to sequence of Path
+        The images of each split.
+    folder : Path
+        Gets a file `<split>.npy` for each.
+    **options
+        See `extraction.extract`.
+
+    Returns
+    -------
+    dict of str to ndarray, float32, shape (N, 1024, H, W)
+        Memory-mapped.
+    """
+    return {
+        split: extraction.extract(backbone, images, folder / f"{split}.npy", **options)
+        for split, images in paths.items()
+    }
+
+
+def score(
+    autoencoder: FeatureAutoencoder, features: Mapping[str, np.ndarray], **options: Any
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Score the images of each split.
+
+    Parameters
+    ----------
+    autoencoder : FeatureAutoencoder
+    features : dict of str to ndarray, float32, shape (N, C, H, W)
+    **options
+        See `scoring.score_features`.
+
+    Returns
+    -------
+    scores : dict of str to ndarray, float32, shape (N,)
+    maps : dict of str to ndarray, float32, shape (N, H, W)
+        Anomaly maps.
+    """
+    scores, maps = {}, {}
+    for split, of_split in features.items():
+        scores[split], maps[split] = scoring.score_features(autoencoder, of_split, **options)
+    return scores, maps
+
+
+def scores_table(
+    images: Mapping[str, pd.DataFrame], scores: Mapping[str, np.ndarray], decided_at: float
+) -> pd.DataFrame:
+    """Put scores, decisions and p-values beside the images: the table `scores.csv`.
+
+    Parameters
+    ----------
+    images : dict of str to DataFrame
+        The images of "train", "calibration" and "test", in this order.
+    scores : dict of str to ndarray, shape (N,)
+    decided_at : float
+        The threshold.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `images` without `mask`, and `score`, `prediction` (1 for anomalous) and
+        `p_value`, which only test images have: training images have been learnt from, and
+        calibration images are what p-values compare with.
+    """
+    table = pd.concat([images[split] for split in images], ignore_index=True).drop(columns="mask")
+    table["score"] = np.concatenate([scores[split] for split in images], dtype=float)
+    table["prediction"] = threshold.predict(table["score"].to_numpy(), decided_at).astype(int)
+    table["p_value"] = np.nan
+    if len(scores["calibration"]):
+        p = threshold.p_values(scores["calibration"], scores["test"])
+        table.loc[table["split"] == "test", "p_value"] = p
+    return table
+
+
+def evaluate(
+    test: pd.DataFrame,
+    thresholds: Mapping[str, float | None],
+    maps: np.ndarray,
+    has_mask: np.ndarray,
+    mask: Callable[[int], np.ndarray],
+    image_size: int = preprocessing.IMAGE_SIZE,
+) -> dict[str, Any]:
+    """Compute all metrics of the test images.
+
+    Parameters
+    ----------
+    test : DataFrame
+        The test images of `scores_table`.
+    thresholds : dict of str to float or None
+        From `threshold.thresholds_by_rule`.
+    maps : ndarray, float32, shape (N, H, W)
+        Anomaly maps; may be memory-mapped.
+    has_mask : ndarray, bool, shape (N,)
+        Defective images without a mask are left out where pixels count.
+    mask : callable
+        Takes the number of an image, returns its mask, bool, (image_size, image_size); called when
+        needed, so that only one is in memory.
+    image_size : int, default 224
+
+    Returns
+    -------
+    dict
+        See `texad.evaluation`; `decisions_by_rule` has the decisions at each threshold.
+    """
+    labels, scores = test["label"].to_numpy(), test["score"].to_numpy()
+    severity = np.full(len(test), np.nan)
+    judged = np.flatnonzero(has_mask | (labels == 0)).tolist()
+
+    def masks() -> Iterator[np.ndarray]:
+        for i in judged:
+            yield (one := mask(i))
+            if has_mask[i]:
+                severity[i] = one.mean()
+
+    large_maps = pixel_metrics.upsample_each(maps[judged], image_size)
+    pixels = pixel_metrics.pixel_metrics(masks(), large_maps)
+    f1_max, f1_max_threshold = metrics.f1_max(labels, scores) or (None, None)
+    return {
+        "image_auroc": metrics.image_auroc(labels, scores),
+        "image_auroc_interval": intervals.auroc_interval(labels, scores),
+        "average_precision": metrics.average_precision(labels, scores),
+        **metrics.decision_metrics(labels, test["prediction"].to_numpy()),
+        "f1_max": f1_max,
+        "f1_max_threshold": f1_max_threshold,
+        "decisions_by_rule": {
+            rule: decisions_at(t, labels, scores) for rule, t in thresholds.items()
+        },
+        "auroc_by_defect": metrics.auroc_by_defect(labels, scores, test["defect"].to_numpy()),
+        "auroc_by_severity": metrics.auroc_by_severity(labels, scores, severity),
+        **pixels,
+    }
+
+
+def decisions_at(
+    decided_at: float | None, labels: np.ndarray, scores: np.ndarray
+) -> dict[str, Any] | None:
+    """Judge the decisions at a threshold; None for a rule that has none."""
+    if decided_at is None:
+        return None
+    predictions = threshold.predict(scores, decided_at)
+    return {"threshold": decided_at, **metrics.decision_metrics(labels, predictions)}
+
+
+def one_of_each_kind(defects: np.ndarray, seed: int = 0, n: int = 6) -> list[int]:
+    """Choose images to show: one good image and one of each kind of defect, `n` at most.
+
+    Parameters
+    ----------
+    defects : ndarray of str, shape (N,)
+        Kind of defect; "good" for normal images.
+    seed : int, default 0
+    n : int, default 6
+
+    Returns
+    -------
+    list of int
+        Numbers of the images.
+    """
+    rng = np.random.default_rng(seed)
+    kinds = [kind for kind in ("good", *sorted({*defects} - {"good"})) if kind in defects]
+    return [int(rng.choice(np.flatnonzero(defects == kind))) for kind in kinds[:n]]
