@@ -1,4 +1,4 @@
-"""Each test makes a source by hand, with masks that it knows, and looks at what `texad import` makes of it."""
+"""Each test makes a source by hand, with masks that it knows, and looks at what is imported."""
 
 import csv
 import json
@@ -428,7 +428,7 @@ SQUARE = [10, 20, 15, 20, 15, 24, 10, 24]
 
 def test_coco_polygons_boxes_and_run_lengths_become_masks(tmp_path):
     two = rectangle(10, 5, 30, 20) | rectangle(40, 30, 63, 33)
-    text = "U??Q10000000000000000000000000000000000000i?Dc@0000000000000000000000000000000000000000000b0"
+    text = f"U??Q1{37 * '0'}i?Dc@{43 * '0'}b0"
     columns = two.T.ravel()
     counts = np.diff(
         np.flatnonzero(np.concatenate([[True], columns[1:] != columns[:-1], [True]]))

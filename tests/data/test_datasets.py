@@ -201,9 +201,15 @@ def test_images_are_listed_in_natural_order_by_defect(tmp_path):
     category = datasets.load_category(tmp_path / "mine", "felt")
     assert [sample.path.name for sample in category.train] == ["9.png", "10.png"]
     assert [sample.path.relative_to(root / "test").as_posix() for sample in category.test] == [
-        "cut2/1.png", "cut10/1.png", "good/1.png",
-        "hole/b0002.png", "hole/b002.png", "hole/b02.png", "hole/b2.png", "hole/b10.png",
-    ]  # fmt: skip
+        "cut2/1.png",
+        "cut10/1.png",
+        "good/1.png",
+        "hole/b0002.png",
+        "hole/b002.png",
+        "hole/b02.png",
+        "hole/b2.png",
+        "hole/b10.png",
+    ]
     assert [sample.label for sample in category.test] == [1, 1, 0, 1, 1, 1, 1, 1]
     assert {sample.split for sample in category.train} == {"train"} and {
         s.split for s in category.test

@@ -87,7 +87,7 @@ def test_every_mask_marks_a_small_part_of_the_image(category_folder):
 
 
 def test_no_trivial_detector_gets_far(category_folder):
-    """Brightness, colour, contrast and file size tell nothing: otherwise a good AUROC would mean nothing."""
+    """Brightness, colour, contrast and file size tell nothing, or a good AUROC would not either."""
 
     def describe(paths):
         rows = []

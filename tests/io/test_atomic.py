@@ -102,7 +102,9 @@ for name, write in writers.items():
             with replacing(file) as temporary:
                 write(temporary)
     except DiskFullError as error:
-        print(name, file.read_text(), f"no room to write {file}" in str(error), error._render_traceback_() == [f"DiskFullError: {error}"])
+        is_named = f"no room to write {file}" in str(error)
+        is_short = error._render_traceback_() == [f"DiskFullError: {error}"]
+        print(name, file.read_text(), is_named, is_short)
 print(sorted(file.name for file in Path(sys.argv[1]).iterdir()) == sorted(writers))
 try:
     with replacing(Path(sys.argv[1]) / "a.npy"):

@@ -1,7 +1,9 @@
-"""What people point this at: damaged files, odd names, folders laid out wrongly, parameters mistyped.
+"""What people point this at: damaged files, odd names, folders laid out wrongly, wrong parameters.
 
-Each table has a row a case: what it is in plain words, how it is made, and the error it must end with (its words name the file or parameter and the way out)
-or the result. Every row goes through the package's functions; where it makes sense, through the command line, too. No row needs the network.
+Each table has a row a case: what it is in plain words, how it is made, and the error it must end
+with (its words name the file or parameter and the way out) or the result. Every row goes through
+the package's functions; where it makes sense, through the command line, too. No row needs the
+network.
 """
 
 import json
@@ -214,20 +216,60 @@ BROKEN = [  # what it is; its name; how it is made; what the reason says
     ("a TIFF cut off", "a.tif", cut_tiff, ""),
     ("a PNG with a flipped byte", "a.png", flipped_byte, ""),
     ("a PNG without pixels", "a.png", lambda file: file.write_bytes(png(16, 12)), ""),
-    ("a PNG of no width", "a.png", lambda file: file.write_bytes(png(0, 12, (b"IDAT", zlib.compress(b"")))), ""),
-    ("text with an image's name", "a.png", lambda file: file.write_text("hello"), "not one of the formats below"),
-    ("a web page with an image's name", "a.jpg", lambda file: file.write_text("<html>404 Not Found</html>"), "not one of the formats below"),
-    ("a GIF that calls itself PNG", "a.png", lambda file: Image.new("RGB", (4, 4)).save(file, format="GIF"), "not one of the formats below"),
+    (
+        "a PNG of no width",
+        "a.png",
+        lambda file: file.write_bytes(png(0, 12, (b"IDAT", zlib.compress(b"")))),
+        "",
+    ),
+    (
+        "text with an image's name",
+        "a.png",
+        lambda file: file.write_text("hello"),
+        "not one of the formats below",
+    ),
+    (
+        "a web page with an image's name",
+        "a.jpg",
+        lambda file: file.write_text("<html>404 Not Found</html>"),
+        "not one of the formats below",
+    ),
+    (
+        "a GIF that calls itself PNG",
+        "a.png",
+        lambda file: Image.new("RGB", (4, 4)).save(file, format="GIF"),
+        "not one of the formats below",
+    ),
     ("NaN for pixels", "a.tif", float_nan, "expected 0 to 1"),
-    ("floats beyond 1", "a.tif", lambda file: save(file, np.full((4, 4), 7, np.float32)), "expected 0 to 1"),
-    ("a decompression bomb", "a.png", lambda file: file.write_bytes(png(60000, 60000, (b"IDAT", zlib.compress(bytes(10**6))))), "exceeds limit"),
-    ("a text of 100 MB, packed, in a PNG", "a.png", lambda file: file.write_bytes(png(4, 4, (b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))))), ""),
+    (
+        "floats beyond 1",
+        "a.tif",
+        lambda file: save(file, np.full((4, 4), 7, np.float32)),
+        "expected 0 to 1",
+    ),
+    (
+        "a decompression bomb",
+        "a.png",
+        lambda file: file.write_bytes(png(60000, 60000, (b"IDAT", zlib.compress(bytes(10**6))))),
+        "exceeds limit",
+    ),
+    (
+        "a text of 100 MB, packed, in a PNG",
+        "a.png",
+        lambda file: file.write_bytes(png(4, 4, (b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))))),
+        "",
+    ),
     ("a link to nothing", "a.png", lambda file: file.symlink_to("nowhere.png"), "No such file"),
     ("a link in a circle", "a.png", circle, "symbolic links"),
     ("a link to something secret", "a.png", secret, "not one of the formats below"),
-    ("a link to an endless device", "a.png", lambda file: file.symlink_to("/dev/zero"), "no file, but a folder, a pipe or a device"),
+    (
+        "a link to an endless device",
+        "a.png",
+        lambda file: file.symlink_to("/dev/zero"),
+        "no file, but a folder, a pipe or a device",
+    ),
     ("a pipe", "a.png", lambda file: os.mkfifo(file), "no file, but a folder, a pipe or a device"),
-]  # fmt: skip
+]
 
 
 def many(tmp_path: Path, n_train: int = 21) -> Path:
@@ -368,7 +410,8 @@ def damage(root: Path, folder: str, n: int) -> None:
         file.write_bytes(b"")
 
 
-LIMITS = [  # damaged in train/good, in test/good, in test/spot, of 21 each; limit; the folder that is an error
+# Damaged in train/good, in test/good, in test/spot, of 21 each; limit; the folder that is an error.
+LIMITS = [
     ("none", 0, 0, 0, 0.0, None),
     ("one of each", 1, 1, 1, 0.05, None),
     ("one and no more is allowed", 1, 0, 0, 1 / 21, None),
@@ -439,7 +482,9 @@ def mask(root: Path, pixels: np.ndarray, name: str = "000_mask.png") -> None:
     save(root / "ground_truth" / "spot" / name, pixels)
 
 
-MASKS = [  # what it is; what is done to a category whose defective images have 16 × 16 pixels; why 000.png is left out, or how many pixels its mask has
+# What it is; what is done to a category whose defective images have 16 × 16 pixels; why 000.png is
+# left out, or how many pixels its mask has.
+MASKS = [
     (
         "of another size",
         lambda root: mask(root, np.zeros((8, 16), np.uint8)),
@@ -607,15 +652,57 @@ def many_damaged(root: Path) -> None:
     damage(root, "test/spot", 2)
 
 
-FOLDERS = [  # what is wrong; what is done to a category; what the error says; is it found before a notebook runs?
-    ("no train", lambda root: shutil.rmtree(root / "train"), "(there is no folder {root}/train/good)", None),
-    ("an empty train/good", lambda root: empty(root / "train" / "good"), "{root}/train/good has no images: put defect-free ones there", True),
-    ("no test", lambda root: shutil.rmtree(root / "test"), "{root}/test has no images in sub-folders: put defect-free ones into", True),
-    ("test images without folders", lambda root: [(empty(root / "test" / name), save(root / "test" / f"{name}.png", PIXELS)) for name in ("good", "spot")], "{root}/test has no images in sub-folders", True),
-    ("test/Good", lambda root: (root / "test" / "good").rename(root / "test" / "Good"), "{root}/test/Good would count as a kind of defect: rename it to good", True),
-    ("too many damaged", many_damaged, "{root}/test/spot: 2 of 3 images cannot be read, and unreadable_limit allows 0.05 of them: 000.png (the file is empty)", False),
-    ("masks of another size", lambda root: [mask(root, np.zeros((8, 8), np.uint8), f"{i:03d}_mask.png") for i in range(3)], "its mask has 8 × 8 pixels, and the image 64 × 64", False),
-]  # fmt: skip
+# What is wrong; what is done to a category; what the error says; is it found before any notebook?
+FOLDERS = [
+    (
+        "no train",
+        lambda root: shutil.rmtree(root / "train"),
+        "(there is no folder {root}/train/good)",
+        None,
+    ),
+    (
+        "an empty train/good",
+        lambda root: empty(root / "train" / "good"),
+        "{root}/train/good has no images: put defect-free ones there",
+        True,
+    ),
+    (
+        "no test",
+        lambda root: shutil.rmtree(root / "test"),
+        "{root}/test has no images in sub-folders: put defect-free ones into",
+        True,
+    ),
+    (
+        "test images without folders",
+        lambda root: [
+            (empty(root / "test" / name), save(root / "test" / f"{name}.png", PIXELS))
+            for name in ("good", "spot")
+        ],
+        "{root}/test has no images in sub-folders",
+        True,
+    ),
+    (
+        "test/Good",
+        lambda root: (root / "test" / "good").rename(root / "test" / "Good"),
+        "{root}/test/Good would count as a kind of defect: rename it to good",
+        True,
+    ),
+    (
+        "too many damaged",
+        many_damaged,
+        "{root}/test/spot: 2 of 3 images cannot be read, and unreadable_limit allows 0.05 of them: "
+        "000.png (the file is empty)",
+        False,
+    ),
+    (
+        "masks of another size",
+        lambda root: [
+            mask(root, np.zeros((8, 8), np.uint8), f"{i:03d}_mask.png") for i in range(3)
+        ],
+        "its mask has 8 × 8 pixels, and the image 64 × 64",
+        False,
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -658,7 +745,8 @@ def only_one(root: Path) -> None:
         file.unlink()
 
 
-RUNS = [  # what the data are; what is done to a category; what must come out: image AUROC?, pixel AUROC?
+# What the data are; what is done to a category; what must come out: image AUROC?, pixel AUROC?
+RUNS = [
     ("one training image", only_one, True, True),
     ("identical training images", identical, True, True),
     ("only good test images", lambda root: shutil.rmtree(root / "test" / "spot"), False, False),
@@ -709,17 +797,63 @@ class Spoilt(nn.Module):
 
 
 NUMBERS = [  # what is not finite; a call; what the error says
-    ("features of an image", lambda folder: extraction.extract(Spoilt(), [folder / "a.png"], folder / "a.npy", image_size=32, progress=False), "a.png"),
-    ("features that the autoencoder is fit to", lambda _: autoencoder.fit(spoilt(NAN), hidden=4, bottleneck=2, epochs=1, progress=False), "features must be finite"),
-    ("features that the extended detector is fit to", lambda _: codebook.fit(spoilt(INF), bottleneck=2, words=2, epochs=1, progress=False), "features must be finite"),
-    ("a score, for the threshold", lambda _: sigma_threshold(np.array([1, NAN])), "scores must be finite, and 1 of 2 are not"),
-    ("a score, for the p-values", lambda _: p_values(np.array([1.0]), np.array([INF, NAN])), "scores must be finite, and 2 of 2 are not"),
-    ("a calibration score", lambda _: conformal_threshold(np.full(30, INF)), "calibration_scores must be finite"),
-    ("a score, for the AUROC", lambda _: image_auroc([0, 1], [1, NAN]), "scores must be finite; number 1 is not"),
-    ("a map", lambda _: pixel_metrics([np.zeros((2, 2))], [np.full((2, 2), NAN)]), "the map of image 0 is not finite"),
-    ("a mistyped seed", lambda folder: Run(write_category(folder / "mine" / "steel").parent, "steel", folder).write_images(datasets.load_category(folder / "mine", "steel"), seed=-1), "seed must be at least 0, not -1"),
-    ("metrics", lambda folder: Run(write_category(folder / "mine" / "steel").parent, "steel", folder).write_metrics({"auroc": NAN}), "not JSON compliant"),
-]  # fmt: skip
+    (
+        "features of an image",
+        lambda folder: extraction.extract(
+            Spoilt(), [folder / "a.png"], folder / "a.npy", image_size=32, progress=False
+        ),
+        "a.png",
+    ),
+    (
+        "features that the autoencoder is fit to",
+        lambda _: autoencoder.fit(spoilt(NAN), hidden=4, bottleneck=2, epochs=1, progress=False),
+        "features must be finite",
+    ),
+    (
+        "features that the extended detector is fit to",
+        lambda _: codebook.fit(spoilt(INF), bottleneck=2, words=2, epochs=1, progress=False),
+        "features must be finite",
+    ),
+    (
+        "a score, for the threshold",
+        lambda _: sigma_threshold(np.array([1, NAN])),
+        "scores must be finite, and 1 of 2 are not",
+    ),
+    (
+        "a score, for the p-values",
+        lambda _: p_values(np.array([1.0]), np.array([INF, NAN])),
+        "scores must be finite, and 2 of 2 are not",
+    ),
+    (
+        "a calibration score",
+        lambda _: conformal_threshold(np.full(30, INF)),
+        "calibration_scores must be finite",
+    ),
+    (
+        "a score, for the AUROC",
+        lambda _: image_auroc([0, 1], [1, NAN]),
+        "scores must be finite; number 1 is not",
+    ),
+    (
+        "a map",
+        lambda _: pixel_metrics([np.zeros((2, 2))], [np.full((2, 2), NAN)]),
+        "the map of image 0 is not finite",
+    ),
+    (
+        "a mistyped seed",
+        lambda folder: Run(
+            write_category(folder / "mine" / "steel").parent, "steel", folder
+        ).write_images(datasets.load_category(folder / "mine", "steel"), seed=-1),
+        "seed must be at least 0, not -1",
+    ),
+    (
+        "metrics",
+        lambda folder: Run(
+            write_category(folder / "mine" / "steel").parent, "steel", folder
+        ).write_metrics({"auroc": NAN}),
+        "not JSON compliant",
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -734,7 +868,8 @@ def test_numbers_that_are_none_are_refused(tmp_path, call, words):
 
 # -- the command line ------------------------------------------------------------------------------
 
-ARGUMENTS = [  # what is wrong; the arguments after `run --dataset <a folder with steel>`; what the error says
+# What is wrong; the arguments after `run --dataset <a folder with steel>`; what the error says.
+ARGUMENTS = [
     (
         "a category that leads out",
         ["--category", "../../x"],
@@ -886,7 +1021,7 @@ def test_every_default_is_in_its_own_range_and_every_range_has_a_parameter():
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory):
-    """One batch over a category for each row of `FOLDERS`, and one that has a bit of everything and must come through."""
+    """One batch over a category for each row of `FOLDERS`, and one that must come through."""
     folder = tmp_path_factory.mktemp("hostile")
     for what, make, _, early in FOLDERS:
         if early is not None:

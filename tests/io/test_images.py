@@ -38,7 +38,7 @@ def palette(transparency=None):
 
 
 def to_be_turned(pixels):
-    """An image, and the options to save it with an EXIF orientation that says: turn by 90 degrees."""
+    """An image, and the options to save it with an EXIF orientation: turn by 90 degrees."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return Image.fromarray(pixels), {"exif": exif}
@@ -55,27 +55,62 @@ IMAGES = {
     "grey": ("a.png", Image.new("L", (2, 1), 7), [[(7, 7, 7)] * 2]),
     "grey bmp": ("a.bmp", Image.new("L", (2, 1), 7), [[(7, 7, 7)] * 2]),
     "grey jpeg": ("a.jpg", Image.new("L", (2, 1), 128), [[(128, 128, 128)] * 2]),
-    "black and white": ("a.png", Image.fromarray(np.array([[False, True]])), [[(0, 0, 0), (255, 255, 255)]]),
+    "black and white": (
+        "a.png",
+        Image.fromarray(np.array([[False, True]])),
+        [[(0, 0, 0), (255, 255, 255)]],
+    ),
     "palette": ("a.png", palette(), [[(10, 20, 30), (200, 100, 50)]]),
     "palette with a transparent index": ("a.png", palette(0), [[(10, 20, 30), (200, 100, 50)]]),
-    "palette with transparencies": ("a.png", palette(b"\x00\x80"), [[(10, 20, 30), (200, 100, 50)]]),
+    "palette with transparencies": (
+        "a.png",
+        palette(b"\x00\x80"),
+        [[(10, 20, 30), (200, 100, 50)]],
+    ),
     "rgb with alpha": ("a.png", Image.new("RGBA", (2, 1), (9, 8, 7, 0)), [[(9, 8, 7)] * 2]),
     "grey with alpha": ("a.png", Image.new("LA", (2, 1), (9, 128)), [[(9, 9, 9)] * 2]),
     "cmyk": ("a.tif", Image.new("CMYK", (2, 1), (0, 255, 0, 0)), [[(255, 0, 255)] * 2]),
     "16-bit png": ("a.png", Image.fromarray(GREY16), [[(v,) * 3 for v in (0, 1, 100, 255)]]),
     "16-bit tiff": ("a.tif", Image.fromarray(GREY16), [[(v,) * 3 for v in (0, 1, 100, 255)]]),
-    "16-bit tiff, big endian": ("a.tif", Image.fromarray(GREY16.astype(">u2")), [[(v,) * 3 for v in (0, 1, 100, 255)]]),
-    "32-bit tiff": ("a.tif", Image.fromarray(GREY16.astype(np.int32)), [[(v,) * 3 for v in (0, 1, 100, 255)]]),
-    "float tiff": ("a.tif", Image.fromarray(np.array([[0, 0.2, 1]], np.float32)), [[(v,) * 3 for v in (0, 51, 255)]]),
-    "rounded, not cut off": ("a.png", Image.fromarray(np.array([[128, 129]], np.uint16)), [[(0,) * 3, (1,) * 3]]),
+    "16-bit tiff, big endian": (
+        "a.tif",
+        Image.fromarray(GREY16.astype(">u2")),
+        [[(v,) * 3 for v in (0, 1, 100, 255)]],
+    ),
+    "32-bit tiff": (
+        "a.tif",
+        Image.fromarray(GREY16.astype(np.int32)),
+        [[(v,) * 3 for v in (0, 1, 100, 255)]],
+    ),
+    "float tiff": (
+        "a.tif",
+        Image.fromarray(np.array([[0, 0.2, 1]], np.float32)),
+        [[(v,) * 3 for v in (0, 51, 255)]],
+    ),
+    "rounded, not cut off": (
+        "a.png",
+        Image.fromarray(np.array([[128, 129]], np.uint16)),
+        [[(0,) * 3, (1,) * 3]],
+    ),
     "EXIF orientation, png": ("a.png", *to_be_turned(RGB), turned(RGB)),
     "EXIF orientation, rgb tiff": ("a.tif", *to_be_turned(RGB), turned(RGB)),
-    "EXIF orientation, grey tiff": ("a.tif", *to_be_turned(RGB[..., 0]), turned(RGB[..., [0, 0, 0]])),
-    "EXIF orientation, 16-bit tiff": (
-        "a.tif", *to_be_turned(RGB[..., 0].astype(np.uint16) * 257), turned(RGB[..., [0, 0, 0]])
+    "EXIF orientation, grey tiff": (
+        "a.tif",
+        *to_be_turned(RGB[..., 0]),
+        turned(RGB[..., [0, 0, 0]]),
     ),
-    "another suffix than its format": ("a.jpg", Image.new("RGB", (1, 1), (1, 2, 3)), {"format": "PNG"}, [[(1, 2, 3)]]),
-}  # fmt: skip
+    "EXIF orientation, 16-bit tiff": (
+        "a.tif",
+        *to_be_turned(RGB[..., 0].astype(np.uint16) * 257),
+        turned(RGB[..., [0, 0, 0]]),
+    ),
+    "another suffix than its format": (
+        "a.jpg",
+        Image.new("RGB", (1, 1), (1, 2, 3)),
+        {"format": "PNG"},
+        [[(1, 2, 3)]],
+    ),
+}
 
 
 @pytest.mark.filterwarnings("error")
@@ -142,7 +177,7 @@ MASKS = {
     "opaque black": ("a.png", Image.new("RGBA", (1, 1), (0, 0, 0, 255)), [[False]]),
     "palette": ("a.png", palette(), [[True, True]]),
     "EXIF orientation": ("a.tif", *to_be_turned(RGB[..., 0]), turned(RGB[..., 0] > 0)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("error")

@@ -37,7 +37,10 @@ def test_a_folder_is_taken_once_and_free_again_when_left(tmp_path):
 
 
 def test_a_killed_process_holds_nothing(tmp_path):
-    script = "import sys, time; from pathlib import Path; from texad.io.locks import take; print(take(Path(sys.argv[1])), flush=True); time.sleep(99)"
+    script = (
+        "import sys, time; from pathlib import Path; from texad.io.locks import take; "
+        "print(take(Path(sys.argv[1])), flush=True); time.sleep(99)"
+    )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
         [sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True, env=environment
