@@ -89,9 +89,6 @@ def test_where_the_file_system_knows_no_locks_the_work_goes_on(tmp_path, monkeyp
     monkeypatch.setattr(fcntl, "flock", flock)
     assert take(tmp_path) and is_held(tmp_path)
     leave(tmp_path)
-    monkeypatch.setattr(locks, "fcntl", None)  # as on Windows
-    assert take(tmp_path)
-    leave(tmp_path)
 
 
 def test_who_takes_a_folder_removes_what_killed_processes_left_half_written(tmp_path):
@@ -119,7 +116,7 @@ def test_a_folder_that_is_deleted_before_it_is_locked_is_not_taken(tmp_path, mon
         (folder / LOCK).unlink()
         flock(lock, how)
 
-    monkeypatch.setattr(locks.fcntl, "flock", too_late)
+    monkeypatch.setattr(fcntl, "flock", too_late)
     assert not take(folder) and not is_held(folder)
     monkeypatch.undo()
     assert take(folder)
@@ -132,3 +129,21 @@ def test_the_lock_of_a_folder_can_be_handed_on_while_it_is_held(tmp_path):
     assert os.path.samestat(os.fstat(locks.descriptor(tmp_path)), (tmp_path / LOCK).stat())
     leave(tmp_path)
     assert locks.descriptor(tmp_path) is None
+
+
+def test_a_lock_file_is_there_while_it_is_held_and_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "WAIT_SECONDS", 0.02)
+    file, order = tmp_path / "new" / "a.lock", []
+
+    def second():
+        with locks.locked(file):
+            order.append("second")
+
+    with locks.locked(file):
+        assert file.exists() and locks.lock(file) is None
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.1)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"] and not file.exists()

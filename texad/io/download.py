@@ -52,21 +52,17 @@ def download(url: str, file: Path, sha256: str, what: str) -> None:
         If something else came than was expected. It is deleted.
     """
     part = file.with_name(f"{file.name}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with locked(part):
-        try:
-            if not file.exists():  # else another process has just brought it
-                _fetch_all(url, part, what)
-                if hash_with_bar(part, what) != sha256:
-                    part.unlink()
-                    raise ValueError(
-                        f"what {url} sent is something else than expected (its SHA-256 is wrong) "
-                        "and was deleted"
-                    )
-                os.replace(part, file)
-        finally:
-            if part.exists() and not _size(part):
-                part.unlink()
+    with locked(file.with_name(f"{file.name}.lock")):
+        if file.exists():  # another process has just brought it
+            return
+        _fetch_all(url, part, what)
+        if hash_with_bar(part, what) != sha256:
+            part.unlink()
+            raise ValueError(
+                f"what {url} sent is something else than expected (its SHA-256 is wrong) and was "
+                "deleted"
+            )
+        os.replace(part, file)
 
 
 def open_url(
@@ -118,8 +114,11 @@ def _fetch_all(url: str, part: Path, what: str) -> None:
         while not _fetch(url, part, what):
             pass  # cut off, but not before something came: go on from there
     except ConnectionError as error:
-        kept = f"; {_size(part) / 1e9:.2f} GB are kept in {part}" if _size(part) else ""
-        raise ConnectionError(f"{error}{kept}") from error
+        if _size(part):
+            kept = f"{_size(part) / 1e9:.2f} GB are kept in {part}"
+            raise ConnectionError(f"{error}; {kept}") from error
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _fetch(url: str, part: Path, what: str) -> bool:

@@ -1,23 +1,19 @@
 """Locks: one process at a time writes to a file or into a folder.
 
 The system ends a lock with the process that holds it, however that ends. A lock can be shared with
-a process that this one starts, which `filelock` has no public call for: a kernel that outlives its
-batch by a moment then still keeps others out. Windows has no `flock`: there, nothing is locked.
+a process that this one starts: a kernel that outlives its batch by a moment then still keeps others
+out. So the open file is our own, and `filelock` locks it.
 """
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from texad.io.atomic import remove_leftovers
+import filelock
 
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # mypy has no word for a module that may be missing
+from texad.io.atomic import remove_leftovers
 
 LOCK = ".lock"
 HELD = "TEXAD_HELD"  # environment variable of a kernel: the folder that its batch holds for it
@@ -32,37 +28,39 @@ def lock(file: Path) -> int | None:
     Returns
     -------
     int or None
-        The open file, for `unlock`; None if another one has locked or just deleted the file.
+        The open file, for `unlock`; None if another process has locked or just deleted the file.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    is_busy = False
-    try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:  # else the file system knows no locks: better without than not at all
-        is_busy = error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
-    if is_busy or not os.fstat(descriptor).st_nlink:
-        os.close(descriptor)
-        return None
-    return descriptor
+    is_locked = True
+    with suppress(OSError):  # the file system knows no locks: better without than not at all
+        is_locked = filelock.lock_descriptor(descriptor, blocking=False)
+    if is_locked and os.fstat(descriptor).st_nlink:
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def unlock(descriptor: int) -> None:
     """End what `lock` began, for the processes that share the open file, too."""
-    if fcntl is not None:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    with suppress(OSError):
+        filelock.unlock_descriptor(descriptor)
     os.close(descriptor)
 
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Wait until no other process has locked a file, and lock it while the block runs."""
+    """Hold a lock file while the block runs, after waiting until nobody else does.
+
+    The file is made for the block, and removed after it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
     while (descriptor := lock(file)) is None:
         time.sleep(WAIT_SECONDS)
     try:
         yield
     finally:
+        with suppress(OSError):  # Windows removes no open file
+            file.unlink()
         unlock(descriptor)
 
 
