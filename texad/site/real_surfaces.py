@@ -103,6 +103,7 @@ def page(runs: Path, folder: Path) -> str:
     if not content["runs"] and (recorded := read_json(folder.parent / FILE)):
         check(recorded, folder.parent / FILE)
         content = recorded
+    weights = [run["weights"] for run in content["runs"]]
     by_surface = itemgetter("dataset", "category")
     surfaces = {
         surface: [
@@ -123,7 +124,7 @@ def page(runs: Path, folder: Path) -> str:
         pretraining=_pretraining,
         compared=_compared,
         images=_unique((run["category"], run["data_sha256"]) for run in content["runs"]),
-        weights=_unique(tuple(run["weights"].values()) for run in content["runs"]),
+        weights=_unique((own["name"], own["sha256"]) for own in weights),
         programs=_unique(tuple(run["versions"].items()) for run in content["runs"]),
         commands="\n".join(_unique(run["command"] for run in content["runs"])),
     )
@@ -169,7 +170,8 @@ def _draw(surfaces: dict[tuple[str, str], list[Seeds]], file: Path) -> str | Non
     """Draw the image AUROC of each detector and seed; the file's name, None if none is known."""
     rows = [
         (
-            f"{category}, {seeds.name}" if len(surfaces) > 1 else seeds.name,
+            (f"{category}, " if len(surfaces) > 1 else "")
+            + seeds.name.replace(" with random", "\nwith random"),  # two short lines fit a phone
             run["seed"],
             run["metrics"]["image_auroc"],
             *(run["metrics"]["image_auroc_interval"] or (None, None)),
@@ -182,8 +184,6 @@ def _draw(surfaces: dict[tuple[str, str], list[Seeds]], file: Path) -> str | Non
     table = table.astype({"auroc": float, "low": float, "high": float})
     if table["auroc"].isna().all():
         return None
-    # two short lines fit a phone
-    table["method"] = table["method"].str.replace(" with random", "\nwith random")
     with replacing(file) as temporary:
         figure = study_plots.points_with_intervals(table, "method", "seed")
         figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None})
