@@ -222,7 +222,7 @@ def go_on(dataset: Path, out: Path) -> None:
     run = Run(dataset, "steel", out)
     options = {"epochs": 2, "hidden": 32, "bottleneck": 8}
     todo = (
-        lambda: direct.read_data(run, datasets.load_category(dataset, "steel"), 64, 0.2, 0),
+        lambda: direct.read_data(run, datasets.load_category(dataset, "steel"), 32, 0.2, 0),
         lambda: direct.extract_features(run, "random", 0),
         lambda: direct.fit(run, 0, **options),
         lambda: direct.score(run, 0),
