@@ -24,7 +24,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -60,7 +60,7 @@ class ClusterError(ValueError):
 
 @contextmanager
 def connect(address: str) -> Iterator[Pool]:
-    """A pool of the workers of a Dask cluster.
+    """Make a pool of the workers of a Dask cluster.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def connect(address: str) -> Iterator[Pool]:
             "a cluster needs Dask: pip install 'texad[cluster]', "
             "or in a checkout pip install -e '.[cluster]'"
         )
-    for name in logging.root.manager.loggerDict:  # what goes wrong is said here, in one line
+    for name in list(logging.root.manager.loggerDict):  # errors are said here, in one line
         if name.startswith("distributed"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -112,7 +112,9 @@ def connect(address: str) -> Iterator[Pool]:
         def watch() -> None:
             """Say when no worker is left, once: the bars would only stand still."""
             nonlocal alone
-            before, alone = alone, not client.nthreads()
+            before = alone
+            with suppress(OSError, *TIMEOUTS):  # if the scheduler is gone, the rows say so
+                alone = not client.nthreads()
             if alone and not before:
                 line = "no worker is left; waiting for one"
                 print(f"\n{line} (Ctrl-C ends this, and no result is lost)", file=sys.stderr)

@@ -99,9 +99,8 @@ def local(n_jobs: int) -> Iterator[Pool]:
         Jobs at a time.
     """
     abandoned, quiet = threading.Event(), logging.NullHandler()
-    logging.getLogger("papermill").addHandler(
-        quiet
-    )  # what goes wrong is said in one line, by a row
+    # What goes wrong is said in one line, by a row, and not by papermill's logger as well.
+    logging.getLogger("papermill").addHandler(quiet)
     try:
         with ThreadPoolExecutor(n_jobs) as executor:
 
@@ -118,7 +117,7 @@ def local(n_jobs: int) -> Iterator[Pool]:
 
 
 def _bars(todo: list[Job], live: bool, progress: bool) -> list[tqdm]:
-    """A bar for each job, or one for all if they are many. In a log, a line now and then."""
+    """Make a bar for each job, or one for all if they are many; for a log, they seldom speak."""
 
     @cache
     def n_cells(stages: tuple[str, ...], in_full: bool) -> int:
