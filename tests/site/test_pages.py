@@ -309,7 +309,7 @@ def test_an_error_of_a_category_cannot_leave_its_fence(tmp_path):
     summary["categories"].append({"category": "wool", "error": "no image called ```\n# Title"})
     write_json(tmp_path / "runs" / "summary.json", summary)
     pages.assemble(tmp_path / "runs", book)
-    assert "````\nno image called ```\\n# Title\n````" in (book / "comparison.md").read_text()
+    assert "````text\nno image called ```\\n# Title\n````" in (book / "comparison.md").read_text()
 
 
 def test_a_data_set_that_is_gone_costs_the_pictures_and_nothing_else(tmp_path):
