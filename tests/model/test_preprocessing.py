@@ -1,11 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import write_category
 from PIL import Image
 from torchvision.transforms import v2
 
-from texad.data import datasets, screening
 from texad.model import preprocessing
 
 
@@ -79,26 +77,3 @@ def test_thin_scratch_survives_in_the_smaller_mask(tmp_path):
 
 def test_no_mask_is_an_empty_mask():
     assert not preprocessing.load_mask(None, 32).any()
-
-
-def test_images_that_cannot_be_read_are_left_out_in_their_order(tmp_path):
-    root = write_category(tmp_path / "mine" / "steel", n_train=5, n_good=3, n_defective=1)
-    for name in ("train/good/003.png", "train/good/001.png", "test/good/002.png"):
-        (root / name).write_bytes((root / name).read_bytes()[:500])
-    whole = datasets.load_category(root.parent, "steel")
-    category = screening.readable(whole, 0.4, progress=False)
-    assert [each.sample for each in category.unreadable] == [
-        whole.train[1],
-        whole.train[3],
-        whole.test[2],
-    ]
-    assert (
-        category.train == (whole.train[0], whole.train[2], whole.train[4])
-        and category.test == whole.test[:2] + whole.test[3:]
-    )
-    assert screening.readable(category, 0.0, progress=False) == category  # what is left can be read
-    with pytest.raises(
-        ValueError,
-        match="2 of 5 images cannot be read, and unreadable_limit allows 0.39 of them: 001.png .*; 003.png",
-    ):
-        screening.readable(whole, 0.39, progress=False)

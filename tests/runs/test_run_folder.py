@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from texad.data import datasets, splitting
+from texad.data import datasets
 from texad.errors import RunError
 from texad.io import paths
 from texad.io.atomic import sha256
@@ -200,23 +200,6 @@ def test_the_choice_of_calibration_images_depends_on_the_seed_only(run, surfaces
     category = datasets.load_category(surfaces, "steel")
     assert splits(run, category, 0.5, 3) == splits(run, category, 0.5, 3)
     assert len({str(splits(run, category, 0.5, seed)) for seed in range(10)}) > 3
-
-
-@pytest.mark.parametrize(
-    ("n", "fraction", "kept_out"),
-    [
-        (96, 0.2, 19),
-        (6, 0.2, 1),
-        (6, 0, 0),
-        (2, 0.01, 1),
-        (2, 0.99, 1),
-        (6, 0.99, 5),
-        (1, 0.2, 0),
-        (3, 0.5, 2),
-    ],
-)
-def test_how_many_images_are_kept_out(n, fraction, kept_out):
-    assert len(splitting.calibration_images(n, fraction, 0)) == kept_out
 
 
 @pytest.mark.parametrize("fraction", [1, -0.1, 1.5, float("nan")])
