@@ -89,7 +89,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0 if everything could be measured, whether the bars hold or not, else 2."""
+    """Run the command line; returns the exit status: 0 if everything could be measured, whether the
+    bars hold or not, else 2.
+    """
     given = parser().parse_args(arguments)
     try:
         names, options = chosen(given.names), read_options(given)
@@ -136,7 +138,8 @@ def read_options(given: argparse.Namespace) -> Options:
         raise ValueError(f"--repeats must be at least 1, not {given.repeats}")
     if bool(given.data) != bool(given.category):
         raise ValueError(
-            "--data and --category go together: the folder of categories, and the one to measure with"
+            "--data and --category go together: the folder of categories, and the one to measure "
+            "with"
         )
     try:
         sizes = tuple(int(size) for size in given.sizes.split(","))
@@ -144,7 +147,8 @@ def read_options(given: argparse.Namespace) -> Options:
         sizes = ()
     if len(set(sizes)) < 2 or min(sizes) < 1:
         raise ValueError(
-            f"--sizes must be two or more different numbers of images with commas between, not {given.sizes!r}"
+            "--sizes must be two or more different numbers of images with commas between, not "
+            f"{given.sizes!r}"
         )
     return Options(
         given.repeats,

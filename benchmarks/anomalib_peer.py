@@ -1,12 +1,15 @@
-"""One model of anomalib on one category, from nothing to a finished test: what `peers` starts and times.
+"""One model of anomalib on one category, from nothing to a finished test: what `peers` starts and
+times.
 
-Run by the Python of anomalib's own environment; it imports nothing of texad. Everything is anomalib's default, except:
+Run by the Python of anomalib's own environment; it imports nothing of texad. Everything is
+anomalib's default, except:
 
 - the weights are random, so that nothing is downloaded (they change no speed);
 - no images of the predictions are drawn, nothing is logged and no progress bar is shown, which only helps it;
 - its data are loaded by as many processes as there are cores, instead of eight.
 
-anomalib: Akcay et al., "Anomalib: a deep learning library for anomaly detection", ICIP 2022, arXiv:2202.08341.
+anomalib: Akcay et al., "Anomalib: a deep learning library for anomaly detection", ICIP 2022,
+arXiv:2202.08341.
 """
 
 import argparse
@@ -29,7 +32,9 @@ from anomalib.models import Fre, Padim, Patchcore  # noqa: E402
 
 
 def build(name: str):
-    """The model with anomalib's own settings and random weights; PatchCore with the 1% coreset of its paper."""
+    """The model with anomalib's own settings and random weights; PatchCore with the 1% coreset of
+    its paper.
+    """
     quiet = {"pre_trained": False, "visualizer": False}
     if name == "fre":
         return Fre(**quiet)

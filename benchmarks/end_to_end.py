@@ -1,7 +1,9 @@
-"""From photographs on disk to stored features, against the forward pass alone on images that are in memory already.
+"""From photographs on disk to stored features, against the forward pass alone on images that are in
+memory already.
 
-1 would mean that reading, decoding, resizing and storing cost nothing, because they are done while the network works. The
-files lie in the system's cache after the first round, as they do on a machine that has just received them.
+1 would mean that reading, decoding, resizing and storing cost nothing, because they are done while
+the network works. The files lie in the system's cache after the first round, as they do on a
+machine that has just received them.
 """
 
 from functools import partial

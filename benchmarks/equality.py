@@ -1,8 +1,9 @@
 """Speed must not change the result: scores of the fast path against a plain reference in float32.
 
-The reference uses nothing that was made faster: Pillow decodes, torchvision resizes, its network has its BatchNorm layers and
-the default layout, and the autoencoder, errors and scores are NumPy, written out. Both use the same weights. A second comparison, without a bar, lets
-Pillow resize, too: its rounding differs by one level in some pixels, and a network may be sensitive to that.
+The reference uses nothing that was made faster: Pillow decodes, torchvision resizes, its network
+has its BatchNorm layers and the default layout, and the autoencoder, errors and scores are NumPy,
+written out. Both use the same weights. A second comparison, without a bar, lets Pillow resize, too:
+its rounding differs by one level in some pixels, and a network may be sensitive to that.
 """
 
 from collections.abc import Callable
@@ -99,13 +100,17 @@ def relative(scores: np.ndarray, reference: np.ndarray) -> float:
 
 
 def swapped_pairs(scores: np.ndarray, reference: np.ndarray) -> int:
-    """Pairs of images that one ranks differently from the other; a tie in one of them only counts, too."""
+    """Pairs of images that one ranks differently from the other; a tie in one of them only counts,
+    too.
+    """
     order, other = (np.sign(values[:, None] - values[None, :]) for values in (scores, reference))
     return int(np.sum(np.triu(order != other)))
 
 
 def pixels(paths: list[Path], image_size: int, resized: Callable) -> np.ndarray:
-    """Image files as Pillow decodes them, resized: (N, 3, image_size, image_size), float32, in [0, 1]."""
+    """Image files as Pillow decodes them, resized: (N, 3, image_size, image_size), float32, in [0,
+    1].
+    """
     images = []
     for path in paths:
         with Image.open(path) as image:
@@ -125,7 +130,9 @@ def pillow_resize(image: Image.Image, size: int) -> np.ndarray:
 def reference_scores(
     fitted: autoencoder.Autoencoder, features: np.ndarray, top_k: int = 10
 ) -> np.ndarray:
-    """The mean of the ten largest of all squared errors of an image, shape (N,), written out in NumPy."""
+    """The mean of the ten largest of all squared errors of an image, shape (N,), written out in
+    NumPy.
+    """
     weights = {name: tensor.numpy() for name, tensor in fitted.state_dict().items()}
 
     def linear(values: np.ndarray, name: str) -> np.ndarray:

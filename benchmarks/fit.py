@@ -1,10 +1,11 @@
 """Training: seconds to the published configuration's loss, against the loop that one writes first.
 
-The literal loop takes the method at its word: 1x1 convolutions on feature maps, a step for 16 images with all their places, all
-images in every epoch. `texad.model.autoencoder.fit` trains the same network with the same loss and optimizer on shuffled vectors. Both
-get the same features in memory, and each seed gives one round. The literal loop stops in the first epoch whose training loss is not
-above that of the weights that `autoencoder.fit` kept, or when it has taken `CAP` times as long. Faster is worth nothing if
-the detector is worse, so the AUROC of both is compared, too.
+The literal loop takes the method at its word: 1x1 convolutions on feature maps, a step for 16
+images with all their places, all images in every epoch. `texad.model.autoencoder.fit` trains the
+same network with the same loss and optimizer on shuffled vectors. Both get the same features in
+memory, and each seed gives one round. The literal loop stops in the first epoch whose training loss
+is not above that of the weights that `autoencoder.fit` kept, or when it has taken `CAP` times as
+long. Faster is worth nothing if the detector is worse, so the AUROC of both is compared, too.
 """
 
 import time
@@ -31,7 +32,8 @@ def run(options: Options) -> list[Row]:
     labels = np.array([sample.label for sample in data.test])
     if len(set(labels)) < 2:
         raise ValueError(
-            f"{data.name} needs good and defective test images, since the AUROC is compared: choose another --category"
+            f"{data.name} needs good and defective test images, since the AUROC is compared: "
+            "choose another --category"
         )
     fast, _ = material.networks(options, train)
     with material.folder(options) as folder:
@@ -61,8 +63,8 @@ def one_round(
     Returns
     -------
     dict
-        `target`, the loss to reach; `capped`, True if the literal loop did not reach it; `seconds`, `auroc` and `epochs`, each with
-        the keys "texad" and "literal".
+        `target`, the loss to reach; `capped`, True if the literal loop did not reach it; `seconds`,
+        `auroc` and `epochs`, each with the keys "texad" and "literal".
     """
     started = time.perf_counter()
     fitted, history = autoencoder.fit(features, seed=seed, **options)
@@ -87,9 +89,11 @@ def one_round(
 
 
 def rows(rounds: list[dict], details: dict) -> list[Row]:
-    """The ratio of the seconds, and the difference of the AUROC with the spread of the seeds as its bar.
+    """The ratio of the seconds, and the difference of the AUROC with the spread of the seeds as its
+    bar.
 
-    The AUROC counts as no lower if the mean difference is not below minus the standard deviation over the seeds of the one that varies more.
+    The AUROC counts as no lower if the mean difference is not below minus the standard deviation
+    over the seeds of the one that varies more.
     """
     seconds, auroc = (
         {name: np.array([r[key][name] for r in rounds]) for name in ("texad", "literal")}

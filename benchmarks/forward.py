@@ -1,9 +1,12 @@
-"""The forward pass: images a second against plain torchvision, and against what the processor can do at all.
+"""The forward pass: images a second against plain torchvision, and against what the processor can
+do at all.
 
-Both get the same batch of images in memory, each in the layout that it wants. texad deals it out to its threads, as its feature extraction does.
+Both get the same batch of images in memory, each in the layout that it wants. texad deals it out to
+its threads, as its feature extraction does.
 
-The limit: a large float32 matrix product is the fastest arithmetic there is on the machine. If the network's multiplications
-and additions went as fast, and nothing else took time, a batch would take (operations) / (rate of that product).
+The limit: a large float32 matrix product is the fastest arithmetic there is on the machine. If the
+network's multiplications and additions went as fast, and nothing else took time, a batch would take
+(operations) / (rate of that product).
 """
 
 from functools import partial
@@ -60,7 +63,8 @@ def rows(
     Parameters
     ----------
     seconds : dict of str to ndarray, shape (rounds,)
-        Of "texad" and "torchvision" for `n_images` images, and of "product" for `product_operations` operations.
+        Of "texad" and "torchvision" for `n_images` images, and of "product" for
+        `product_operations` operations.
     n_images, operations, product_operations : int
         `operations` are those of one image.
     """
@@ -96,9 +100,11 @@ def rows(
 
 @torch.inference_mode()
 def count_operations(network: nn.Module, images: torch.Tensor) -> int:
-    """Floating-point operations of the convolutions, 2 for each multiplication with its addition; the rest is not worth counting.
+    """Floating-point operations of the convolutions, 2 for each multiplication with its addition;
+    the rest is not worth counting.
 
-    An output value of a convolution is a sum of (channels in / groups) · kernel height · kernel width products.
+    An output value of a convolution is a sum of (channels in / groups) · kernel height · kernel
+    width products.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""One photograph at a time, as on a production line, and as many as possible: from the file to the decision."""
+"""One photograph at a time, as on a production line, and as many as possible: from the file to the
+decision.
+"""
 
 import time
 from pathlib import Path

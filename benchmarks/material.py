@@ -1,4 +1,6 @@
-"""What the benchmarks share: their options, images, the two networks, and the command line of texad."""
+"""What the benchmarks share: their options, images, the two networks, and the command line of
+texad.
+"""
 
 import contextlib
 import inspect
@@ -81,7 +83,9 @@ def category(options: Options) -> datasets.Category:
 
 
 def photographs(options: Options) -> list[Path]:
-    """PNG files of 1024 x 1024 pixels with the noise of a camera, about as large on disk as those of MVTec AD; made once."""
+    """PNG files of 1024 x 1024 pixels with the noise of a camera, about as large on disk as those
+    of MVTec AD; made once.
+    """
     n, size = (4, 128) if options.quick else (48, 1024)
     names = sorted(synthetic.CATEGORIES)
     files = [options.work / f"photographs-{size}" / f"{i:03d}.png" for i in range(n)]
@@ -101,11 +105,13 @@ def photographs(options: Options) -> list[Path]:
     return files
 
 
-# -- the two networks --------------------------------------------------------------------------------
+# -- the two networks
+# --------------------------------------------------------------------------------
 
 
 def networks(options: Options, paths: list[Path]) -> tuple[nn.Module, nn.Module]:
-    """texad's backbone as its feature extraction uses it, and plain torchvision with the same weights.
+    """texad's backbone as its feature extraction uses it, and plain torchvision with the same
+    weights.
 
     Parameters
     ----------
@@ -116,7 +122,8 @@ def networks(options: Options, paths: list[Path]) -> tuple[nn.Module, nn.Module]
     Returns
     -------
     fast, plain : nn.Module
-        On `device()`. Both take (N, 3, H, W) and give (N, 1024, H/16, W/16). The plain one is `plain_network`.
+        On `device()`. Both take (N, 3, H, W) and give (N, 1024, H/16, W/16). The plain one is
+        `plain_network`.
     """
     loaded = (
         weights.untrained(0, shortcuts=False)
@@ -134,7 +141,8 @@ def networks(options: Options, paths: list[Path]) -> tuple[nn.Module, nn.Module]
 
 
 def plain_network(state_dict: dict[str, torch.Tensor], stride_in_1x1: bool = False) -> nn.Module:
-    """torchvision's ResNet-50 as anyone would use it: BatchNorm in place, default layout, cut after layer3.
+    """torchvision's ResNet-50 as anyone would use it: BatchNorm in place, default layout, cut after
+    layer3.
 
     Parameters
     ----------
@@ -161,7 +169,9 @@ def forward(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def texad_forward(network: nn.Module, images: torch.Tensor) -> None:
-    """Forward passes as `extraction.extract` makes them, on images in memory: small batches, a thread for each core."""
+    """Forward passes as `extraction.extract` makes them, on images in memory: small batches, a
+    thread for each core.
+    """
     for _ in extraction.in_order(partial(forward, network), images.split(FEATURE_BATCH)):
         pass
 
@@ -177,11 +187,14 @@ def untrained_autoencoder() -> nn.Module:
     return autoencoder.Autoencoder().eval().requires_grad_(False)
 
 
-# -- texad as users start it -------------------------------------------------------------------------
+# -- texad as users start it
+# -------------------------------------------------------------------------
 
 
 def run_texad(*arguments: object) -> None:
-    """`texad run` in a process of its own, with the defaults of a user: no run folder of theirs is touched."""
+    """`texad run` in a process of its own, with the defaults of a user: no run folder of theirs is
+    touched.
+    """
     command = [sys.executable, "-m", "texad", "run", "--quiet", *map(str, arguments)]
     environment = {
         name: value
@@ -195,7 +208,9 @@ def run_texad(*arguments: object) -> None:
 
 @contextlib.contextmanager
 def folder(options: Options):
-    """An empty folder that vanishes afterwards: nothing in it is found again, so every measurement starts cold."""
+    """An empty folder that vanishes afterwards: nothing in it is found again, so every measurement
+    starts cold.
+    """
     options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.work) as name:
         yield Path(name)
@@ -203,6 +218,8 @@ def folder(options: Options):
 
 @contextlib.contextmanager
 def quietly():
-    """Without the banners and progress bars of what is measured, so that the benchmark's own can be read."""
+    """Without the banners and progress bars of what is measured, so that the benchmark's own can be
+    read.
+    """
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -1,7 +1,8 @@
 """Seconds, ratios, bars, and the table they make.
 
-Two things are compared by running them in turn, round after round: what else the machine does then slows both alike. The
-ratio of each round is taken, and the median of the rounds is reported, so that one disturbed round does not count.
+Two things are compared by running them in turn, round after round: what else the machine does then
+slows both alike. The ratio of each round is taken, and the median of the rounds is reported, so
+that one disturbed round does not count.
 """
 
 import datetime
@@ -61,7 +62,9 @@ class Row:
 
     @property
     def holds(self) -> bool | None:
-        """Does the value keep the bar? None where there is no bar, no value, or it was stopped too early to know."""
+        """Does the value keep the bar? None where there is no bar, no value, or it was stopped too
+        early to know.
+        """
         if self.value is None or not self.bar:
             return None
         if self.at_least is not None:
@@ -111,7 +114,8 @@ def seconds_in_turn(
 ) -> dict[str, np.ndarray]:
     """How long each action takes, all of them in every round, after a round that does not count.
 
-    Every second round goes through them backwards, so that none gains from always coming after the same other.
+    Every second round goes through them backwards, so that none gains from always coming after the
+    same other.
 
     Parameters
     ----------

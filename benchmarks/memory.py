@@ -1,7 +1,9 @@
-"""Memory and time of each stage as the number of training images grows, in `texad run` as users start it.
+"""Memory and time of each stage as the number of training images grows, in `texad run` as users
+start it.
 
-Peak is the largest resident set of the process that ran the stage, from run.json. It counts the libraries, too, and pages of mapped files.
-Nothing may grow with the number of images: more of them must take more time in proportion, and no more memory.
+Peak is the largest resident set of the process that ran the stage, from run.json. It counts the
+libraries, too, and pages of mapped files. Nothing may grow with the number of images: more of them
+must take more time in proportion, and no more memory.
 """
 
 from pathlib import Path
@@ -33,7 +35,8 @@ def one_run(options: Options, n_train: int) -> dict:
     Returns
     -------
     dict
-        `images`, how many there were in all, and `stages`: for each the `seconds` and `peak_mb` that run.json gives.
+        `images`, how many there were in all, and `stages`: for each the `seconds` and `peak_mb`
+        that run.json gives.
     """
     root = synthetic.write(
         options.work / f"memory-{n_train}",

@@ -1,8 +1,10 @@
-"""What the notebooks cost: the batch of papermill against the same stages called directly, both for two categories at a time.
+"""What the notebooks cost: the batch of papermill against the same stages called directly, both for
+two categories at a time.
 
-A notebook runs in a kernel of its own. This start-up is measured apart: as many kernels, started as the batch starts them, from a new process
-and as many at a time, that execute nothing but the imports of the notebooks. The seconds that remain are those of the notebooks' own work,
-against direct calls in two processes that have imported everything already.
+A notebook runs in a kernel of its own. This start-up is measured apart: as many kernels, started as
+the batch starts them, from a new process and as many at a time, that execute nothing but the
+imports of the notebooks. The seconds that remain are those of the notebooks' own work, against
+direct calls in two processes that have imported everything already.
 """
 
 import asyncio
@@ -106,7 +108,8 @@ def rows(seconds: dict[str, list[float]], n_categories: int) -> list[Row]:
 
 
 def in_processes(function, arguments: list, warm: bool) -> float:
-    """Seconds to call a function for each argument in up to `JOBS` processes, each with its share of the cores.
+    """Seconds to call a function for each argument in up to `JOBS` processes, each with its share
+    of the cores.
 
     Parameters
     ----------
@@ -201,7 +204,8 @@ def check_equal(folder: Path, dataset: str, names: list[str]) -> None:
             ours["score"], theirs["score"], rtol=1e-4
         ):
             raise RuntimeError(
-                f"{name}: benchmarks/stages.py gives other scores than the notebooks; bring it up to date with them"
+                f"{name}: benchmarks/stages.py gives other scores than the notebooks; bring it up "
+                "to date with them"
             )
 
 

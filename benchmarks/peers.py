@@ -1,8 +1,10 @@
-"""A whole category, cold, by texad and by models of anomalib: from a command on image files to a finished test.
+"""A whole category, cold, by texad and by models of anomalib: from a command on image files to a
+finished test.
 
-texad runs its five notebooks in one process (`texad run --jobs 1`), with the figures. Each peer is a process, too, see `anomalib_peer`. A
-peer is stopped when it has taken as long as the bar asks for: then the ratio is known to be above the bar, and that is all one needs to know.
-Neither uses a graphics processor.
+texad runs its five notebooks in one process (`texad run --jobs 1`), with the figures. Each peer is
+a process, too, see `anomalib_peer`. A peer is stopped when it has taken as long as the bar asks
+for: then the ratio is known to be above the bar, and that is all one needs to know. Neither uses a
+graphics processor.
 """
 
 import json
@@ -30,7 +32,8 @@ class PeerError(RuntimeError):
 def run(options: Options) -> list[Row]:
     if not options.anomalib_python:
         return skipped(
-            "skipped: anomalib has an environment of its own; name its interpreter with --anomalib-python PATH"
+            "skipped: anomalib has an environment of its own; name its interpreter with "
+            "--anomalib-python PATH"
         )
     problem = missing(options.anomalib_python)
     if problem:
@@ -152,7 +155,8 @@ def peer_seconds(
         "--epochs",
         str(epochs),
     ]
-    # as many threads as texad gives itself, whatever the shell says; a group of its own, so that its loaders end with it
+    # as many threads as texad gives itself, whatever the shell says; a group of its own, so that
+    # its loaders end with it
     environment = (
         os.environ
         | ENVIRONMENT

@@ -171,7 +171,8 @@ class AnomalyDetector(BaseEstimator):
         Parameters
         ----------
         paths : sequence of path, at least 2
-            Files of defect-free images. Their features are kept on disk meanwhile (800 kB each), in the folder for temporary files.
+            Files of defect-free images. Their features are kept on disk meanwhile (800 kB each), in
+            the folder for temporary files.
         y : None
             Ignored; there are no labels.
 
@@ -267,11 +268,11 @@ class AnomalyDetector(BaseEstimator):
         )
 
     def decision_function(self, paths: Iterable[str | Path]) -> np.ndarray:
-        """Score minus threshold: above 0 where an image is anomalous. As `score_samples` otherwise."""
+        """Score minus threshold, as `score_samples`: above 0 where an image is anomalous."""
         return self.score_samples(paths) - np.float32(self.threshold_)
 
     def predict(self, paths: Iterable[str | Path]) -> np.ndarray:
-        """1 where an image is anomalous, 0 where it is normal, as everywhere in this package; ndarray, int64, shape (N,)."""
+        """Predict 1 for an anomalous image and 0 for a normal one; ndarray, int64, shape (N,)."""
         return predict(self.score_samples(paths), self.threshold_).astype(np.int64)
 
     def stream(self, paths: Iterable[str | Path]) -> Generator[Prediction, None, None]:
@@ -285,7 +286,8 @@ class AnomalyDetector(BaseEstimator):
         Yields
         ------
         Prediction
-            In the order of `paths`. An image that cannot be read has an `error`, and the next one follows.
+            In the order of `paths`. An image that cannot be read has an `error`, and the next one
+            follows.
         """
         check_is_fitted(self, "threshold_")
         self.backbone_.to(device())
@@ -321,8 +323,9 @@ class AnomalyDetector(BaseEstimator):
     # -- keep --------------------------------------------------------------------------------------
 
     def save(self, file: str | Path) -> None:
-        """Write the detector to one file (`.safetensors`): about 40 MB, with all that is needed to judge an image, and where it comes from.
+        """Write the detector to one file (`.safetensors`), about 40 MB.
 
+        It has all that is needed to judge an image, and says where the detector comes from.
         Its metadata hold one entry, `texad`, in JSON: the parameters, the threshold, and `origin_`.
         """
         check_is_fitted(self, "threshold_")
@@ -413,7 +416,8 @@ class AnomalyDetector(BaseEstimator):
                 about = json.loads((stored.metadata() or {})["texad"])
                 if about["format"] != FORMAT:
                     raise ValueError(
-                        f"its format is {about['format']}, and this version of texad reads format {FORMAT}"
+                        f"its format is {about['format']}, and this version of texad reads "
+                        f"format {FORMAT}"
                     )
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}
             detector = cls(**about["parameters"], progress=progress)
@@ -427,7 +431,8 @@ class AnomalyDetector(BaseEstimator):
         except registry.NOT_OURS as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
-                f"{file} is no detector of texad ({reason}); make one with texad fit FOLDER --out {file}"
+                f"{file} is no detector of texad ({reason}); "
+                f"make one with texad fit FOLDER --out {file}"
             ) from error
 
 
@@ -441,7 +446,7 @@ def _part(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor
 
 
 def _checked(origin: dict) -> dict:
-    """What a file says of where its detector comes from, if it is all there and of the right kinds; else ValueError."""
+    """Return what a file says of where its detector comes from, or raise a ValueError."""
     if not isinstance(origin, dict):
         raise ValueError("it does not say where it comes from")
     weights, heat = origin.get("weights"), origin.get("heat", [0, 0])

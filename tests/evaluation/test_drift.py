@@ -14,7 +14,9 @@ def naive_distance(a, b) -> float:
 
 
 def naive_p_value(a, b) -> float:
-    """Of all ways to deal the values to the two groups, those in which they are at least as far apart."""
+    """Of all ways to deal the values to the two groups, those in which they are at least as far
+    apart.
+    """
     values, distance = np.concatenate([a, b]), naive_distance(a, b)
     ways = [
         naive_distance(values[list(chosen)], np.delete(values, chosen))
@@ -33,7 +35,9 @@ def test_the_distance_and_its_p_value_are_those_of_all_ways_to_deal_the_scores()
 
 
 def test_so_many_above_the_threshold_are_as_rare_as_drawing_them_shows():
-    """Deal n + m values: how often are so many of the m new ones above the r-th largest of the n old ones?"""
+    """Deal n + m values: how often are so many of the m new ones above the r-th largest of the n
+    old ones?
+    """
     rng = np.random.default_rng(0)
     n, m, false_alarms = 39, 10, 0.05
     old, new = np.arange(n, dtype=float), np.full(m, -1.0)

@@ -96,7 +96,9 @@ def test_auroc_interval_is_delongs(n_normal, n_anomalous, seed):
 
 
 def test_auroc_interval_by_hand():
-    """Normal 1, 3; anomalous 2, 4: three of four pairs are right. Placements 1/2, 1 and 1, 1/2: both variances are 1/8."""
+    """Normal 1, 3; anomalous 2, 4: three of four pairs are right. Placements 1/2, 1 and 1, 1/2:
+    both variances are 1/8.
+    """
     labels, scores = [0, 1, 0, 1], [1, 2, 3, 4]
     low, high = auroc_interval(labels, scores, confidence=0.5)
     assert (low, high) == pytest.approx(
@@ -182,7 +184,9 @@ def test_bootstrap_and_delong_roughly_agree(n_normal, n_anomalous):
 
 
 def test_bootstrap_of_two_by_two_images_by_hand():
-    """Normal 0 and 2, anomalous 1 and 3. Of 16 equally likely resamples one (normal 2, 2; anomalous 1, 1) has an AUROC of 0."""
+    """Normal 0 and 2, anomalous 1 and 3. Of 16 equally likely resamples one (normal 2, 2; anomalous
+    1, 1) has an AUROC of 0.
+    """
     labels, scores = [0, 0, 1, 1], [0, 2, 1, 3]
     low, high = bootstrap_auroc_interval(labels, scores, confidence=0.9, n_resamples=20_000)
     assert (low, high) == (0.0, 1.0)  # 1/16 is more than the lower 1/20
@@ -376,7 +380,8 @@ def test_upsample_keeps_constants_and_the_place_of_the_peak():
 
 
 def test_upsample_is_bilinear_by_hand():
-    # the middles of four pixels lie at -1/4, 1/4, 3/4 and 5/4 of the way from the middle of the left place to that of the right one
+    # the middles of four pixels lie at -1/4, 1/4, 3/4 and 5/4 of the way from the middle of the
+    # left place to that of the right one
     row = [0.0, 0.25, 0.75, 1.0]
     assert upsample(np.array([[[0, 1]]], dtype=np.float32), (2, 4)).tolist() == [[row, row]]
 
@@ -433,7 +438,9 @@ def test_pixel_metrics_agree_with_naive_ones(seed, levels, offset, max_fpr):
 
 
 def test_aupro_by_hand():
-    """Two regions, of one pixel and of two, and four normal pixels. From the top: small region, normal, half the large one, normal, ..."""
+    """Two regions, of one pixel and of two, and four normal pixels. From the top: small region,
+    normal, half the large one, normal, ...
+    """
     mask = np.array([[1, 0, 1, 1, 0, 0, 0]])
     values = np.array([[9, 8, 7, 5, 6, 4, 3]])
     # FPR 0 to 1/4 at overlap 1/2; 1/4 to 1/2 at 3/4; beyond it at 1
@@ -517,7 +524,9 @@ def test_pixel_metrics_refuse_what_does_not_fit_and_name_the_image():
 
 
 def test_ten_thousand_maps_need_no_more_memory_than_a_few():
-    """Together the maps and masks of 10,000 images of 64 x 64 pixels would take 205 MB, and their sorting more."""
+    """Together the maps and masks of 10,000 images of 64 x 64 pixels would take 205 MB, and their
+    sorting more.
+    """
     rng = np.random.default_rng(0)
     mask = np.zeros((64, 64), dtype=bool)
     mask[20:30, 20:30] = True

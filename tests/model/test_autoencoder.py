@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import save_file
 
 from texad.model import autoencoder, registry
-from texad.model.base import check_fit
+from texad.model.base import check_fit, hold_out
 
 RNG = np.random.default_rng(0)
 BASIS = RNG.normal(size=(3, 12))
@@ -170,13 +170,13 @@ def test_features_that_are_not_finite_are_refused():
     [(10, 0.1, 1), (10, 0.3, 3), (2, 0.01, 1), (3, 0.99, 2), (2, 0.99, 1)],
 )
 def test_a_split_keeps_whole_images_out_and_never_all(n, fraction, held_out):
-    train, validation = autoencoder.split(np.random.default_rng(0), n, fraction)
+    train, validation = hold_out(np.random.default_rng(0), n, fraction)
     assert len(validation) == held_out
     assert sorted([*train, *validation]) == list(range(n)) and (np.diff(train) > 0).all()
 
 
 def test_a_lone_image_validates_itself():
-    assert [part.tolist() for part in autoencoder.split(np.random.default_rng(0), 1, 0.5)] == [
+    assert [part.tolist() for part in hold_out(np.random.default_rng(0), 1, 0.5)] == [
         [0],
         [0],
     ]

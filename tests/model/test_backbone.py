@@ -92,7 +92,8 @@ def test_calibration_gives_each_channel_mean_zero_and_variance_one(loaded, paths
     )
     backbone(preprocessing.load_images(paths, 224))
     assert seen["output"].mean(dim=(0, 2, 3)).abs().max() < 0.05
-    # PyTorch normalises with the biased variance and remembers the unbiased one: n values apart by n / (n - 1)
+    # PyTorch normalises with the biased variance and remembers the unbiased one: n values apart by
+    # n / (n - 1)
     torch.testing.assert_close(
         seen["output"].var(dim=(0, 2, 3)), torch.ones(1024), rtol=0.05, atol=0
     )
@@ -225,7 +226,8 @@ def test_real_weights_tell_a_real_defect_from_a_good_surface(tmp_path):
     )
     chosen = sorted((root / "train" / "good").iterdir())[:4]
     result = extraction.extract(backbone, chosen, tmp_path / "x.npy", progress=False)
-    # the mean activation that these weights give on these images; it is off by half where the stride is misplaced
+    # the mean activation that these weights give on these images; it is off by half where the
+    # stride is misplaced
     assert result.shape == (4, 1024, 14, 14) and (result >= 0).all() and 0.2 < result.mean() < 0.8
 
 
@@ -277,7 +279,9 @@ def test_where_fused_calls_are_missing_or_wrong_the_plain_ones_are_used(
 
 @torch.inference_mode()
 def test_fused_blocks_leave_alone_what_others_may_want_to_see(loaded):
-    """The outputs of layer1 and layer2, which chapter 7 looks at, are not those that a block overwrites."""
+    """The outputs of layer1 and layer2, which chapter 7 looks at, are not those that a block
+    overwrites.
+    """
     folded = fold_batchnorm(build_backbone(loaded))
     x = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     seen, kept = {}, {"x": (x, x.clone())}

@@ -6,6 +6,7 @@ from conftest import needs_shared
 from texad.evaluation.metrics import image_auroc
 from texad.model import autoencoder, codebook, extraction, registry, scoring, weights
 from texad.model.backbone import build_backbone, fold_batchnorm
+from texad.model.base import hold_out
 from texad.model.codebook import QuantizedAutoencoder
 
 
@@ -38,7 +39,8 @@ def test_preparing_weighs_a_place_four_its_neighbours_two_and_the_corners_one():
 def test_at_the_border_a_place_is_averaged_with_the_places_that_there_are():
     F = some_features(2, side=3)
     prepared = QuantizedAutoencoder(12, 5, 20, 3, 3).prepare(torch.from_numpy(F)).numpy()
-    # the means of 2 x 2 places around the first place: it alone, with its right, with its lower neighbour, with all three
+    # the means of 2 x 2 places around the first place: it alone, with its right, with its lower
+    # neighbour, with all three
     expected = (
         F[:, :, 0, 0]
         + F[:, :, 0, :2].mean(-1)
@@ -123,7 +125,7 @@ def test_components_are_those_of_a_principal_component_analysis():
     torch.testing.assert_close(
         model.components.T @ model.components, torch.eye(5), atol=1e-5, rtol=0
     )
-    train, _ = autoencoder.split(np.random.default_rng(0), 30, 0.01)
+    train, _ = hold_out(np.random.default_rng(0), 30, 0.01)
     vectors = vectors_seen(model, F[train])
     _, _, directions = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
     np.testing.assert_allclose(
@@ -143,7 +145,7 @@ def test_neighbours_are_averaged_where_they_resemble_each_other():
 
 def loss_on_held_out(model, F, fraction) -> float:
     """The squared error of a whole feature map, averaged over the images that were held out."""
-    _, validation = autoencoder.split(np.random.default_rng(0), len(F), fraction)
+    _, validation = hold_out(np.random.default_rng(0), len(F), fraction)
     prepared = model.prepare(torch.from_numpy(F[validation]))
     errors = ((prepared - model(prepared)) * model.unit).numpy().astype(
         float
@@ -179,7 +181,7 @@ def test_training_stops_when_the_held_out_loss_no_longer_falls():
 def test_a_word_ends_as_the_mean_of_its_codes():
     F = some_features(150)  # more than are in memory at a time
     model, _ = fit(F, words=1, epochs=1)
-    train, _ = autoencoder.split(np.random.default_rng(0), 150, 0.1)
+    train, _ = hold_out(np.random.default_rng(0), 150, 0.1)
     codes = (vectors_seen(model, F[train]) - model.mean.numpy()) @ model.components.numpy()
     np.testing.assert_allclose(model.codebook[0].numpy(), codes.mean(axis=0), atol=1e-5)
 
@@ -193,7 +195,7 @@ def test_the_unit_of_a_place_is_its_error_on_held_out_images_and_few_images_are_
     F = some_features(40)
     F[:, :, 0] *= 5  # the first row of places is always harder
     model, _ = fit(F, validation_fraction=0.5)
-    _, validation = autoencoder.split(np.random.default_rng(0), 40, 0.5)
+    _, validation = hold_out(np.random.default_rng(0), 40, 0.5)
     prepared = model.prepare(torch.from_numpy(F[validation]))
     errors = (((prepared - model(prepared)) * model.unit).numpy().astype(float) ** 2).mean(
         axis=1
@@ -315,7 +317,9 @@ def test_what_is_stored_does_not_grow_with_the_number_of_images(tmp_path):
 
 
 def two_kinds(n: int, seed: int) -> np.ndarray:
-    """Surfaces whose vectors lie around one of two points, an image of one kind: −4 or +4 in the first channel, noise in the others."""
+    """Surfaces whose vectors lie around one of two points, an image of one kind: −4 or +4 in the
+    first channel, noise in the others.
+    """
     rng = np.random.default_rng(seed)
     F = rng.normal(0, 0.3, (n, 6, 4, 4))
     F[:, 0] += np.where(np.arange(n) % 2, 4, -4)[:, None, None]
@@ -323,7 +327,9 @@ def two_kinds(n: int, seed: int) -> np.ndarray:
 
 
 def test_a_vector_between_two_normal_kinds_is_told_only_with_words():
-    """It lies on the line through both, so a linear code describes it as well as any; but no normal surface has ever been there."""
+    """It lies on the line through both, so a linear code describes it as well as any; but no normal
+    surface has ever been there.
+    """
     train, good, bad = two_kinds(40, 1), two_kinds(40, 2), two_kinds(40, 3)
     bad[:, 0] -= np.where(np.arange(40) % 2, 4, -4)[:, None, None]
     model, _ = fit(train, bottleneck=1, words=8)
@@ -359,7 +365,9 @@ def test_a_defect_of_one_place_and_one_that_is_everywhere_both_raise_the_score()
 
 @pytest.fixture(scope="module")
 def magnetic_tile(tmp_path_factory):
-    """Features of 200 real good images, and of all test images with their labels; of small images, so that it is quick."""
+    """Features of 200 real good images, and of all test images with their labels; of small images,
+    so that it is quick.
+    """
     root = needs_shared("data/magnetic_tile")
     backbone = fold_batchnorm(
         build_backbone(weights.load(needs_shared("weights/resnet50_imagenet_layer3.safetensors")))
@@ -380,8 +388,10 @@ def magnetic_tile(tmp_path_factory):
 def test_on_real_surfaces_it_orders_the_images_better_than_the_published_method(magnetic_tile):
     """By tile, that is: no tile of the test was seen in training.
 
-    The first split was drawn image by image, and each tile was photographed under up to six exposures, so the test showed other exposures of tiles
-    that the training had shown. Words remember: they had 0.887 there, and the published method 0.757. What was gained by remembering is gone.
+    The first split was drawn image by image, and each tile was photographed under up to six
+    exposures, so the test showed other exposures of tiles that the training had shown. Words
+    remember: they had 0.887 there, and the published method 0.757. What was gained by remembering
+    is gone.
     """
     F_train, F_test, labels = magnetic_tile
     aurocs = [

@@ -1,4 +1,6 @@
-"""The same seed, the same scores: to the last bit on one machine, however many threads or categories at a time, and nearly so on another."""
+"""The same seed, the same scores: to the last bit on one machine, however many threads or
+categories at a time, and nearly so on another.
+"""
 
 import json
 import os
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 from conftest import run_arguments, texad, write_category
 
-# Features, a fit and scores, of pictures as large as the method's own: the sums are as long as they get. Small parts of each network would be quick,
+# Features, a fit and scores, of pictures as large as the method's own: the sums are as long as they
+# get. Small parts of each network would be quick,
 # but libraries share out only long sums to their threads.
 STAGES = """
 import hashlib, json, sys, tempfile
@@ -57,7 +60,9 @@ def test_features_maps_and_scores_are_the_same_for_any_number_of_threads(picture
 
 
 def test_a_processor_with_other_instructions_changes_the_scores_by_rounding_only(pictures, alone):
-    """Here the libraries are told to use the oldest instructions they know, as if the processor had no others. It adds in another order."""
+    """Here the libraries are told to use the oldest instructions they know, as if the processor had
+    no others. It adds in another order.
+    """
     old = {
         "ONEDNN_MAX_CPU_ISA": "SSE41",
         "ATEN_CPU_CAPABILITY": "default",

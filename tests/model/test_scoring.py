@@ -216,7 +216,8 @@ def naive_p_value(calibration: list, score: float) -> Fraction:
 
 
 def test_p_values_by_hand():
-    # of the calibration scores 1, 2, 2, 3: four are at least 0, three at least 2, one at least 3, none at least 4
+    # of the calibration scores 1, 2, 2, 3: four are at least 0, three at least 2, one at least 3,
+    # none at least 4
     assert p_values(np.array([2.0, 1.0, 3.0, 2.0]), np.array([0.0, 2.0, 3.0, 4.0])).tolist() == [
         1.0,
         0.8,
@@ -375,7 +376,8 @@ def test_a_rule_out_of_reach_is_said_before_the_work(arguments, message):
 
 def test_cross_conformal_p_values_by_hand():
     held_out, folds = [1.0, 5.0, 2.0], [0, 1, 0]
-    # first image: 2.0 by model 0, 6.0 by model 1: of the held-out scores only the third, 2 ≥ 2; the second image is below all
+    # first image: 2.0 by model 0, 6.0 by model 1: of the held-out scores only the third, 2 ≥ 2; the
+    # second image is below all
     assert cross_conformal_p_values(held_out, folds, [[2.0, 0.0], [6.0, 0.0]]).tolist() == [
         0.5,
         1.0,
@@ -436,7 +438,8 @@ def check_promise(false_alarm_rate) -> None:
     Parameters
     ----------
     false_alarm_rate : callable
-        Takes a random generator, which draws one split, and α; gives the share of good images in it that are rejected.
+        Takes a random generator, which draws one split, and α; gives the share of good images in it
+        that are rejected.
     """
     for false_alarms in ALPHAS:
         rng = np.random.default_rng(0)

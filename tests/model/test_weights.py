@@ -44,7 +44,9 @@ def no_network(no_cache, monkeypatch):
 
 @pytest.fixture
 def server(no_cache, state_dict, tmp_path, monkeypatch):
-    """A server on this machine that has the weights, as torchvision's has: the start of the hash stands in the name."""
+    """A server on this machine that has the weights, as torchvision's has: the start of the hash
+    stands in the name.
+    """
     folder = tmp_path / "served"
     folder.mkdir()
     torch.save(state_dict, folder / "weights.pth")
@@ -115,7 +117,9 @@ def test_auto_takes_the_environment_variable(tmp_path, state_dict, monkeypatch):
 
 @torch.inference_mode()
 def test_blocks_of_untrained_weights_begin_as_shortcuts():
-    """What a place is described by lies within 11 pixels: a filter of 7, then the largest of 3 that are 2 pixels apart; the rest only skips places."""
+    """What a place is described by lies within 11 pixels: a filter of 7, then the largest of 3 that
+    are 2 pixels apart; the rest only skips places.
+    """
     for shortcuts in (True, False):
         backbone = build_backbone(weights.untrained(0, shortcuts))
         x = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))

@@ -1,16 +1,20 @@
 """Has the line drifted? New good images against those that the threshold was set with.
 
-A detector knows the surface, the light and the camera as they were. If one of them changes, so do the scores of good images, and what was promised of
-the threshold no longer holds. Scores of new good images show it, without a single defect. Two tests look at them, each at half of the level, so
+A detector knows the surface, the light and the camera as they were. If one of them changes, so do
+the scores of good images, and what was promised of the threshold no longer holds. Scores of new
+good images show it, without a single defect. Two tests look at them, each at half of the level, so
 that a line which has not changed is suspected with a probability of at most the level:
 
-- Do the new scores come from the same distribution? The two-sample test of Kolmogorov and Smirnov (Hodges, "The significance probability of the
-  Smirnov two-sample test", Arkiv för Matematik 3, 1958). It sees changes anywhere, best those of the middle.
-- Are more of them above the threshold than was promised? With n calibration scores, of which the r largest are those that the threshold rejects,
-  the number of m new good images above it is beta-binomial with parameters m, r and n + 1 − r: the rate itself is known only as well as n
+- Do the new scores come from the same distribution? The two-sample test of Kolmogorov and Smirnov
+  (Hodges, "The significance probability of the Smirnov two-sample test", Arkiv för Matematik 3,
+  1958). It sees changes anywhere, best those of the middle.
+- Are more of them above the threshold than was promised? With n calibration scores, of which the r
+  largest are those that the threshold rejects, the number of m new good images above it is
+  beta-binomial with parameters m, r and n + 1 − r: the rate itself is known only as well as n
   images show it (Vovk, "Conditional validity of inductive conformal predictors", ACML 2012).
 
-Both take the images for independent. Frames of one piece that follow each other are not: they are fewer images than they seem.
+Both take the images for independent. Frames of one piece that follow each other are not: they are
+fewer images than they seem.
 """
 
 import math
@@ -23,7 +27,9 @@ from texad.errors import check_range
 from texad.model.threshold import n_rejected, predict
 
 LEVEL = 0.01  # a check a day then cries wolf about once in three months, at most
-FAR = 0.95  # the typical new image is stranger than such a part of the old ones: another threshold would hide it, not mend it
+# the typical new image is stranger than such a part of the old ones: another threshold would hide
+# it, not mend it
+FAR = 0.95
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ class Drift:
     n_above : int
         New images above the threshold.
     interval : (float, float)
-        Where the part of good images above the threshold lies, with 95% confidence, as the new images alone tell it (Wilson's interval).
+        Where the part of good images above the threshold lies, with 95% confidence, as the new
+        images alone tell it (Wilson's interval).
     promised : float or None
         The false-alarm rate that the threshold promises; None if it promises none.
     p_above : float
@@ -48,9 +55,10 @@ class Drift:
     rank : float
         Part of the calibration scores below the median of the new ones: 0.5 if nothing has changed.
     smallest_shift : float
-        A shift of all scores, in standard deviations, that the first test would see about four times in five; infinite if it could see none.
+        A shift of all scores, in standard deviations, that the first test would see about four
+        times in five; infinite if it could see none.
     level : float
-        Of both tests together.
+        Level of both tests together.
     verdict : str
         "none seen", "too few", "lower", "higher", "far higher", "spread".
     """
@@ -90,9 +98,9 @@ def compare(
     Parameters
     ----------
     calibration_scores : ndarray, shape (n,)
-        Of good images that the detector was not fit to.
+        Scores of good images that the detector was not fit to.
     new_scores : ndarray, shape (m,)
-        Of other good images.
+        Scores of other good images.
     threshold : float
     promised : float or None
         The false-alarm rate that the threshold promises ("conformal"); None if it promises none.
@@ -102,14 +110,13 @@ def compare(
     Raises
     ------
     ValueError
-        If there are no scores on a side, one is not finite, or `level` does not lie between 0 and 1.
+        If there are no scores on a side, one is not finite, or `level` does not lie between 0 and
+        1.
     """
     hint = "0.01 is one wrong alarm in a hundred checks"
     check_range("level", level, above=0, below=1, hint=hint)
-    old, new = (
-        np.asarray(calibration_scores, dtype=np.float64),
-        np.asarray(new_scores, dtype=np.float64),
-    )
+    old = np.asarray(calibration_scores, dtype=np.float64)
+    new = np.asarray(new_scores, dtype=np.float64)
     for name, scores in (("calibration_scores", old), ("new_scores", new)):
         if not scores.size or not np.isfinite(scores).all():
             raise ValueError(f"{name} must hold at least one score, and finite ones")
@@ -132,16 +139,26 @@ def compare(
     else:
         verdict = "lower" if rank < 0.4 else "spread"
     return Drift(
-        n, m, float(test.statistic), float(test.pvalue), n_above, (float(interval.low), float(interval.high)), promised, p_above, rank,
-        smallest_shift(n, m, level), level, verdict,
-    )  # fmt: skip
+        n_calibration=n,
+        n_new=m,
+        statistic=float(test.statistic),
+        p_value=float(test.pvalue),
+        n_above=n_above,
+        interval=(float(interval.low), float(interval.high)),
+        promised=promised,
+        p_above=p_above,
+        rank=rank,
+        smallest_shift=smallest_shift(n, m, level),
+        level=level,
+        verdict=verdict,
+    )
 
 
 def rate_interval(n: int, false_alarms: float) -> tuple[float, float]:
-    """Where the false-alarm rate of one conformal threshold lies, 9 times in 10.
+    """90% interval of the false-alarm rate of one conformal threshold.
 
-    The promise is kept on the average over all choices of calibration images. Given these, the rate is beta-distributed, with parameters r and
-    n + 1 − r for r = ⌊(n + 1)α⌋ (Vovk 2012).
+    The promise is kept on the average over all choices of calibration images. Given these, the rate
+    is beta-distributed, with parameters r and n + 1 − r for r = ⌊(n + 1)α⌋ (Vovk 2012).
     """
     r = n_rejected(n, false_alarms)
     low, high = stats.beta.ppf([0.05, 0.95], r, n + 1 - r)
@@ -149,10 +166,10 @@ def rate_interval(n: int, false_alarms: float) -> tuple[float, float]:
 
 
 def new_images_needed(n: int, level: float = LEVEL) -> int:
-    """The fewest new images with which the test of Kolmogorov and Smirnov could see any change at all, compared with `n`.
+    """Fewest new images with which a change could be seen, compared with `n` calibration images.
 
-    If all new scores are above all old ones, p is 2 divided by the number of ways to choose the new ones among all. With one calibration image,
-    for instance, it takes hundreds.
+    If all new scores are above all old ones, p is 2 divided by the number of ways to choose the new
+    ones among all. With one calibration image, for instance, it takes hundreds.
     """
     m = 1
     while math.comb(n + m, m) < 4 / level:
@@ -161,38 +178,48 @@ def new_images_needed(n: int, level: float = LEVEL) -> int:
 
 
 def smallest_shift(n: int, m: int, level: float = LEVEL) -> float:
-    """By how many standard deviations all scores must have moved to be seen about four times in five, if they are normally distributed.
+    """Shift of all scores, in standard deviations, that is seen about four times in five.
 
-    A shift by δ standard deviations makes the distributions 2Φ(δ/2) − 1 apart, where Φ is the normal distribution; the test asks for a distance
-    of about c·√((n + m)/(n·m)), where c is the quantile of Kolmogorov's distribution. The largest distance of two samples tends to be
-    larger than that of their distributions, hence four times in five, and not one in two (simulated).
+    For normally distributed scores. A shift by δ standard deviations makes the distributions
+    2Φ(δ/2) − 1 apart, where Φ is the normal distribution; the test asks for a distance of about
+    c·√((n + m)/(n·m)), where c is the quantile of Kolmogorov's distribution. The largest distance
+    of two samples tends to be larger than that of their distributions, hence four times in five,
+    and not one in two (simulated).
     """
     distance = stats.kstwobign.isf(level / 2) * math.sqrt((n + m) / (n * m))
-    return (
-        float(2 * stats.norm.ppf((1 + distance) / 2))
-        if distance < 1 and m >= new_images_needed(n, level)
-        else math.inf
-    )
+    if distance >= 1 or m < new_images_needed(n, level):
+        return math.inf
+    return float(2 * stats.norm.ppf((1 + distance) / 2))
 
 
 ADVICE = {
     "none seen": "No drift seen: go on.",
-    "too few": "Too few images to see anything: at least {needed} are needed, and {wanted} or more are better.",
+    "too few": (
+        "Too few images to see anything: at least {needed} are needed, and {wanted} or more are "
+        "better."
+    ),
     "lower": (
-        "DRIFT: good images have lower scores than before. There are no more false alarms for it, but defects may have lower scores, too, and be "
-        "missed: less light or a lens out of focus can do that. Look at them first. If the change is meant to stay, calibrate again (texad calibrate)."
+        "DRIFT: good images have lower scores than before. There are no more false alarms for it, "
+        "but defects may have lower scores, too, and be "
+        "missed: less light or a lens out of focus can do that. Look at them first. If the change "
+        "is meant to stay, calibrate again (texad calibrate)."
     ),
     "higher": (
-        "DRIFT: good images have higher scores than before, and there will be more false alarms than promised. Look at light and camera first. "
+        "DRIFT: good images have higher scores than before, and there will be more false alarms "
+        "than promised. Look at light and camera first. "
         "If the change is meant to stay, calibrate again (texad calibrate)."
     ),
     "far higher": (
-        "DRIFT: a typical good image is now as strange as the strangest were. To calibrate again would stop the false alarms, and would hide defects "
-        "behind them. Look at light and camera first. If the change is meant to stay, fit again, with images as they are now (texad fit)."
+        "DRIFT: a typical good image is now as strange as the strangest were. To calibrate again "
+        "would stop the false alarms, and would hide defects "
+        "behind them. Look at light and camera first. If the change is meant to stay, fit again, "
+        "with images as they are now (texad fit)."
     ),
     "spread": (
-        "DRIFT: the scores of good images are as high as before in the middle, but spread differently: perhaps two kinds of images, or two "
-        "lights. Look at the strangest ones. If the change is meant to stay, calibrate again (texad calibrate)."
+        "DRIFT: the scores of good images are as high as before in the middle, but spread "
+        "differently: perhaps two kinds of images, or two "
+        "lights. Look at the strangest ones. If the change is meant to stay, calibrate again "
+        "(texad calibrate)."
     ),
 }
 
@@ -207,30 +234,36 @@ def words(drift: Drift) -> list[str]:
         else f"promised is at most {100 * drift.promised:.3g}%"
     )
     above = (
-        f"{drift.n_above} of {m} new good images ({drift.rate:.1%}) are above the threshold; the true part lies between {low:.1%} and {high:.1%} "
+        f"{drift.n_above} of {m} new good images ({drift.rate:.1%}) are above the threshold; the "
+        f"true part lies between {low:.1%} and {high:.1%} "
         f"(95% confidence), and {promise}."
     )
     if drift.promised is not None and drift.rate > drift.promised:
+        is_rare = drift.p_above <= drift.level / 2
+        chance = "More than chance explains" if is_rare else "This may be chance"
         above += (
-            f" {'More than chance explains' if drift.p_above <= drift.level / 2 else 'This may be chance'}: if the promise holds, so many are "
-            f"above it in {_often(drift.p_above)}."
+            f" {chance}: if the promise holds, so many are above it in {_often(drift.p_above)}."
         )
     shift = drift.smallest_shift
     seen = (
         "could not see any change"
         if math.isinf(shift)
-        else f"would see a shift of all scores by {shift:.2g} standard deviations four times in five"
+        else f"would see a shift of all scores by {shift:.2g} standard deviations four times in "
+        "five"
     )
     return [
         ADVICE[drift.verdict].format(
             needed=new_images_needed(n, drift.level),
             wanted=max(20, new_images_needed(n, drift.level)),
         ),
-        f"The scores of {m} new good images and of {n} calibration images are {drift.statistic:.2g} apart (0 the same, 1 fully apart). "
-        f"Without any change, chance makes them so different in {_often(drift.p_value)} (p = {drift.p_value:.2g}, Kolmogorov-Smirnov).",
+        f"The scores of {m} new good images and of {n} calibration images are "
+        f"{drift.statistic:.2g} apart (0 the same, 1 fully apart). "
+        f"Without any change, chance makes them so different in {_often(drift.p_value)} (p = "
+        f"{drift.p_value:.2g}, Kolmogorov-Smirnov).",
         above,
         f"With so many images the check {seen}; a smaller change may have gone unseen.",
-        f"A line that has not changed is suspected in at most {_often(drift.level)}. All this takes the images for independent: frames of one piece, "
+        f"A line that has not changed is suspected in at most {_often(drift.level)}. All this "
+        "takes the images for independent: frames of one piece, "
         "one after the other, count as one.",
     ]
 

@@ -1,11 +1,12 @@
 """A simple autoencoder that learns what normal features look like.
 
-It squeezes each feature vector (one place of the feature map, 1024 numbers) through a bottleneck of fewer numbers and
-rebuilds it. Trained on defect-free images only, it can rebuild what it has seen and fails on the rest. Every
-place is treated alike and alone: this is what 1x1 convolutions do, written as a linear layer over the channels, which is the
-same arithmetic and faster.
+It squeezes each feature vector (one place of the feature map, 1024 numbers) through a bottleneck of
+fewer numbers and rebuilds it. Trained on defect-free images only, it can rebuild what it has seen
+and fails on the rest. Every place is treated alike and alone: this is what 1x1 convolutions do,
+written as a linear layer over the channels, which is the same arithmetic and faster.
 
-DFR: deep feature reconstruction for unsupervised anomaly segmentation, Yang, Shi, Qi, 2020, arXiv:2012.07122.
+DFR: deep feature reconstruction for unsupervised anomaly segmentation, Yang, Shi, Qi, 2020,
+arXiv:2012.07122.
 """
 
 from collections.abc import Iterator
@@ -15,19 +16,21 @@ import pandas as pd
 import torch
 from torch import nn
 
-from texad.data import splitting
 from texad.errors import check_range
 from texad.model.base import (
     FeatureAutoencoder,
     blocks,
     check_fit,
     device,
+    hold_out,
     train_with_early_stopping,
 )
 
 
 class Autoencoder(FeatureAutoencoder):
-    """Encoder C → hidden → bottleneck, decoder bottleneck → hidden → C, with a ReLU after each hidden layer.
+    """Encoder C → hidden → bottleneck and decoder bottleneck → hidden → C.
+
+    There is a ReLU after each hidden layer.
 
     Parameters
     ----------
@@ -60,9 +63,8 @@ class Autoencoder(FeatureAutoencoder):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Reconstruct feature maps: (N, C, H, W) in, the same shape out."""
-        vectors = features.permute(
-            0, 2, 3, 1
-        )  # (N, H, W, C): the linear layers act on the last axis
+        # (N, H, W, C): the linear layers act on the last axis
+        vectors = features.permute(0, 2, 3, 1)
         return self.decoder(self.encoder(vectors)).permute(0, 3, 1, 2)
 
 
@@ -82,9 +84,9 @@ def fit(
 ) -> tuple[Autoencoder, pd.DataFrame]:
     """Train an autoencoder with Adam on the squared reconstruction error.
 
-    The loss is L(θ) = (1/N) Σᵢ ‖Fᵢ − F̂ᵢ‖²: the squared error of a whole feature map, averaged over the images. A step sees a
-    batch of vectors drawn from 64 random images, not all vectors of a few images, so that one epoch makes many, varied steps. Only
-    these 64 images are in memory.
+    The loss is L(θ) = (1/N) Σᵢ ‖Fᵢ − F̂ᵢ‖²: the squared error of a whole feature map, averaged over
+    the images. A step sees a batch of vectors drawn from 64 random images, not all vectors of a few
+    images, so that one epoch makes many, varied steps. Only these 64 images are in memory.
 
     Parameters
     ----------
@@ -98,7 +100,8 @@ def fit(
         Feature vectors in one step.
     learning_rate : float, default 0.001
     validation_fraction : float, default 0.1
-        Part of the images kept out of the training to decide when to stop; at least one image, where there are two.
+        Part of the images kept out of the training to decide when to stop; at least one image,
+        where there are two.
     patience : int, default 3
         Stop when the validation loss has not improved for so many epochs.
     min_improvement : float, default 0.01
@@ -130,7 +133,7 @@ def fit(
         torch.manual_seed(seed)
         autoencoder = Autoencoder(channels, hidden, bottleneck).to(device())
     rng = np.random.default_rng(seed)
-    train, validation = split(rng, n_images, validation_fraction)
+    train, validation = hold_out(rng, n_images, validation_fraction)
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=learning_rate, fused=True)
 
     def vectors(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C)
@@ -173,11 +176,3 @@ def fit(
         progress=progress,
     )
     return autoencoder.cpu().eval().requires_grad_(False), history
-
-
-def split(
-    rng: np.random.Generator, n_images: int, validation_fraction: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Choose whole images, since the places of one image resemble each other; a lone image validates itself."""
-    train, validation = splitting.split(n_images, validation_fraction, rng)
-    return train, (validation if len(validation) else train)

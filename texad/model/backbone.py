@@ -1,8 +1,8 @@
 """Images in, feature maps out: a frozen ResNet-50, stopped at layer3.
 
-The early layers of a network see edges, the late ones see objects. layer3 lies between: each of its 14 x 14 places
-describes a piece of texture by 1024 numbers, which is what a defect changes. Nothing is trained here, so the
-features of an image are computed once and kept on disk.
+The early layers of a network see edges, the late ones see objects. layer3 lies between: each of its
+14 x 14 places describes a piece of texture by 1024 numbers, which is what a defect changes. Nothing
+is trained here, so the features of an image are computed once and kept on disk.
 
 Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
 """

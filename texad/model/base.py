@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from texad.data import splitting
 from texad.errors import check_range
 from texad.io.arrays import release
 
@@ -126,3 +127,19 @@ def check_fit(features: np.ndarray, validation_fraction: float, **at_least_1: in
     for name, value in at_least_1.items():
         check_range(name, value, at_least=1)
     check_range("validation_fraction", validation_fraction, above=0, below=1)
+
+
+def hold_out(
+    rng: np.random.Generator, n_images: int, validation_fraction: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose validation images; a lone image validates itself.
+
+    Whole images are held out, since the places of one image resemble each other.
+
+    Returns
+    -------
+    train, validation : ndarray of int
+        Numbers of the images, in ascending order.
+    """
+    train, validation = splitting.split(n_images, validation_fraction, rng)
+    return train, (validation if len(validation) else train)

@@ -1,16 +1,20 @@
 """The extended detector: an autoencoder whose code is one of a few thousand words.
 
-The published autoencoder may say anything in its code, and so it can describe many a defect well enough to rebuild it. This one may
-say only what a normal surface has said before: the code of a place is replaced by the nearest of 16384 typical codes, the *words*
-(vector quantization, as in VQ-VAE), and rebuilt from the word. Encoder and decoder are linear, and the best linear ones are known without
-training: the principal components. What is trained are the words, by k-means, which makes the same loss small as the published training.
+The published autoencoder may say anything in its code, and so it can describe many a defect well
+enough to rebuild it. This one may say only what a normal surface has said before: the code of a
+place is replaced by the nearest of 16384 typical codes, the *words* (vector quantization, as in
+VQ-VAE), and rebuilt from the word. Encoder and decoder are linear, and the best linear ones are
+known without training: the principal components. What is trained are the words, by k-means, which
+makes the same loss small as the published training.
 
-Around it: each place is averaged with its neighbours, so that its vector is less noisy, if neighbours resemble each other; errors are
-measured in units of what is normal for their place on held-out images, since image borders are always harder; and the score adds what
-is wrong everywhere to what is wrong somewhere. What is stored has one size, however many images there were.
+Around it: each place is averaged with its neighbours, so that its vector is less noisy, if
+neighbours resemble each other; errors are measured in units of what is normal for their place on
+held-out images, since image borders are always harder; and the score adds what is wrong everywhere
+to what is wrong somewhere. What is stored has one size, however many images there were.
 
-Neural discrete representation learning, van den Oord, Vinyals, Kavukcuoglu, 2017, arXiv:1711.00937. Principal components as the best linear
-autoencoder: Baldi and Hornik, Neural Networks 2, 1989. Averages of neighbours: PatchCore, Roth et al., 2022, arXiv:2106.08265.
+Neural discrete representation learning, van den Oord, Vinyals, Kavukcuoglu, 2017, arXiv:1711.00937.
+Principal components as the best linear autoencoder: Baldi and Hornik, Neural Networks 2, 1989.
+Averages of neighbours: PatchCore, Roth et al., 2022, arXiv:2106.08265.
 """
 
 from collections.abc import Iterator
@@ -21,24 +25,23 @@ import torch
 from torch.nn import functional
 
 from texad.errors import check_range
-from texad.model.autoencoder import split
 from texad.model.base import (
     FeatureAutoencoder,
     blocks,
     check_fit,
     device,
+    hold_out,
     train_with_early_stopping,
 )
 
 WORDS = 16384
 SAMPLE = 192  # images, enough for a covariance of 1024 channels
 SMALLEST_IMAGE = 64  # pixels: 4 × 4 places, and its score is the mean of ten
-KEPT = (
-    1 / 3
-)  # average neighbours if so much of the variance within an image survives it; of unrelated neighbours 9/64 would
-SHRINKAGE = (
-    10  # a place's normal error counts as if so many more images had shown the mean of all places
-)
+# average neighbours if so much of the variance within an image survives it; of unrelated
+# neighbours 9/64 would
+KEPT = 1 / 3
+# a place's normal error counts as if so many more images had shown the mean of all places
+SHRINKAGE = 10
 
 
 class QuantizedAutoencoder(FeatureAutoencoder):
@@ -51,11 +54,11 @@ class QuantizedAutoencoder(FeatureAutoencoder):
     bottleneck : int
         Length of a word.
     words : int
-        How many there are.
+        Number of words.
     height, width : int
         H and W: the errors of each place have a unit of their own.
     averaged : bool or int
-        Does it see each place averaged with its neighbours?
+        Average each place with its neighbours first.
     """
 
     reduction = "local_and_global"
@@ -85,12 +88,11 @@ class QuantizedAutoencoder(FeatureAutoencoder):
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("components", torch.zeros(channels, bottleneck))  # orthonormal columns
         self.register_buffer("codebook", torch.zeros(words, bottleneck))
-        self.register_buffer(
-            "unit", torch.ones(height, width)
-        )  # root of the normal mean squared error of each place
+        # root of the normal mean squared error of each place
+        self.register_buffer("unit", torch.ones(height, width))
 
     def prepare(self, features: torch.Tensor) -> torch.Tensor:
-        """What the autoencoder sees, (N, C, H, W): places, averaged with their neighbours or not, in the place's unit of error."""
+        """Average neighbours, if wanted, and divide by the unit of error, (N, C, H, W)."""
         return (average(features) if self.widths["averaged"] else features) / self.unit
 
     def forward(self, prepared: torch.Tensor) -> torch.Tensor:
@@ -108,10 +110,9 @@ class QuantizedAutoencoder(FeatureAutoencoder):
         return codes @ self.components.T + self.mean
 
     def nearest(self, codes: torch.Tensor, batch_size: int = 2048) -> torch.Tensor:
-        """The nearest word of each code, as its number: (n, bottleneck) → int64, (n,)."""
-        half = (
-            torch.square(self.codebook).sum(dim=1) / 2
-        )  # |z − w|²/2 = |z|²/2 − z·w + |w|²/2, and |z|² is the same for all words
+        """Return the number of each code's nearest word: (n, bottleneck) → int64, (n,)."""
+        # |z − w|²/2 = |z|²/2 − z·w + |w|²/2, and |z|² is the same for all words
+        half = torch.square(self.codebook).sum(dim=1) / 2
         return torch.cat(
             [
                 torch.addmm(half, part, self.codebook.T, alpha=-1).argmin(dim=1)
@@ -121,13 +122,13 @@ class QuantizedAutoencoder(FeatureAutoencoder):
 
 
 def average(features: torch.Tensor) -> torch.Tensor:
-    """Each place's mean with its neighbours, (N, C, H, W).
+    """Average each place with its neighbours, (N, C, H, W).
 
-    Two means of 2 x 2 places after one another weigh a place 4, its neighbours 2, and those at its corners 1.
+    Two means of 2 x 2 places after one another weigh a place 4, its neighbours 2, and those at its
+    corners 1.
     """
-    corners = functional.avg_pool2d(
-        features, 2, stride=1, padding=1, count_include_pad=False
-    )  # (N, C, H + 1, W + 1)
+    # (N, C, H + 1, W + 1)
+    corners = functional.avg_pool2d(features, 2, stride=1, padding=1, count_include_pad=False)
     return functional.avg_pool2d(corners, 2, stride=1)
 
 
@@ -147,11 +148,13 @@ def fit(
 ) -> tuple[QuantizedAutoencoder, pd.DataFrame]:
     """Learn components, words and the normal error of each place from defect-free images.
 
-    Neighbouring places of a good description see much the same, and their mean is less noisy. Where most of the variance within an image
-    would be averaged away, neighbours differ for good reason, and are not averaged. The words start as codes of random places. In each
-    epoch every code pulls its nearest word towards itself, the less the more codes that word has drawn before, so that a word ends as the
-    mean of its codes (mini-batch k-means: Sculley, "Web-scale k-means clustering", 2010). The loss is that of `autoencoder.fit`: the
-    squared error of a whole feature map, averaged over the images.
+    Neighbouring places of a good description see much the same, and their mean is less noisy. Where
+    most of the variance within an image would be averaged away, neighbours differ for good reason,
+    and are not averaged. The words start as codes of random places. In each epoch every code pulls
+    its nearest word towards itself, the less the more codes that word has drawn before, so that a
+    word ends as the mean of its codes (mini-batch k-means: Sculley, "Web-scale k-means clustering",
+    2010). The loss is that of `autoencoder.fit`: the squared error of a whole feature map, averaged
+    over the images.
 
     Parameters
     ----------
@@ -160,12 +163,13 @@ def fit(
     bottleneck : int, default 256
         At most C.
     words : int, default 16384
-        The size of what is stored depends on it, and not on N. With fewer places than words, some words are the same.
+        The size of what is stored depends on it, and not on N. With fewer places than words, some
+        words are the same.
     averaged : bool, optional
         Average neighbours? Decided from the features by default, see above.
     epochs, validation_fraction, patience, min_improvement, seed, progress
-        As in `autoencoder.fit`; words settle sooner than weights, hence the smaller patience. On the held-out images the normal error of
-        each place is measured, too.
+        As in `autoencoder.fit`; words settle sooner than weights, hence the smaller patience. On
+        the held-out images the normal error of each place is measured, too.
 
     Returns
     -------
@@ -185,7 +189,7 @@ def fit(
     check_range("bottleneck", bottleneck, at_least=1, at_most=channels, hint=hint)
     quantized = QuantizedAutoencoder(channels, bottleneck, words, height, width).to(device()).eval()
     rng = np.random.default_rng(seed)
-    train, validation = split(rng, n_images, validation_fraction)
+    train, validation = hold_out(rng, n_images, validation_fraction)
 
     def maps(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, C, H, W)
         return (block.permute(0, 3, 1, 2) for block in blocks(features, images))
@@ -242,14 +246,17 @@ def fit(
         for vectors in vectors_of(validation)
     )
     error = sum(errors, torch.zeros(height, width, device=device())) / channels
-    # of few images: the mean of all places stands in for what they have not shown; positive, even where nothing varies
+    # of few images: the mean of all places stands in for what they have not shown; positive, even
+    # where nothing varies
     normal = (error + SHRINKAGE * error.mean() / len(validation)) / (len(validation) + SHRINKAGE)
     quantized.unit.copy_(normal.clamp(min=floor).sqrt())
     return quantized.cpu(), history
 
 
 def _spread(block: torch.Tensor) -> float:
-    """By how much the places within an image differ: their variance, added up over images and channels."""
+    """By how much the places within an image differ: their variance, added up over images and
+    channels.
+    """
     return float(block.var(dim=(2, 3), correction=0).sum())
 
 

@@ -42,13 +42,13 @@ def extract(
     paths : sequence of Path, length N
         May be empty.
     file : Path
-        Where the features go (`.npy`), written under a temporary name and renamed when complete. Stored as
-        (N, H, W, C), so that the vector of a place lies in one piece.
+        Where the features go (`.npy`), written under a temporary name and renamed when complete.
+        Stored as (N, H, W, C), so that the vector of a place lies in one piece.
     image_size : int, default 224
         In pixels; a multiple of 16.
     batch_size : int, default 2
-        Images in one forward pass. Each core works on a batch of its own, so small ones are as fast as large ones there, and keep fewer
-        images in memory. A graphics processor wants 32 or more.
+        Images in one forward pass. Each core works on a batch of its own, so small ones are as fast
+        as large ones there, and keep fewer images in memory. A graphics processor wants 32 or more.
     progress : bool, default True
         Show a progress bar.
 
@@ -72,7 +72,8 @@ def extract(
         maps = backbone(images)
         if not torch.isfinite(maps).all():
             raise ValueError(
-                f"features of {batch[0]} or one of the {len(batch) - 1} images after it are not finite"
+                f"features of {batch[0]} or one of the {len(batch) - 1} images after it "
+                "are not finite"
             )
         return maps.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
@@ -97,9 +98,10 @@ def in_order(
 ) -> Generator[Result, None, None]:
     """`function` of each item, in their order, computed by a thread for each core.
 
-    Each thread computes on one core. This is faster than all cores on one item, since nobody waits: while one reads an image, another convolves.
-    Few results are ever in memory, however slowly they are taken. The items may come slowly, too: a result is given as soon as it is there, and
-    does not wait for the next item.
+    Each thread computes on one core. This is faster than all cores on one item, since nobody waits:
+    while one reads an image, another convolves. Few results are ever in memory, however slowly they
+    are taken. The items may come slowly, too: a result is given as soon as it is there, and does
+    not wait for the next item.
     """
     cores = torch.get_num_threads()
     pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))

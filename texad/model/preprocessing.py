@@ -1,8 +1,8 @@
 """From an image on disk to the numbers that the backbone reads.
 
-The backbone was trained on square colour images of 224 x 224 pixels, so every image is brought to that shape: resized
-(bilinear, averaging where it shrinks) and scaled from 0..255 to [0, 1]. The aspect ratio is not kept, because a
-crop could cut a defect off.
+The backbone was trained on square colour images of 224 x 224 pixels, so every image is brought to
+that shape: resized (bilinear, averaging where it shrinks) and scaled from 0..255 to [0, 1]. The
+aspect ratio is not kept, because a crop could cut a defect off.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def resize(image: Image.Image | np.ndarray, image_size: int = IMAGE_SIZE) -> np.ndarray:
     """Resize an RGB image to a square.
 
-    Bilinear interpolation takes the mean of the nearest pixels, weighted by their distance. Where the image shrinks, more pixels take part, so
-    that none is skipped (`antialias`): a thin scratch grows fainter, but does not vanish.
+    Bilinear interpolation takes the mean of the nearest pixels, weighted by their distance. Where
+    the image shrinks, more pixels take part, so that none is skipped (`antialias`): a thin scratch
+    grows fainter, but does not vanish.
 
     Parameters
     ----------
@@ -75,11 +76,13 @@ def load_images(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> torch.Te
     Raises
     ------
     DataError
-        A ValueError: an image cannot be read (the message names the file), or `image_size` does not fit.
+        A ValueError: an image cannot be read (the message names the file), or `image_size` does not
+        fit.
     """
     if image_size < 16 or image_size % 16:
         raise DataError(
-            f"image_size must be a positive multiple of 16 (224 in the published method), not {image_size}"
+            "image_size must be a positive multiple of 16 (224 in the published method), "
+            f"not {image_size}"
         )
     images = np.empty((len(paths), image_size, image_size, 3), dtype=np.uint8)
     for image, path in zip(images, paths, strict=True):
@@ -141,8 +144,8 @@ def load_mask(path: Path | None, image_size: int = IMAGE_SIZE) -> np.ndarray:
     Returns
     -------
     ndarray, bool, shape (image_size, image_size)
-        True where the surface is defective. A pixel counts as defective if any part of it is, so that a thin scratch does
-        not vanish in the smaller mask.
+        True where the surface is defective. A pixel counts as defective if any part of it is, so
+        that a thin scratch does not vanish in the smaller mask.
     """
     if path is None:
         return np.zeros((image_size, image_size), dtype=bool)

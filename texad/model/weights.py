@@ -1,8 +1,9 @@
 """Where the backbone's numbers come from.
 
-A ResNet-50 that has learnt to tell a thousand kinds of objects apart on ImageNet also describes textures well. Its weights
-are a download of 98 MB. Where they cannot be had, a random network is the fallback: it still describes textures
-a little, and the user is told in a way that cannot be overlooked.
+A ResNet-50 that has learnt to tell a thousand kinds of objects apart on ImageNet also describes
+textures well. Its weights are a download of 98 MB. Where they cannot be had, a random network is
+the fallback: it still describes textures a little, and the user is told in a way that cannot be
+overlooked.
 
 Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
 """
@@ -29,12 +30,14 @@ ENVIRONMENT_VARIABLE = "TEXAD_WEIGHTS"
 NAMES = ("auto", "imagenet", "random")
 SUFFIXES = (".safetensors", ".pth", ".pt")
 TIMEOUT_S = 5.0  # for an answer from the server of the ImageNet weights
-IMAGENET_SHA256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"  # torchvision names its files by the first 8 digits
+# torchvision names its files by the first 8 digits
+IMAGENET_SHA256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"
 
 RANDOM_WARNING = (
-    "RANDOM WEIGHTS: these numbers come from a backbone that has learnt nothing (its BatchNorm statistics were calibrated on the "
-    "training images). They show how the method works, not how well it works. "
-    f"For ImageNet weights, connect to the internet once, or set {ENVIRONMENT_VARIABLE} to a file."
+    "RANDOM WEIGHTS: these numbers come from a backbone that has learnt nothing (its BatchNorm "
+    "statistics were calibrated on the training images). They show how the method works, not how "
+    "well it works. For ImageNet weights, connect to the internet once, or set "
+    f"{ENVIRONMENT_VARIABLE} to a file."
 )
 
 
@@ -55,8 +58,8 @@ class Weights:
     state_dict : dict of str to Tensor
         Named as in torchvision's `resnet50`.
     stride_in_1x1 : bool
-        True for the original network of He et al., whose stride-2 step sits in the 1x1 convolution of the first
-        block of layer2 and layer3; torchvision puts it in the 3x3 convolution.
+        True for the original network of He et al., whose stride-2 step sits in the 1x1 convolution
+        of the first block of layer2 and layer3; torchvision puts it in the 3x3 convolution.
     """
 
     name: str
@@ -94,7 +97,8 @@ def check(weights: str | Path) -> str:
     path = Path(weights).expanduser()
     if path.suffix not in SUFFIXES:
         raise ValueError(
-            f"weights {weights!r}{did_you_mean(weights, NAMES)}: choose auto, imagenet, random, or a file ending in .safetensors or .pth"
+            f"weights {weights!r}{did_you_mean(weights, NAMES)}: choose auto, imagenet, random, "
+            "or a file ending in .safetensors or .pth"
         )
     if not path.is_file():
         raise FileNotFoundError(
@@ -109,8 +113,8 @@ def resolve(weights: str | Path = "auto") -> str:
     Parameters
     ----------
     weights : {"auto", "imagenet", "random"} or path
-        "auto" is the environment variable TEXAD_WEIGHTS if set, else "imagenet" if the file is cached or its
-        server answers within seconds, else "random", with a `RandomWeightsWarning`.
+        "auto" is the environment variable TEXAD_WEIGHTS if set, else "imagenet" if the file is
+        cached or its server answers within seconds, else "random", with a `RandomWeightsWarning`.
 
     Returns
     -------
@@ -139,14 +143,16 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
     Parameters
     ----------
     weights : {"auto", "imagenet", "random"} or path
-        See `resolve`. A file is a state dict of torchvision's `resnet50`, whole or ending at layer3.
+        See `resolve`. A file is a state dict of torchvision's `resnet50`, whole or ending at
+        layer3.
     seed : int, default 0
         Of the random initialisation; used by "random" only.
 
     Raises
     ------
     ValueError
-        If a file holds no ResNet-50 state dict, or holds code, which is not run; or if what is cached as "imagenet" is something else.
+        If a file holds no ResNet-50 state dict, or holds code, which is not run; or if what is
+        cached as "imagenet" is something else.
     ConnectionError
         If "imagenet" is asked for, not cached, and cannot be downloaded.
     """
@@ -159,7 +165,10 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
 
 
 def _load_imagenet() -> Weights:
-    """Not by torch.hub, which follows any redirection, trusts eight digits of a hash, and those only of what it has just downloaded."""
+    """Load the ImageNet weights, not by torch.hub: that follows any redirection.
+
+    It also trusts eight digits of a hash, and those only of what it has just downloaded.
+    """
     file, url = imagenet_file(), _imagenet().url
     elsewhere = f"set {ENVIRONMENT_VARIABLE} to a file, or choose weights random"
     if not file.exists():
@@ -167,11 +176,13 @@ def _load_imagenet() -> Weights:
             download(url, file, IMAGENET_SHA256, "ResNet-50 weights")
         except (OSError, ValueError) as error:
             raise ConnectionError(
-                f"the ImageNet weights could not be downloaded ({error}); put {url} at {file}, or {elsewhere}"
+                f"the ImageNet weights could not be downloaded ({error}); put {url} at {file}, "
+                f"or {elsewhere}"
             ) from error
     elif sha256(file) != IMAGENET_SHA256:
         raise ValueError(
-            f"weights file {file} is not the one of {url} (its SHA-256 is wrong): delete it to have it downloaded, or {elsewhere}"
+            f"weights file {file} is not the one of {url} (its SHA-256 is wrong): "
+            f"delete it to have it downloaded, or {elsewhere}"
         )
     state_dict = torch.load(file, map_location="cpu", weights_only=True)
     return Weights("imagenet", IMAGENET_SHA256, _up_to_layer3(state_dict, file))
@@ -182,9 +193,8 @@ def _load_file(path: Path) -> Weights:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                stride_in_1x1 = (file.metadata() or {}).get(
-                    "stride_in_1x1", "false"
-                ).lower() == "true"
+                facts = file.metadata() or {}
+                stride_in_1x1 = facts.get("stride_in_1x1", "false").lower() == "true"
                 state_dict = {name: file.get_tensor(name) for name in file.keys()}
         else:
             state_dict = torch.load(path, map_location="cpu", weights_only=True)
@@ -197,15 +207,16 @@ def _load_file(path: Path) -> Weights:
 
 
 def untrained(seed: int, shortcuts: bool = True) -> Weights:
-    """Weights that have learnt nothing.
+    """Make random weights.
 
     Parameters
     ----------
     seed : int
     shortcuts : bool, default True
-        Each residual block begins with nothing but its shortcut, since its last scale is zero (Goyal et al., 2017, arXiv:1706.02677, section 5.1):
-        a place is then described by what lies at this place. Without, every block mixes in, untaught, what lies around it, and a small defect
-        is lost among it: chapter 7 shows how much.
+        Each residual block begins with nothing but its shortcut, since its last scale is zero
+        (Goyal et al., 2017, arXiv:1706.02677, section 5.1): a place is then described by what lies
+        at this place. Without, every block mixes in, untaught, what lies around it, and a small
+        defect is lost among it: chapter 7 shows how much.
 
     Returns
     -------
@@ -227,24 +238,25 @@ def _up_to_layer3(state_dict: object, path: Path) -> dict[str, torch.Tensor]:
     """Keep what the method uses, and refuse what is no ResNet-50."""
     if not isinstance(state_dict, dict) or "layer3.5.conv3.weight" not in state_dict:
         raise ValueError(
-            f"weights file {path} holds no ResNet-50 up to layer3: tensors named as in torchvision's resnet50 state dict "
-            "(conv1.weight, …, layer3.5.conv3.weight) are expected"
+            f"weights file {path} holds no ResNet-50 up to layer3: tensors named as in "
+            "torchvision's resnet50 state dict (conv1.weight, …, layer3.5.conv3.weight) are "
+            "expected"
         )
     if not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor)
         for name, tensor in state_dict.items()
     ):
         raise ValueError(
-            f"weights file {path} is no plain state dict: all its values must be tensors, and have names"
+            f"weights file {path} is no plain state dict: all its values must be tensors, and "
+            "have names"
         )
     stages = ("conv1", "bn1", "layer1", "layer2", "layer3")
     return {name: tensor for name, tensor in state_dict.items() if name.split(".")[0] in stages}
 
 
 def _torchvision_models() -> ModuleType:
-    from torchvision import (
-        models,
-    )  # only when needed: importing it takes seconds, and most stages do without
+    # only when needed: importing it takes seconds, and most stages do without
+    from torchvision import models
 
     return models
 
@@ -254,7 +266,7 @@ def _imagenet() -> "ResNet50_Weights":
 
 
 def imagenet_file() -> Path:
-    """Where the ImageNet weights are kept once they are downloaded: torchvision's own place, which other programs share."""
+    """Return where ImageNet weights are kept: torchvision's place, which others share."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(_imagenet().url).name
 
 
