@@ -100,6 +100,20 @@ class Labels:
         return ", ".join(f"{label} ({count})" for label, count in counts) or "none"
 
 
+def read_text(file: Path) -> str:
+    """Read a file of labels, in UTF-8 with or without a byte order mark.
+
+    Raises
+    ------
+    DataError
+        A ValueError: it is in another encoding.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{file} is no text in UTF-8: save it as UTF-8") from None
+
+
 def images(folder: Path, labels: Labels) -> list[Path]:
     """List the images of a folder and those below it, see `walking.walk`.
 

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from texad.data.convert.marks import Labels, Mark, find
+from texad.data.convert.marks import Labels, Mark, find, read_text
 from texad.data.names import YES, plain
 from texad.errors import DataError
 
@@ -89,10 +89,7 @@ def _rows(table: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
 
     Each row has as many cells as there are columns.
     """
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"{table} is no text in UTF-8: save it as CSV UTF-8") from None
+    text = read_text(table)
     separator = max(",;\t|", key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from texad.data.convert.marks import Labels, Mark, images
+from texad.data.convert.marks import Labels, Mark, images, read_text
 from texad.data.convert.outlines import Polygon, box
 from texad.errors import DataError
 
@@ -95,10 +95,7 @@ def _class_names(file: Path) -> dict[int, str]:
 
 def _lines(text: Path) -> list[tuple[str, str]]:
     """Read where each line of a text is, and what it says."""
-    try:
-        lines = text.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise DataError(f"{text} is no text in UTF-8: export it again") from None
+    lines = read_text(text).splitlines()
     return [(f"{text}, line {i}", line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
 
 
