@@ -12,9 +12,12 @@ NAMES = ("forward", "end_to_end", "fit", "latency", "papermill", "equality", "me
 SLOW = ("memory", "peers")  # only when named, or with "all"
 
 DESCRIPTION = f"""\
-Measure how fast texad is, in ratios of things that are measured in turn, and print one table with the bars that the project sets itself.
+Measure how fast texad is, in ratios of things that are measured in turn, and print one table with
+the bars that the project sets itself.
 
-Names: {", ".join(NAMES)}, or all. Without a name all but {" and ".join(SLOW)}, which take long, are run. Leave the machine alone meanwhile."""
+Names: {", ".join(NAMES)}, or all.
+Without a name all but {" and ".join(SLOW)}, which take long, are run.
+Leave the machine alone meanwhile."""
 
 EXAMPLES = """\
 examples:
@@ -22,7 +25,8 @@ examples:
   python -m benchmarks forward --repeats 11                     one of them, with more rounds
   python -m benchmarks fit equality --weights FILE --data DATA --category NAME
   python -m benchmarks peers --anomalib-python ~/anomalib/bin/python --data DATA --category NAME
-  python -m benchmarks all --json benchmarks/results.json       keep what was measured; entries of others stay"""
+  python -m benchmarks all --json benchmarks/results.json
+      keep what was measured; entries of others stay"""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -5,7 +5,8 @@ Run by the Python of anomalib's own environment; it imports nothing of texad. Ev
 anomalib's default, except:
 
 - the weights are random, so that nothing is downloaded (they change no speed);
-- no images of the predictions are drawn, nothing is logged and no progress bar is shown, which only helps it;
+- no images of the predictions are drawn, nothing is logged and no progress bar is shown, which only
+  helps it;
 - its data are loaded by as many processes as there are cores, instead of eight.
 
 anomalib: Akcay et al., "Anomalib: a deep learning library for anomaly detection", ICIP 2022,

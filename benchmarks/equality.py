@@ -67,7 +67,8 @@ def rows(
         `by_pillow` are those of the reference when Pillow resizes the images.
     details : dict
     """
-    note = f"pixel values that Pillow rounds otherwise: {details['share_of_pixel_values_that_pillow_rounds_otherwise']:.2%}"
+    share = details["share_of_pixel_values_that_pillow_rounds_otherwise"]
+    note = f"pixel values that Pillow rounds otherwise: {share:.2%}"
     return [
         Row(
             "equality",

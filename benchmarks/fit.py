@@ -118,7 +118,8 @@ def rows(rounds: list[dict], details: dict) -> list[Row]:
             ratio,
             at_least=BAR,
             more_than=any(capped),
-            note=f"not reached within {CAP:g} times texad's seconds by {sum(capped)} of {len(capped)} seeds"
+            note=f"not reached within {CAP:g} times texad's seconds by {sum(capped)} of "
+            f"{len(capped)} seeds"
             if any(capped)
             else "",
         ),

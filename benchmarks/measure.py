@@ -85,9 +85,16 @@ class Row:
     def as_json(self) -> dict:
         """All of it, with what the table shows of bar and value."""
         return {
-            "what": self.what, "value": self.value, "unit": self.unit, "more_than": self.more_than, "shown": self.shown,
-            "bar": self.bar, "holds": self.holds, "note": self.note, "details": self.details,
-        }  # fmt: skip
+            "what": self.what,
+            "value": self.value,
+            "unit": self.unit,
+            "more_than": self.more_than,
+            "shown": self.shown,
+            "bar": self.bar,
+            "holds": self.holds,
+            "note": self.note,
+            "details": self.details,
+        }
 
 
 def table(rows: list[Row]) -> str:

@@ -151,10 +151,15 @@ def test_the_share_above_comes_with_wilson_s_interval():
     )
 
 
-@pytest.mark.parametrize("old, new, level, problem", [
-    ([], [1], 0.01, "calibration_scores must hold at least one"), ([1], [], 0.01, "new_scores must hold at least one"),
-    ([1, np.nan], [1], 0.01, "finite"), ([1], [1], 1, "level must be above 0 and below 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "old, new, level, problem",
+    [
+        ([], [1], 0.01, "calibration_scores must hold at least one"),
+        ([1], [], 0.01, "new_scores must hold at least one"),
+        ([1, np.nan], [1], 0.01, "finite"),
+        ([1], [1], 1, "level must be above 0 and below 1"),
+    ],
+)
 def test_what_cannot_be_compared_is_refused(old, new, level, problem):
     with pytest.raises(ValueError, match=problem):
         drift.compare(np.array(old), np.array(new), 1.0, None, level)

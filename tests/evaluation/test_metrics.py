@@ -20,7 +20,7 @@ from texad.model.threshold import predict
 
 
 def tied(n_normal: int, n_anomalous: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and scores, in a random order, with many ties; anomalous images score a little higher."""
+    """Labels and scores in random order, with many ties; anomalous images score a bit higher."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat([0, 1], [n_normal, n_anomalous]))
     return labels, (rng.integers(0, 8, len(labels)) + 2 * labels).astype(float)
@@ -36,8 +36,12 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order():
 
 
 ONE_NUMBER = [
-    image_auroc, auroc_interval, bootstrap_auroc_interval, average_precision, f1_max,
-]  # fmt: skip
+    image_auroc,
+    auroc_interval,
+    bootstrap_auroc_interval,
+    average_precision,
+    f1_max,
+]
 
 
 @pytest.mark.parametrize("function", ONE_NUMBER)

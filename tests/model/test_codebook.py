@@ -191,7 +191,7 @@ def test_training_the_words_lowers_the_loss():
     assert history["train_loss"].iloc[-1] < 0.9 * history["train_loss"].iloc[0]
 
 
-def test_the_unit_of_a_place_is_its_error_on_held_out_images_and_few_images_are_helped_by_the_mean_of_all_places():
+def test_the_unit_of_a_place_is_its_error_on_held_out_images_drawn_to_the_mean_of_all_places():
     F = some_features(40)
     F[:, :, 0] *= 5  # the first row of places is always harder
     model, _ = fit(F, validation_fraction=0.5)

@@ -65,22 +65,25 @@ def test_a_detector_s_file_may_be_read_by_whom_the_system_lets(fitted, tmp_path)
     assert (tmp_path / "d.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-@pytest.mark.parametrize("changes, problem", [
-    (None, "it does not say where it comes from"),
-    ({"weights": None}, "it does not say of which weights it is made"),
-    ({"weights": {"name": 1, "sha256": ""}}, "it does not say of which weights it is made"),
-    ({"n_train": "12"}, "it does not say how many images it has learnt from"),
-    ({"heat": [1]}, "the scale of its heatmaps is not two numbers"),
-    ({"heat": ["low", "high"]}, "the scale of its heatmaps is not two numbers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, problem",
+    [
+        (None, "it does not say where it comes from"),
+        ({"weights": None}, "it does not say of which weights it is made"),
+        ({"weights": {"name": 1, "sha256": ""}}, "it does not say of which weights it is made"),
+        ({"n_train": "12"}, "it does not say how many images it has learnt from"),
+        ({"heat": [1]}, "the scale of its heatmaps is not two numbers"),
+        ({"heat": ["low", "high"]}, "the scale of its heatmaps is not two numbers"),
+    ],
+)
 def test_a_file_with_a_damaged_origin_is_refused_in_one_line(loaded, tmp_path, changes, problem):
     loaded.origin_ = changes and loaded.origin_ | changes
     loaded.save(file := tmp_path / "damaged.safetensors")
     with pytest.raises(ValueError) as refused:
         AnomalyDetector.load(file)
     assert (
-        str(refused.value)
-        == f"{file} is no detector of texad ({problem}); make one with texad fit FOLDER --out {file}"
+        str(refused.value) == f"{file} is no detector of texad ({problem}); "
+        f"make one with texad fit FOLDER --out {file}"
     )
 
 

@@ -25,7 +25,8 @@ paths = sorted(Path(sys.argv[2]).glob("*.png"))
 with tempfile.TemporaryDirectory() as folder:
     backbone = build_backbone(weights.untrained(0, shortcuts=False))
     calibrate_batchnorm(backbone, paths, progress=False)
-    measured = extraction.extract(fold_batchnorm(backbone), paths, Path(folder) / "f.npy", progress=False)
+    folded, file = fold_batchnorm(backbone), Path(folder) / "f.npy"
+    measured = extraction.extract(folded, paths, file, progress=False)
     fitted, _ = autoencoder.fit(measured, epochs=2, seed=0, progress=False)
     scores, maps = scoring.score_features(fitted, measured, progress=False)
     hashes = [hashlib.sha256(array.tobytes()).hexdigest() for array in (measured, maps, scores)]

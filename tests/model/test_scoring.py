@@ -124,8 +124,12 @@ def test_a_score_at_the_threshold_is_normal():
 
 @pytest.mark.parametrize(
     ("scores", "message"),
-    [([], "scores must hold at least one score"), ([1.0, np.nan], "scores must be finite, and 1 of 2 are not"), ([np.inf, 1.0, 2.0], "scores must be finite, and 1 of 3 are not")],
-)  # fmt: skip
+    [
+        ([], "scores must hold at least one score"),
+        ([1.0, np.nan], "scores must be finite, and 1 of 2 are not"),
+        ([np.inf, 1.0, 2.0], "scores must be finite, and 1 of 3 are not"),
+    ],
+)
 def test_threshold_refuses_scores_without_meaning(scores, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         sigma_threshold(np.array(scores))
@@ -273,7 +277,8 @@ def test_too_few_images_names_alpha_and_both_numbers():
     way_out = r"keep more out of the fit \(calibration_fraction\), or choose a larger false_alarms$"
     with pytest.raises(
         ValueError,
-        match=rf"^false_alarms = 0\.05 needs at least 19 calibration images, and there are 18: {way_out}",
+        match=r"^false_alarms = 0\.05 needs at least 19 calibration images, and there are 18: "
+        + way_out,
     ):
         conformal_threshold(np.ones(18))
     with pytest.raises(ValueError, match="there are 0"):
@@ -359,7 +364,8 @@ def test_the_three_rules_side_by_side():
         (("held_out", 1), "rule held_out needs at least 2 calibration images, and there are 1"),
         (
             ("conformal", 18),
-            r"rule conformal needs at least 19 calibration images for false_alarms = 0\.05, and there are 18",
+            r"rule conformal needs at least 19 calibration images for false_alarms = 0\.05, "
+            "and there are 18",
         ),
     ],
 )
@@ -415,7 +421,8 @@ def test_one_fold_for_all_is_split_conformal():
         (
             [0],
             [[1.0]],
-            r"^held_out_scores and folds must have shape \(n,\), and test_scores \(K, M\), not \(2,\), \(1,\) and \(1, 1\)$",
+            r"^held_out_scores and folds must have shape \(n,\), and test_scores \(K, M\), "
+            r"not \(2,\), \(1,\) and \(1, 1\)$",
         ),
         ([0, 1], [1.0], "shape"),
         ([0, 1], [[1.0]], "from 0 to 0"),
@@ -448,7 +455,7 @@ def check_promise(false_alarm_rate) -> None:
 
 
 def simulated(rng, n):
-    """Skewed scores; those of the images that the autoencoder was fit to are smaller by a quarter."""
+    """Skewed scores; those of images that the autoencoder was fit to are smaller by a quarter."""
     return rng.lognormal(0, 0.6, n), 0.75 * rng.lognormal(0, 0.6, n)
 
 

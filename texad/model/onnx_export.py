@@ -217,7 +217,7 @@ def write(
             (torch.zeros(2, height, width, 3, dtype=torch.uint8),),
             input_names=["image"],
             output_names=list(OUTPUTS),
-            dynamic_shapes=({0: "N"},),
+            dynamic_shapes=({0: torch.export.Dim("N")},),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
