@@ -93,7 +93,9 @@ Markdown(
 )
 
 # %% tags=["remove-input"]
-rows = [(each.sample.path.relative_to(data.root), each.reason) for each in data.unreadable]
+rows = [
+    (each.sample.path.relative_to(data.root), each.reason) for each in data.unreadable
+]
 if rows:
     table = pd.DataFrame(
         [(printable(path), reason) for path, reason in rows],

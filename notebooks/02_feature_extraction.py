@@ -38,7 +38,12 @@ from texad.evaluation.metrics import image_auroc
 from texad.figures import plots
 from texad.model import preprocessing
 from texad.model import weights as backbone_weights
-from texad.model.backbone import build_backbone, calibrate_batchnorm, fold_batchnorm, save_backbone
+from texad.model.backbone import (
+    build_backbone,
+    calibrate_batchnorm,
+    fold_batchnorm,
+    save_backbone,
+)
 from texad.runs.run_folder import SPLITS, Run
 from texad.teaching import quiz
 
@@ -158,7 +163,9 @@ save_backbone(folded, run.folder / "backbone.safetensors")
 rng = np.random.default_rng(seed)
 labels = test["label"].to_numpy()
 pair = [
-    int(rng.choice(np.flatnonzero(labels == label))) for label in (0, 1) if (labels == label).any()
+    int(rng.choice(np.flatnonzero(labels == label)))
+    for label in (0, 1)
+    if (labels == label).any()
 ]
 maps = [np.array(F_test[i]) for i in pair]
 difference = np.abs(maps[0].max(axis=(1, 2)) - maps[-1].max(axis=(1, 2)))

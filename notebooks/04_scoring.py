@@ -205,9 +205,7 @@ if n:
         f"Images kept out that lie above the line of `sigma`, although nothing is wrong with them: **{above}**. "
     )
     if thresholds["held_out"] is not None:
-        sentence += (
-            f"The line of `held_out` is at {thresholds['held_out']:.4g} instead of {threshold:.4g}."
-        )
+        sentence += f"The line of `held_out` is at {thresholds['held_out']:.4g} instead of {threshold:.4g}."
 else:
     sentence = "In this run no image was kept out (`calibration_fraction` is 0, or there is only one), so there is no second row."
 Markdown(sentence)
@@ -250,7 +248,9 @@ assert by_hand == p[example]
 # the score: the $\lceil (n+1)(1-\alpha) \rceil$-th smallest calibration score, where $\lceil\cdot\rceil$ rounds up. This is the rule `conformal`.
 
 # %%
-t_alpha = thresholds["conformal"]  # None: too few calibration images for this false_alarms
+t_alpha = thresholds[
+    "conformal"
+]  # None: too few calibration images for this false_alarms
 if t_alpha is not None:
     assert np.array_equal(predict(test_scores, t_alpha), p <= false_alarms)
 
@@ -303,7 +303,9 @@ pd.DataFrame({"false_alarms": alphas, "calibration images needed": needed}).set_
 threshold = thresholds[rule]
 table = pipeline.scores_table(images, scores, threshold)
 run.write_table("scores.csv", table)
-run.write(threshold=threshold, thresholds=thresholds, rule=rule, false_alarms=false_alarms)
+run.write(
+    threshold=threshold, thresholds=thresholds, rule=rule, false_alarms=false_alarms
+)
 table.groupby(["split", "defect"], sort=False).agg(
     images=("score", "size"), mean_score=("score", "mean"), alarms=("prediction", "sum")
 )
@@ -350,7 +352,9 @@ line = t_alpha if t_alpha is not None else thresholds["sigma"]
 def false_alarm_rate(gain):
     x = under_light(gain)
     F_light = backbone(x).numpy()
-    scores_light, _ = scoring.score_features(trained, F_light, **options, progress=False)
+    scores_light, _ = scoring.score_features(
+        trained, F_light, **options, progress=False
+    )
     return float(predict(scores_light, line).mean())
 
 
@@ -363,7 +367,9 @@ plots.false_alarm_rates(tried, rates, false_alarms)
 # %% tags=["aside", "remove-input"]
 if rates:
     broken = [
-        gain for gain, rate in zip(gains, rates, strict=True) if rate > false_alarms and gain > 1
+        gain
+        for gain, rate in zip(gains, rates, strict=True)
+        if rate > false_alarms and gain > 1
     ]
     sentence = (
         f"Called anomalous, of {len(good)} good images: **{round(rates[0] * len(good))}** in the light of the training, "
@@ -429,7 +435,9 @@ new_scores = np.empty((K, len(F_new)))  # a row for the autoencoder of each fold
 for fold in range(K):
     inside = folds == fold
     rest = F_few[~inside] if K > 1 else F_few  # a lone image has no others
-    held_out_scores[inside], new_scores[fold] = fit_and_score(rest, F_few[inside], F_new)
+    held_out_scores[inside], new_scores[fold] = fit_and_score(
+        rest, F_few[inside], F_new
+    )
 p_few = cross_conformal_p_values(held_out_scores, folds, new_scores)
 
 # %% [markdown] tags=["aside"]

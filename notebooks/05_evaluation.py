@@ -196,7 +196,9 @@ counts = decisions["confusion"]
 
 
 def share(rate, interval):
-    return "–" if rate is None else f"{rate:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
+    return (
+        "–" if rate is None else f"{rate:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
+    )
 
 
 Markdown(
@@ -317,7 +319,9 @@ Markdown(said)
 
 # %% tags=["explorer", "remove-input"]
 all_masks = map(mask, range(len(images)))  # one after the other
-explorer.write_pictures(run.folder / "pictures", paths, small_maps, all_masks, image_size)
+explorer.write_pictures(
+    run.folder / "pictures", paths, small_maps, all_masks, image_size
+)
 explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 
 # %% [markdown]
@@ -344,8 +348,12 @@ explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 # %%
 found = pipeline.evaluate(test, thresholds, small_maps, has_mask, mask, image_size)
 assert found["image_auroc"] == auroc and found["auroc_by_severity"] == by_severity
-counted = {name: record["data"][name] for name in ("n_train", "n_calibration", "n_test")}
-run.write_metrics(found | counted | {"threshold": threshold, "weights": record["weights"]})
+counted = {
+    name: record["data"][name] for name in ("n_train", "n_calibration", "n_test")
+}
+run.write_metrics(
+    found | counted | {"threshold": threshold, "weights": record["weights"]}
+)
 names = ["image_auroc", "average_precision", "pixel_auroc", "aupro", "accuracy"]
 names += ["precision", "recall", "f1", "f1_max", "false_alarm_rate", "miss_rate"]
 shown = {name: found[name] for name in names} | {"threshold": threshold}

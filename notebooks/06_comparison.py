@@ -475,7 +475,9 @@ def text(values, pattern):
 
 ends = [
     f"{low} to {high}"
-    for low, high in zip(text(summary["low"], ".3f"), text(summary["high"], ".3f"), strict=True)
+    for low, high in zip(
+        text(summary["low"], ".3f"), text(summary["high"], ".3f"), strict=True
+    )
 ]
 columns = {
     "AUROC": text(summary["auroc"], ".3f"),
@@ -495,7 +497,9 @@ own = summary.loc["published"]
 
 
 def named(method):
-    return {"published, scored alike": "the published method, scored alike"}.get(method, method)
+    return {"published, scored alike": "the published method, scored alike"}.get(
+        method, method
+    )
 
 
 def plain(name):  # a folder's name may hold what Markdown reads as marks
@@ -506,11 +510,17 @@ def listed(parts):
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-over = f"on average over {len(names)} textures" if len(names) > 1 else f"on {plain(category)}"
+over = (
+    f"on average over {len(names)} textures"
+    if len(names) > 1
+    else f"on {plain(category)}"
+)
 if summary["auroc"].isna().all():
     said = "The test has only one kind of image, so there is no AUROC to compare."
 elif (summary["auroc"] > 0.9995).sum() > 1:
-    perfect = listed([f"**{named(m)}**" for m in summary.index[summary["auroc"] > 0.9995]])
+    perfect = listed(
+        [f"**{named(m)}**" for m in summary.index[summary["auroc"] > 0.9995]]
+    )
     said = f"More than one method ranks (nearly) every image rightly {over}: {perfect}. These data cannot tell them apart; look at the maps, the false alarms and the costs."
 else:
     best = summary["auroc"].idxmax()
@@ -557,7 +567,9 @@ if rates.isna().all():
     )
 else:
     variance = (
-        false_alarms * (1 - false_alarms) * (1 / (one["n_calibration"] + 2) + 1 / one["n_good"])
+        false_alarms
+        * (1 - false_alarms)
+        * (1 / (one["n_calibration"] + 2) + 1 / one["n_good"])
     )  # of the calibration images, of the test
     limit = false_alarms + 1.645 * np.sqrt(variance.sum()) / len(one)
     above = [named(m) for m in summary.index[rates > limit]]
@@ -607,8 +619,12 @@ else:
 if len(worse):
     lines.append(f"It is ahead of {with_gain(worse)}.")
 if len(names) > 1 and not pd.isna(alike["auroc"]):
-    pivot = table.pivot(index="category", columns="method", values="auroc").astype(float)
-    behind = (pivot[list(rivals)].max(axis=1) - pivot["published, scored alike"]).dropna()
+    pivot = table.pivot(index="category", columns="method", values="auroc").astype(
+        float
+    )
+    behind = (
+        pivot[list(rivals)].max(axis=1) - pivot["published, scored alike"]
+    ).dropna()
     worst = behind.idxmax()
     if behind[worst] > 0.0005:
         lines.append(

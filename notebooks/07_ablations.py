@@ -217,7 +217,11 @@ NOTHING = "Without both kinds of test images there is no AUROC, and nothing to c
 
 def listed(settings):
     settings = [f"**{setting}**" for setting in settings]
-    return settings[0] if len(settings) == 1 else ", ".join(settings[:-1]) + f" and {settings[-1]}"
+    return (
+        settings[0]
+        if len(settings) == 1
+        else ", ".join(settings[:-1]) + f" and {settings[-1]}"
+    )
 
 
 def verdict(ablation, own):
@@ -235,9 +239,14 @@ def verdict(ablation, own):
             if high == 1
             else ""
         )
-    best, worst = list(rows.index[rows["auroc"] == high]), list(rows.index[rows["auroc"] == low])
+    best, worst = (
+        list(rows.index[rows["auroc"] == high]),
+        list(rows.index[rows["auroc"] == low]),
+    )
     said = f"Best {'is' if len(best) == 1 else 'are'} {listed(best)} with an AUROC of {high:.3f} ({rows.loc[best[0], 'low']:.3f} to {rows.loc[best[0], 'high']:.3f})"
-    said += f", worst {'is' if len(worst) == 1 else 'are'} {listed(worst)} with {low:.3f}. "
+    said += (
+        f", worst {'is' if len(worst) == 1 else 'are'} {listed(worst)} with {low:.3f}. "
+    )
     other, name = (best[0], "the best") if own not in best else (worst[0], "the worst")
     said += f"The baseline, **{own}**, " + (
         "is among the best" if own in best else f"reaches {rows.loc[own, 'auroc']:.3f}"
@@ -319,7 +328,9 @@ def share_of_the_place(F):  # of the variance of all channels together
 if is_random:
     other = random_backbone(not own_normalize)
 else:  # the same weights
-    other = folded_backbone(backbone.state_dict(), stride_in_1x1(backbone), not own_normalize)
+    other = folded_backbone(
+        backbone.state_dict(), stride_in_1x1(backbone), not own_normalize
+    )
 F_other, F_other_test = layer3(other)
 shares = [share_of_the_place(F_train), share_of_the_place(F_other)]
 of_input = [baseline, score(fit(F_other), F_other_test)]
@@ -446,7 +457,9 @@ said = verdict("training images", str(counts[-1]))
 if not images[["auroc", "false_alarm_rate"]].isna().any(axis=None):
     final, calm = images["auroc"].iloc[-1], images["false_alarm_rate"] <= 0.1
     enough = next(
-        n for n, auroc in zip(counts, images["auroc"], strict=True) if auroc >= final - 0.02
+        n
+        for n, auroc in zip(counts, images["auroc"], strict=True)
+        if auroc >= final - 0.02
     )
     steady = next((n for i, n in enumerate(counts) if calm[i:].all()), None)
     said += (
@@ -640,9 +653,17 @@ elif ranges["range"].max() == 0:
 else:
     luck = ranges["range"]["seed"]
     more = [name for name in ranges.index if ranges["range"][name] > luck]
-    less = [name for name in ranges.index if ranges["range"][name] <= luck and name != "seed"]
+    less = [
+        name
+        for name in ranges.index
+        if ranges["range"][name] <= luck and name != "seed"
+    ]
     said = f"The knob **{ranges.index[0]}** moves the AUROC most, by {ranges['range'].iloc[0]:.3f}. The seed moves it by {luck:.3f}. "
-    said += f"Moving it more than the seed: {listed(more)}." if more else "No knob moves it more."
+    said += (
+        f"Moving it more than the seed: {listed(more)}."
+        if more
+        else "No knob moves it more."
+    )
     said += f" No more than the seed: {listed(less)}." if less else ""
     perfect = [name for name in ranges.index if ranges["lowest"][name] == 1]
     if perfect:

@@ -45,9 +45,21 @@ from texad.evaluation.intervals import auroc_interval
 from texad.evaluation.metrics import decision_metrics, image_auroc
 from texad.evaluation.pixel_metrics import pixel_metrics, upsample_each
 from texad.figures import plots, study_plots
-from texad.model import autoencoder, codebook, extraction, preprocessing, registry, scoring
+from texad.model import (
+    autoencoder,
+    codebook,
+    extraction,
+    preprocessing,
+    registry,
+    scoring,
+)
 from texad.model.backbone import load_backbone
-from texad.model.threshold import conformal_threshold, images_needed, predict, sigma_threshold
+from texad.model.threshold import (
+    conformal_threshold,
+    images_needed,
+    predict,
+    sigma_threshold,
+)
 from texad.runs.run_folder import SPLITS, Run
 from texad.teaching import quiz
 
@@ -216,7 +228,9 @@ image_size = run.parameter("image_size")
 paths = run.data_paths(images["path"])
 good = preprocessing.load_images(paths, image_size).permute(0, 2, 3, 1).numpy()
 kinds = [pretend.KINDS[i % len(pretend.KINDS)] for i in range(n_pretend)]
-damaged = [pretend.damage(good[i % len(good)], kind, rng) for i, kind in enumerate(kinds)]
+damaged = [
+    pretend.damage(good[i % len(good)], kind, rng) for i, kind in enumerate(kinds)
+]
 
 # %% mystnb={"figure": {"caption": "Good images with pretend defects, outlined."}, "image": {"alt": "Eight photographs of the surface, each with one outlined piece that was damaged: pasted, scratched, stained or blurred."}}
 pictures, outlines = zip(*damaged[:8], strict=True)
@@ -404,7 +418,9 @@ figure
 
 # %% tags=["remove-input"]
 wide = (
-    results.pivot(index="category", columns="detector", values=["auroc", "miss_rate"]).astype(float)
+    results.pivot(
+        index="category", columns="detector", values=["auroc", "miss_rate"]
+    ).astype(float)
     if len(results)
     else None
 )
@@ -418,7 +434,11 @@ else:
         text += "Both rank every image rightly: these images are too easy to tell the two apart. "
     else:
         text += f"It gains most on {name(gain.idxmax())} ({gain.max():+.3f}) and least on {name(gain.idxmin())} ({gain.min():+.3f}). "
-        text += "Where the number is negative, it loses, and we say so. " if gain.min() < 0 else ""
+        text += (
+            "Where the number is negative, it loses, and we say so. "
+            if gain.min() < 0
+            else ""
+        )
     misses = wide["miss_rate"].mean()
     if misses.notna().all():
         text += f"At the conformal threshold it misses **{misses['extended']:.1%}** of the defective images, the published one {misses['published']:.1%}."

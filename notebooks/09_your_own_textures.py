@@ -212,7 +212,9 @@ if detector.rule_ == "conformal":
     said = f"Here {n} images were kept out. They allow the promise of {false_alarms:.3g}, and with just these images the true rate lies between **{ends[0]:.1%}** and **{ends[1]:.1%}**, nine times in ten."
 else:
     said = f"Here only {n} images were kept out; a promise of {false_alarms:.3g} takes {images_needed(false_alarms)}. So nothing is promised, and the rule `{detector.rule_}` decides."
-Markdown(said + f" The smallest rate that they could promise is {detector.reachable_:.1%}.")
+Markdown(
+    said + f" The smallest rate that they could promise is {detector.reachable_:.1%}."
+)
 
 # %% [markdown]
 # *What to look for:* how slowly the band closes. (Its teeth come from counting: the threshold is one of the scores, so the rate moves in steps.) For a small rate that you can rely on, hundreds of good images are worth more than a better network.
@@ -486,7 +488,9 @@ run.finish()
 
 # %% tags=["solution"]
 def misses(calibration):
-    found = thresholds_by_rule(detector.train_scores_, calibration, false_alarms=false_alarms)
+    found = thresholds_by_rule(
+        detector.train_scores_, calibration, false_alarms=false_alarms
+    )
     line = found["conformal"] or found["held_out"] or found["sigma"]
     return line, int((scores[labels == 1] <= line).sum())
 
