@@ -3,6 +3,7 @@
 Each command is imported only when it is asked for: torch takes seconds, and --help should not.
 """
 
+import atexit
 import importlib
 import os
 import sys
@@ -35,7 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _function(command)(**options)
     except KeyboardInterrupt as stopped:
-        return _complain(str(stopped) or "interrupted", INTERRUPTED)
+        status = _complain(str(stopped) or "interrupted", INTERRUPTED)
+        if command == "run":  # clean up, but do not take torch apart: that would take seconds
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            os._exit(status)
+        return status
     except BrokenPipeError:  # whoever reads what is printed has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER

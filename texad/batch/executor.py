@@ -128,6 +128,9 @@ def _bars(todo: list[Job], live: bool, progress: bool) -> list[tqdm]:
     if len(todo) > MOST_BARS:
         totals, labels = [sum(totals)], [f"{len(todo)} categories"]
     width = max(map(len, labels), default=0)
+    tqdm.set_lock(
+        threading.RLock()
+    )  # workers are threads here; one of processes leaves a semaphore
     return [
         tqdm(
             total=total,
