@@ -25,13 +25,15 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from texad import pipeline
+from texad.data.splitting import calibration_images
 from texad.errors import check_range
 from texad.io.atomic import write_tensors
 from texad.model import extraction, preprocessing, registry, scoring, weights
-from texad.model.backbone import folded_backbone, stride_in_1x1
+from texad.model.backbone import STRIDE, folded_backbone, stride_in_1x1
 from texad.model.base import device
 from texad.model.threshold import (
     STRONGEST_FIRST,
+    images_needed,
     p_values,
     predict,
     thresholds_by_rule,
@@ -165,6 +167,22 @@ class AnomalyDetector(BaseEstimator):
 
     # -- learn -------------------------------------------------------------------------------------
 
+    def check_parameters(self) -> None:
+        """Check the parameters, before anything is computed; `fit` does so, too.
+
+        Raises
+        ------
+        ValueError, FileNotFoundError
+            A parameter is out of range, or there is no such detector or file of weights.
+        """
+        registry.check(self.detector)
+        least = registry.DETECTORS[self.detector].smallest_image
+        name = f"image_size of the {self.detector} detector"
+        check_range(name, self.image_size, at_least=least, multiple_of=STRIDE)
+        images_needed(self.false_alarms)
+        calibration_images(2, self.calibration_fraction, self.seed)
+        weights.check(self.weights)
+
     def fit(self, paths: Sequence[str | Path], y: None = None) -> "AnomalyDetector":
         """Learn from good images.
 
@@ -186,11 +204,7 @@ class AnomalyDetector(BaseEstimator):
         ValueError
             If there are fewer than two images, one cannot be read, or a parameter is out of range.
         """
-        registry.check(self.detector)
-        smallest = registry.DETECTORS[self.detector].smallest_image
-        check_range(
-            f"image_size of the {self.detector} detector", self.image_size, at_least=smallest
-        )
+        self.check_parameters()
         if len(paths) < 2:
             raise ValueError(
                 "a detector needs at least 2 good images, one to learn from and one to calibrate "

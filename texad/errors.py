@@ -90,6 +90,7 @@ def check_range(
     above: float | None = None,
     below: float | None = None,
     at_most: float | None = None,
+    multiple_of: int | None = None,
     hint: str = "",
     error: type[Exception] = ValueError,
 ) -> None:
@@ -102,6 +103,7 @@ def check_range(
     value : float
     at_least, above, below, at_most : float, optional
         The ends of the range.
+    multiple_of : int, optional
     hint : str, optional
         An example of what the number means.
     error : type of exception, default ValueError
@@ -117,6 +119,7 @@ def check_range(
         ("above", operator.gt, above),
         ("below", operator.lt, below),
         ("at most", operator.le, at_most),
+        ("a multiple of", lambda number, step: not number % step, multiple_of),
     )
     given = [(word, is_kept, end) for word, is_kept, end in ends if end is not None]
     if not all(is_kept(value, end) for _, is_kept, end in given):

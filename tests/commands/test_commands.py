@@ -231,15 +231,18 @@ def test_an_image_with_a_defect_among_the_good_ones_is_pointed_out(steel, tmp_pa
 @pytest.mark.parametrize(
     "options, problem",
     [
-        (["--false-alarms", "5"], "--false-alarms must be above 0 and below 1"),
-        (["--calibration-fraction", "1"], "--calibration-fraction must be at least 0 and below 1"),
-        (["--image-size", "100"], "--image-size must be a positive multiple of 16"),
+        (
+            ["--false-alarms", "5"],
+            "false_alarms, the false-alarm rate, must be above 0 and below 1",
+        ),
+        (["--calibration-fraction", "1"], "calibration_fraction must be at least 0 and below 1"),
+        (["--image-size", "100"], "must be at least 16 and a multiple of 16, not 100"),
         (
             ["--image-size", "48", "--detector", "extended"],
-            "--image-size of the extended detector must be at",
+            "image_size of the extended detector must be at",
         ),
         (["--detector", "publishd"], "detector must be one of published, extended"),
-        (["--seed", "-1"], "--seed must be at least 0"),
+        (["--seed", "-1"], "seed must be at least 0"),
         (["--weights", "imagnet"], "did you mean 'imagenet'?"),
         (["--unreadable-limit", "2"], "unreadable_limit must be at least 0 and at most 1"),
     ],

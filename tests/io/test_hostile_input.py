@@ -924,7 +924,7 @@ ARGUMENTS = [
     (
         "an image size that is no multiple of 16",
         ["-p", "image_size", "100"],
-        "parameter image_size must be a multiple of 16",
+        "parameter image_size must be at least 16 and a multiple of 16",
     ),
     (
         "everything kept out",

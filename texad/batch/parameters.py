@@ -26,7 +26,7 @@ CHOICES = {
     "rule": ("auto", *RULES),
 }
 RANGES: dict[str, dict[str, Any]] = {  # as for `check_range`; every other number counts something
-    "image_size": {"at_least": 16},
+    "image_size": {"at_least": 16, "multiple_of": 16},
     "calibration_fraction": {"at_least": 0, "below": 1},
     "unreadable_limit": {"at_least": 0, "at_most": 1},
     "learning_rate": {"above": 0, "below": inf},
@@ -110,6 +110,4 @@ def _parse(name: str, text: str) -> Any:
         )
     if kind in (int, float):
         check_range(what, value, **RANGES.get(name, {"at_least": 1}), hint=default, error=DataError)
-    if name == "image_size" and value % 16:
-        raise DataError(f"{what} must be a multiple of 16 ({default}), not {value}")
     return value

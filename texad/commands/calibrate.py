@@ -7,7 +7,6 @@ import numpy as np
 from tqdm import tqdm
 
 from texad.commands import files, messages
-from texad.errors import check_range
 from texad.evaluation import drift
 from texad.model.threshold import images_needed
 
@@ -47,16 +46,14 @@ def calibrate(
         An option is out of range, the detector is none or cannot be written, the folder is none of
         new good images, or has too few for the promise; in one line.
     """
-    if false_alarms is not None:
-        example = "0.01 is one good image in a hundred"
-        check_range("--false-alarms", false_alarms, above=0, below=1, hint=example)
     file = Path(out or detector).expanduser()
     loaded = messages.load(detector)
     files.check_target(file)
-    loaded.false_alarms = false_alarms or loaded.false_alarms
+    if false_alarms is not None:
+        loaded.false_alarms = false_alarms
+    needed = images_needed(loaded.false_alarms)
     good, _ = files.new_images(loaded, folder, ("train",), unreadable_limit, progress)
-    n, needed = len(good.paths), images_needed(loaded.false_alarms)
-    if n < needed:
+    if (n := len(good.paths)) < needed:
         rate = math.ceil(1000 / (n + 1)) / 1000
         instead = f", or ask for less: --false-alarms {rate:.3g}" if rate < 1 else ""
         raise ValueError(

@@ -6,7 +6,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from texad.commands import files, messages, report
-from texad.errors import check_range
 from texad.evaluation import drift
 from texad.figures.svg import text_histograms
 
@@ -44,8 +43,6 @@ def check(
         An option is out of range, the page cannot be written, the detector is none, or the folder
         is none of new good images; in one line.
     """
-    example = "0.01 is one wrong alarm in a hundred checks"
-    check_range("--level", level, above=0, below=1, hint=example)
     page = Path(out).expanduser() if out else None
     if page:
         files.check_writable(page)

@@ -8,10 +8,7 @@ from texad.commands import files, messages
 from texad.commands import report as pages
 from texad.data.inputs import good_images
 from texad.detector import AnomalyDetector
-from texad.errors import check_range
-from texad.model import registry
 from texad.model.weights import RandomWeightsWarning
-from texad.model.weights import check as check_weights
 
 
 def fit(
@@ -52,17 +49,6 @@ def fit(
         An option is out of range, a file cannot be written, or the folder is none of good images;
         in one line.
     """
-    _check_options(detector, false_alarms, calibration_fraction, image_size, seed)
-    file, page = _targets(out, report)
-    check_weights(weights)
-    good = good_images(folder, "train", unreadable_limit, progress)
-    notes = messages.about_images(good)
-    messages.say(*notes, to=sys.stderr)
-    if len(good.paths) < 2:
-        raise ValueError(
-            f"{good.root} has one image that can be used, and a detector needs at least 2: one to "
-            "learn from and one to calibrate with"
-        )
     made = AnomalyDetector(
         detector,
         weights=weights,
@@ -72,6 +58,11 @@ def fit(
         seed=seed,
         progress=progress,
     )
+    made.check_parameters()
+    file, page = _targets(out, report)
+    good = good_images(folder, "train", unreadable_limit, progress)
+    notes = messages.about_images(good)
+    messages.say(*notes, to=sys.stderr)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RandomWeightsWarning)  # it is said below, in full
         made.fit(good.paths)
@@ -95,24 +86,6 @@ def fit(
         )
     messages.say(f"Detector: {file}", f"Report: {page}", f"Next: texad predict {file} IMAGES…")
     return 0
-
-
-def _check_options(
-    detector: str, false_alarms: float, calibration_fraction: float, image_size: int, seed: int
-) -> None:
-    registry.check(detector)
-    example = "0.01 is one good image in a hundred"
-    check_range("--false-alarms", false_alarms, above=0, below=1, hint=example)
-    example = "0.2 is one image in five"
-    check_range("--calibration-fraction", calibration_fraction, at_least=0, below=1, hint=example)
-    if image_size % 16:
-        raise ValueError(
-            "--image-size must be a positive multiple of 16 (224 in the published method), not "
-            f"{image_size}"
-        )
-    name = f"--image-size of the {detector} detector"
-    check_range(name, image_size, at_least=registry.DETECTORS[detector].smallest_image)
-    check_range("--seed", seed, at_least=0)
 
 
 def _targets(out: str, report: str | None) -> tuple[Path, Path]:

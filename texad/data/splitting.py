@@ -50,7 +50,7 @@ def calibration_images(n: int, fraction: float, seed: int = 0) -> set[int]:
     Raises
     ------
     ValueError
-        If `fraction` is not at least 0 and below 1.
+        If `fraction` is not at least 0 and below 1, or `seed` is negative.
 
     Examples
     --------
@@ -58,4 +58,5 @@ def calibration_images(n: int, fraction: float, seed: int = 0) -> set[int]:
     [4, 6]
     """
     check_range("calibration_fraction", fraction, at_least=0, below=1)
+    check_range("seed", seed, at_least=0)
     return set(split(n, fraction, np.random.default_rng(seed))[1].tolist())

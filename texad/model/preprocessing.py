@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from texad.errors import DataError
+from texad.errors import DataError, check_range
 from texad.io.images import read_mask, read_pixels
 
 IMAGE_SIZE = 224
@@ -79,11 +79,8 @@ def load_images(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> torch.Te
         A ValueError: an image cannot be read (the message names the file), or `image_size` does not
         fit.
     """
-    if image_size < 16 or image_size % 16:
-        raise DataError(
-            "image_size must be a positive multiple of 16 (224 in the published method), "
-            f"not {image_size}"
-        )
+    hint = "224 in the published method"
+    check_range("image_size", image_size, at_least=16, multiple_of=16, hint=hint, error=DataError)
     images = np.empty((len(paths), image_size, image_size, 3), dtype=np.uint8)
     for image, path in zip(images, paths, strict=True):
         image[:] = resize(read_pixels(path), image_size)
