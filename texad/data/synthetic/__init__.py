@@ -15,6 +15,8 @@ import csv
 import json
 import shutil
 import zlib
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +59,8 @@ def texture(category: str, rng: np.random.Generator, size: int = 256) -> np.ndar
     ValueError
         If the category is unknown or the size out of range.
     """
-    _check(category, size=size)
+    _check_name("category", category, CATEGORIES)
+    _check_whole("size", size)
     return _photograph(category, None, 0.0, rng, rng.random(camera.CONDITIONS), size)[0]
 
 
@@ -89,7 +92,10 @@ def defective(
     ValueError
         If the category or the defect is unknown, or a number out of range.
     """
-    _check(category, defect, severity, size)
+    _check_name("category", category, CATEGORIES)
+    _check_name(f"defect of {category}", defect, CATEGORIES[category])
+    check_range("severity", severity, above=0, at_most=1)
+    _check_whole("size", size)
     return _photograph(category, defect, severity, rng, rng.random(camera.CONDITIONS), size)
 
 
@@ -137,7 +143,7 @@ def write(
     FileExistsError
         If there is a folder of that name which this function has not written.
     """
-    _check_name("category", category, tuple(CATEGORIES))
+    _check_name("category", category, CATEGORIES)
     numbers = {
         "seed": seed,
         "n_train": n_train,
@@ -150,70 +156,56 @@ def write(
     whole = {name: int(value) for name, value in numbers.items()}
     parameters = {"generator": GENERATOR, "category": category, **whole}
     folder = Path(root) / category
-    if _written_with(folder) == parameters:
-        return folder
+    record = folder / "synthetic.json"
+    with suppress(OSError, ValueError):  # there is none, or it is damaged
+        if json.loads(record.read_text(encoding="utf-8")) == parameters:
+            return folder
+    if folder.exists() and not record.is_file() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} exists and was not written by texad.data.synthetic; choose another root, or "
+            "move it away"
+        )
     with filling(folder) as temporary:
-        _write_images(temporary, parameters, progress)
-        record = json.dumps(parameters, indent=2)
-        (temporary / "synthetic.json").write_text(record + "\n", encoding="utf-8")
+        _write_images(temporary, category, whole, progress)
+        text = json.dumps(parameters, indent=2) + "\n"
+        (temporary / record.name).write_text(text, encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
     return folder
 
 
-def _written_with(folder: Path) -> dict | None:
-    """The parameters that a folder was written with; None if there is no folder."""
-    record = folder / "synthetic.json"
-    if record.is_file():
-        try:
-            return json.loads(record.read_text(encoding="utf-8"))
-        except ValueError:
-            return None
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(
-            f"{folder} exists and was not written by texad.data.synthetic; choose another root, or "
-            "move it away"
-        )
-    return None
-
-
-def _write_images(folder: Path, parameters: dict, progress: bool) -> None:
-    category, size = parameters["category"], parameters["size"]
+def _write_images(folder: Path, category: str, numbers: dict[str, int], progress: bool) -> None:
     kinds = CATEGORIES[category]
-    groups = [("train", "good", parameters["n_train"]), ("test", "good", parameters["n_good"])]
-    for k, kind in enumerate(kinds):
-        groups.append(
-            ("test", kind, (parameters["n_defective"] + len(kinds) - 1 - k) // len(kinds))
-        )
+    groups = [("train", "good", numbers["n_train"]), ("test", "good", numbers["n_good"])]
+    groups += [
+        ("test", kind, (numbers["n_defective"] + len(kinds) - 1 - k) // len(kinds))
+        for k, kind in enumerate(kinds)
+    ]
     images = [(*group, index) for group in groups for index in range(group[2])]
-    for split, kind, _ in groups:
-        (folder / split / kind).mkdir(parents=True)
-        if kind != "good":
-            (folder / "ground_truth" / kind).mkdir(parents=True)
     rows = [("path", "defect", "severity")]
     for split, kind, count, index in tqdm(images, category, unit="image", disable=not progress):
         words = (zlib.crc32(word.encode()) for word in (category, split, kind))
-        key = [parameters["seed"], *words]
-        rng = np.random.default_rng([*key, index])
+        key = [numbers["seed"], *words]
         conditions = camera.dealt_conditions(np.random.default_rng(key), index)
-        path = Path(split) / kind / f"{index:03d}.png"
-        defect, severity = None, 0.0
-        if kind != "good":
-            defect = kind
-            severity = _dealt_severity(np.random.default_rng([*key, count]), index, count)
+        # From 0.2 to 1 in even steps, in random order.
+        order = np.random.default_rng([*key, count]).permutation(count)
+        severity = float(0.2 + 0.8 * (order[index] + 0.5) / count)
+        defect = None if kind == "good" else kind
+        rng = np.random.default_rng([*key, index])
+        image, mask = _photograph(category, defect, severity, rng, conditions, numbers["size"])
+        path = Path(split, kind, f"{index:03d}.png")
+        _save(image, folder / path, compress_level=1)
+        if defect:
+            _save(mask, folder / "ground_truth" / kind / f"{index:03d}_mask.png")
             rows.append((path.as_posix(), kind, f"{severity:.3f}"))
-        image, mask = _photograph(category, defect, severity, rng, conditions, size)
-        Image.fromarray(image).save(folder / path, compress_level=1)
-        if kind != "good":
-            drawn = Image.fromarray(mask.astype(np.uint8) * 255)
-            drawn.save(folder / "ground_truth" / kind / f"{index:03d}_mask.png")
     with (folder / "defects.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _dealt_severity(rng: np.random.Generator, index: int, count: int) -> float:
-    """Severities from 0.2 to 1 in even steps, in random order."""
-    return float(0.2 + 0.8 * (rng.permutation(count)[index] + 0.5) / count)
+def _save(pixels: np.ndarray, file: Path, compress_level: int = -1) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    levels = pixels if pixels.dtype == np.uint8 else pixels.astype(np.uint8) * 255
+    Image.fromarray(levels).save(file, compress_level=compress_level)
 
 
 def _photograph(
@@ -228,29 +220,18 @@ def _photograph(
     surface_rng, camera_rng, defect_rng = rng.spawn(3)  # so that the defect changes nothing else
     surface = TEXTURES[category](surface_rng, size, camera.distance(conditions))
     damaged = None
-    if defect is not None:
+    if defect:
         damaged = with_colour(surface, DEFECTS[category][defect](surface, severity, defect_rng))
     return camera.photograph(surface, damaged, conditions, camera_rng)
-
-
-def _check(
-    category: str, defect: str | None = None, severity: float = 1.0, size: int = 256
-) -> None:
-    _check_name("category", category, tuple(CATEGORIES))
-    if defect is not None:
-        _check_name(f"defect of {category}", defect, CATEGORIES[category])
-    check_range("severity", severity, above=0, at_most=1)
-    _check_whole("size", size)
 
 
 def _check_whole(name: str, value: float) -> None:
     if int(value) != value:
         raise ValueError(f"{name} must be a whole number, not {value!r}")
-    least, most = LIMITS[name]
-    check_range(name, value, at_least=least, at_most=most)
+    check_range(name, value, at_least=LIMITS[name][0], at_most=LIMITS[name][1])
 
 
-def _check_name(what: str, name: str, known: tuple[str, ...]) -> None:
+def _check_name(what: str, name: str, known: Collection[str]) -> None:
     if name not in known:
         hint = did_you_mean(str(name), known)
         raise ValueError(f"unknown {what} {name!r}{hint}; choose from {', '.join(known)}")

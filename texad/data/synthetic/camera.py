@@ -52,44 +52,35 @@ def photograph(
     mask : ndarray, bool, shape (size, size)
         Where the photographs with and without defect differ visibly.
     """
-    size = surface.size
     level, contrast, warmth, green, noise, focus, _, tilt = conditions
-    x, y = coordinates(size)
+    x, y = coordinates(surface.size)
     direction = rng.uniform(0, 2 * np.pi)
-    slope = (np.cos(direction) * (x / 128 - 1) + np.sin(direction) * (y / 128 - 1)).astype(
-        np.float32
-    )
-    light = (0.99 + 0.02 * level) * (1 + (0.005 + 0.025 * tilt) * slope)
+    slope = np.cos(direction) * (x / 128 - 1) + np.sin(direction) * (y / 128 - 1)
+    light = (0.99 + 0.02 * level) * (1 + (0.005 + 0.025 * tilt) * slope.astype(np.float32))
     warmth, green = 0.02 * (warmth - 0.5), 0.012 * (green - 0.5)
     tint = np.asarray((1 + warmth, 1 + green, 1 - warmth), dtype=np.float32)
-    blur = (0.36 + 0.14 * focus) * size / 256
+    blur = (0.36 + 0.14 * focus) * surface.size / 256
     middle = surface.colour.mean((0, 1))
     # Light that veils the whole image adds brightness but no contrast.
-    stray = 0.016 * (level - 0.5) * middle
+    veiled = middle + 0.016 * (level - 0.5) * middle
     gain = 1 + surface.contrast_spread * (2 * contrast - 1)
 
     def expose(colour: np.ndarray) -> np.ndarray:
-        sharp = middle + stray + gain * (colour - middle)
+        sharp = veiled + gain * (colour - middle)
         return ndimage.gaussian_filter(sharp, (blur, blur, 0)) * light[..., None] * tint
 
     image = expose((damaged or surface).colour)
-    mask = np.zeros((size, size), dtype=bool)
+    mask = np.zeros(image.shape[:2], dtype=bool)
     if damaged is not None:
-        mask = _closed(
-            np.abs(np.clip(image, 0, 1) - np.clip(expose(surface.colour), 0, 1)).max(axis=2), size
-        )
-    grain = rng.standard_normal((size, size, 3), dtype=np.float32) * np.float32(
-        0.008 + 0.005 * noise
-    )
+        change = np.abs(np.clip(image, 0, 1) - np.clip(expose(surface.colour), 0, 1))
+        mask = _closed(change.max(axis=2))
+    grain = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(0.008 + 0.005 * noise)
     return np.round(np.clip(image + grain, 0, 1) * 255).astype(np.uint8), mask
 
 
-def _closed(change: np.ndarray, size: int) -> np.ndarray:
+def _closed(change: np.ndarray) -> np.ndarray:
     """Visible change, its gaps closed where defect and texture happen to be equally bright."""
     visible = change > min(MASK_THRESHOLD, 0.5 * change.max())
-    radius = max(round(2 * size / 256), 1)
-    padded = np.pad(visible, 2 * radius)
-    closed = ndimage.binary_closing(
-        padded, ndimage.generate_binary_structure(2, 1), iterations=radius
-    )
+    radius = max(round(2 * len(change) / 256), 1)
+    closed = ndimage.binary_closing(np.pad(visible, 2 * radius), iterations=radius)
     return ndimage.binary_fill_holes(closed[2 * radius : -2 * radius, 2 * radius : -2 * radius])

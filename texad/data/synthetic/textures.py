@@ -47,8 +47,7 @@ class Surface:
 def coordinates(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Position of every pixel in units: x to the right, y down, each (size, size), float32."""
     line = (np.arange(size, dtype=np.float32) + 0.5) * np.float32(UNITS / size)
-    x, y = np.meshgrid(line, line)
-    return x, y
+    return tuple(np.meshgrid(line, line))
 
 
 def rotate(x: np.ndarray, y: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
@@ -75,9 +74,9 @@ def noise(
     """
     across = along if across is None else across
     white = rng.standard_normal((size, size), dtype=np.float32)
-    frequency_y = fft.fftfreq(size).astype(np.float32)[:, None]
-    frequency_x = fft.rfftfreq(size).astype(np.float32)[None, :]
-    parallel, normal = rotate(frequency_x, frequency_y, angle)
+    parallel, normal = rotate(
+        fft.rfftfreq(size).astype(np.float32), fft.fftfreq(size).astype(np.float32)[:, None], angle
+    )
     pixels = size / UNITS
     exponent = (along * pixels * parallel) ** 2 + (across * pixels * normal) ** 2
     spectrum = fft.rfft2(white) * np.exp(-2 * np.pi**2 * exponent, dtype=np.float32)
@@ -100,8 +99,7 @@ def carpet(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     """Grey woven carpet: two sets of yarn, each in turn on top of the other."""
     angle = float(np.radians(rng.uniform(-3, 3)))
     x, y = coordinates(size)
-    sway = noise(rng, size, 30), noise(rng, size, 30)
-    along, across = rotate(x + 0.8 * sway[0], y + 0.8 * sway[1], angle)
+    along, across = rotate(x + 0.8 * noise(rng, size, 30), y + 0.8 * noise(rng, size, 30), angle)
     pitch = 5.0 * scale
     u, v = along / pitch + rng.uniform(0, 9), across / (0.9 * pitch) + rng.uniform(0, 9)
     i, j = np.floor(u).astype(int), np.floor(v).astype(int)
@@ -111,8 +109,11 @@ def carpet(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     yarn = rng.normal(0, 0.03, (128, 128))[i % 128, j % 128] + rng.normal(0, 0.012, 128)[j % 128]
     fibre = np.where(on_top, noise(rng, size, 0.5, 1.6, angle), noise(rng, size, 1.6, 0.5, angle))
     tone = np.where(on_top, 0.53, 0.48) * (0.76 + 0.34 * relief) * (1 + yarn + 0.04 * fibre)
-    tone *= 1 + 0.012 * noise(rng, size, 14)
-    return Surface(_paint(tone, (1.0, 1.0, 1.02)), angle, contrast_spread=0.09)
+    return Surface(
+        _paint(tone * (1 + 0.012 * noise(rng, size, 14)), (1.0, 1.0, 1.02)),
+        angle,
+        contrast_spread=0.09,
+    )
 
 
 @dataclass(frozen=True)
@@ -163,10 +164,8 @@ class Mesh:
         cover, shade, height = self._wires(self.first - offset, self.second, 1)
         cover, shade = cover * present, shade + shine
         other_cover, other_shade, other_height = self._wires(self.second, self.first, -1)
-        shift = 1.4 * len(self.ground) / UNITS
-        shadow = ndimage.shift(
-            np.maximum(cover, other_cover), (shift, shift), order=1, mode="nearest"
-        )
+        aside = 1.4 * len(self.ground) / UNITS
+        shadow = ndimage.shift(np.maximum(cover, other_cover), aside, order=1, mode="nearest")
         tone = self.ground * (1 - 0.25 * shadow)
         over = height >= other_height
         for alpha, brightness in (
@@ -187,11 +186,10 @@ class Mesh:
         distance = (across - index) * (self.spacing / self.radius)
         level = parity * np.cos(np.pi * along) * np.where(index % 2 == 0, 1, -1)
         edge = 0.7 / self.radius
-        alpha = step(-np.abs(distance), -1 - edge / 2, -1 + edge / 2)
         dome = np.sqrt(np.clip(1 - distance**2, 0, 1))
         shine = np.exp(-(((distance + 0.35) / 0.3) ** 2))
         shade = (0.38 + 0.10 * dome + 0.10 * shine) * (1 + 0.07 * level) * (1 + 0.05 * self.grain)
-        return alpha, shade, level
+        return step(-np.abs(distance), -1 - edge / 2, -1 + edge / 2), shade, level
 
 
 def grid(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
@@ -199,13 +197,13 @@ def grid(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     turn, half_opening = np.radians(rng.uniform(-2, 2)), np.radians(rng.uniform(39, 41))
     x, y = coordinates(size)
     sway = 0.3 * noise(rng, size, 40)
-    spacing = 11.5 * scale
-    first = rotate(x, y, turn + half_opening)[1] + sway
-    second = rotate(x, y, turn - half_opening)[1] - sway
+    spacing = np.float32(11.5 * scale)
+    first = (rotate(x, y, turn + half_opening)[1] + sway) / spacing
+    second = (rotate(x, y, turn - half_opening)[1] - sway) / spacing
     mesh = Mesh(
-        first=first / np.float32(spacing) + np.float32(rng.uniform(0, 8)),
-        second=second / np.float32(spacing) + np.float32(rng.uniform(0, 8)),
-        spacing=spacing,
+        first=first + np.float32(rng.uniform(0, 8)),
+        second=second + np.float32(rng.uniform(0, 8)),
+        spacing=11.5 * scale,
         radius=2.0 * scale,
         ground=(0.34 + 0.012 * noise(rng, size, 1.2) + 0.008 * noise(rng, size, 20)).astype(
             np.float32
@@ -220,25 +218,18 @@ def leather(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     pixels = size / UNITS
     spacing = 5.6 * scale * pixels
     count = int(np.ceil(size / spacing)) + 1
-    centres = (
-        np.indices((count, count)).reshape(2, -1) + rng.uniform(-0.45, 0.45, (2, count**2))
-    ) * spacing
-    row, column = np.clip(np.round(centres), 0, size - 1).astype(int)
-    seeds = np.ones((size, size), dtype=bool)
-    seeds[row, column] = False
-    distance, nearest = ndimage.distance_transform_edt(seeds, return_indices=True)
-    pebble_tone = rng.normal(0, 1, (size, size)).astype(np.float32)[nearest[0], nearest[1]]
+    centres = np.indices((count, count)) + rng.uniform(-0.45, 0.45, (2, count, count))
+    between = np.ones((size, size), dtype=bool)
+    between[tuple(np.clip(np.round(centres * spacing), 0, size - 1).astype(int))] = False
+    distance, nearest = ndimage.distance_transform_edt(between, return_indices=True)
+    pebble_tone = rng.normal(0, 1, (size, size)).astype(np.float32)[tuple(nearest)]
     height = -((distance / spacing) ** 2) * 2.2 + 0.10 * noise(rng, size, 0.9)
-    height = ndimage.gaussian_filter(height.astype(np.float32), 0.75 * pixels) + 0.05 * noise(
-        rng, size, 9
-    )
+    smooth = ndimage.gaussian_filter(height.astype(np.float32), 0.75 * pixels)
+    height = smooth + 0.05 * noise(rng, size, 9)
     slope_y, slope_x = np.gradient(height, 1 / pixels)
     direction = rng.uniform(-2.6, -2.0)  # light from the upper left
-    shade = (
-        1
-        + 0.35 * (np.cos(direction) * slope_x + np.sin(direction) * slope_y)
-        + 0.16 * (height - height.mean())
-    )
+    lit = np.cos(direction) * slope_x + np.sin(direction) * slope_y
+    shade = 1 + 0.35 * lit + 0.16 * (height - height.mean())
     tone = shade * (1 + 0.02 * pebble_tone + 0.015 * noise(rng, size, 24))
     return Surface(
         _paint(np.clip(tone, 0.1, 2), (0.50, 0.335, 0.235)),
@@ -251,13 +242,12 @@ def tile(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     """Grey-beige stone: flecks of several sizes and minerals in a fine paste."""
     angle = float(rng.uniform(0, np.pi))
     colour = _paint(0.62 + 0.008 * noise(rng, size, 16), (1.0, 0.97, 0.92))
-    minerals = (  # size, how rare, colour
+    for grain, rarity, rgb in (  # of the minerals
         (1.9, 0.7, (0.54, 0.51, 0.48)),
         (1.5, 0.9, (0.70, 0.67, 0.62)),
         (1.1, 1.2, (0.43, 0.42, 0.41)),
         (0.8, 1.5, (0.78, 0.77, 0.74)),
-    )
-    for grain, rarity, rgb in minerals:
+    ):
         field = noise(rng, size, 1.25 * grain * scale, 0.85 * grain * scale, angle)
         alpha = (0.62 * step(field, rarity - 0.25, rarity + 0.25))[..., None]
         colour += alpha * (np.asarray(rgb, dtype=np.float32) - colour)
@@ -269,23 +259,16 @@ def wood(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     """Brown wood: growth rings cut lengthwise, pores and fibres, all running nearly upright."""
     angle = float(np.pi / 2 + np.radians(rng.uniform(-3, 3)))
     x, y = coordinates(size)
-    across = rotate(x, y, angle)[1]
     sway = 4.0 * noise(rng, size, 110, 14, angle) + 0.9 * noise(rng, size, 45, 4, angle)
-    ring = (across + sway) / (11.0 * scale) + rng.uniform(0, 99)
+    ring = (rotate(x, y, angle)[1] + sway) / (11.0 * scale) + rng.uniform(0, 99)
     number = np.floor(ring).astype(int)
-    late = (ring - number) ** 3  # a ring darkens slowly and ends abruptly
-    late *= 1 - step(ring - number, 0.88, 1.0)
+    # A ring darkens slowly and ends abruptly.
+    late = (ring - number) ** 3 * (1 - step(ring - number, 0.88, 1.0))
     strength = rng.uniform(0.5, 1.2, 512)[number % 512]
     fibre = noise(rng, size, 14, 0.7, angle)
     pores = step(noise(rng, size, 5, 0.6, angle), 1.7, 2.3)
-    tone = (
-        1
-        - 0.24 * strength * late
-        + 0.045 * fibre
-        - 0.16 * pores
-        + 0.015 * noise(rng, size, 60, 12, angle)
-    )
-    colour = _paint(tone, (0.66, 0.475, 0.32))
+    tone = 1 - 0.24 * strength * late + 0.045 * fibre - 0.16 * pores
+    colour = _paint(tone + 0.015 * noise(rng, size, 60, 12, angle), (0.66, 0.475, 0.32))
     colour[..., 2] *= 1 - 0.15 * late  # late wood is redder
     return Surface(colour, angle, contrast_spread=0.13)
 
