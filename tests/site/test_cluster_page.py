@@ -58,23 +58,28 @@ def two(tmp_path):
 
 def test_the_costs_of_a_category_are_the_means_and_the_largest_memory(two):
     costs = cluster_page.measure(two)
-    assert costs.n_measured == 2 and costs.images == 30
-    assert list(costs.seconds.values()) == [2, 15, 10, 5, 4] and list(costs.seconds) == list(STAGES)
-    assert costs.start_seconds == pytest.approx(10) and costs.total_seconds == pytest.approx(46)
-    assert (costs.threads, costs.cores, costs.at_a_time) == (2, 8, 4)
-    assert costs.peak_mb == 900.5
-    assert (costs.bytes, costs.feature_bytes) == (10_000, 4_000)  # (3000 + 5000 + 5000 + 7000) / 2
+    assert costs["n_measured"] == 2 and costs["images"] == 30
+    assert list(costs["seconds"].items()) == list(zip(STAGES, (2, 15, 10, 5, 4), strict=True))
+    assert costs["start_seconds"] == pytest.approx(10)
+    assert costs["total_seconds"] == pytest.approx(46)
+    assert (costs["threads"], costs["cores"], costs["at_a_time"]) == (2, 8, 4)
+    assert costs["peak_mb"] == 900.5
+    # (3000 + 5000 + 5000 + 7000) / 2
+    assert (costs["bytes"], costs["feature_bytes"]) == (10_000, 4_000)
 
 
-def test_hours_worked_out_by_hand(two):
-    costs = cluster_page.measure(two)
-    assert costs.core_hours(10_000) == pytest.approx(10_000 * 46 * 2 / 3600)  # 255.6
-    assert costs.hours(10_000, 1) == pytest.approx(2500 * 46 / 3600)  # 4 at a time
-    assert costs.hours(10_000, 100) == pytest.approx(25 * 46 / 3600)
-    assert costs.hours(9, 1) == pytest.approx(
-        3 * 46 / 3600
-    )  # two full rounds, and one for the last
-    assert costs.hours(3, 100) == pytest.approx(46 / 3600)  # no category is faster than itself
+@pytest.mark.parametrize(
+    ("n", "rows"),
+    [  # 46 seconds each, 4 at a time on each machine
+        (10_000, ["| 1 | 4 | 2,500 | 31.9 hours |", "| 100 | 400 | 25 | 0.3 hours |"]),
+        (1441, ["| 1 | 4 | 361 | 4.6 hours |"]),  # the last round is for one category
+        (3, ["| 1 | 4 | 1 | 0.0 hours |", "| 100 | 400 | 1 | 0.0 hours |"]),
+    ],
+)
+def test_hours_worked_out_by_hand(two, n, rows):
+    page = markdown.render("beyond_one_machine", costs=cluster_page.measure(two), n=n)
+    for row in rows:
+        assert row in page.replace("\\", ""), row
 
 
 def test_the_page_says_what_was_worked_out(two):
@@ -106,7 +111,7 @@ def test_files_of_the_studies_are_not_a_category_s(two):
 
 def test_memory_that_was_not_measured_is_not_guessed(tmp_path):
     run = run_that_cost(tmp_path, "steel", [1, 2, 3, 4, 5], peaks=(500, None, 500, 500, 500))
-    assert cluster_page.measure([run]).peak_mb is None
+    assert cluster_page.measure([run])["peak_mb"] is None
     page = " ".join(cluster_page.page([run]).split())
     assert "Memory was not measured in these runs." in page and "None" not in page
 
@@ -115,7 +120,7 @@ def test_runs_of_an_older_batch_are_left_out(two):
     record = two[0].read()
     record["stages"][STAGES[3]].pop("threads")
     write_json(two[0].folder / "run.json", record)
-    assert cluster_page.measure(two).n_measured == 1
+    assert cluster_page.measure(two)["n_measured"] == 1
     record = two[1].read()
     record["stages"].pop(STAGES[4])
     write_json(two[1].folder / "run.json", record)
@@ -144,7 +149,7 @@ def test_an_older_run_that_kept_no_images_out_counts_those_it_had(two):
     record = two[0].read()
     del record["data"]["n_calibration"]
     write_json(two[0].folder / "run.json", record)
-    assert cluster_page.measure(two[:1]).images == 6 + 12
+    assert cluster_page.measure(two[:1])["images"] == 6 + 12
 
 
 @pytest.mark.parametrize(
