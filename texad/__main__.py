@@ -4,17 +4,21 @@ Each command is imported only when it is asked for: torch takes seconds, and --h
 """
 
 import atexit
-import importlib
 import os
+import pkgutil
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from texad.commands.parser import parser
 from texad.errors import printable
 from texad.io.paths import runs_root
 
 FAILED, NOTHING_DONE, INTERRUPTED, NO_READER = 1, 2, 130, 141  # the last two as a shell has them
+# Functions of commands that are not in `texad.commands`.
+ELSEWHERE = {
+    "import": "texad.data.convert.category:import_category",
+    "record": "texad.site.record:record",
+}
 NEEDS_BOOK = ("run", "record")  # commands that execute notebooks, or read what these left
 
 
@@ -34,7 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(parser().parse_args(arguments))
     command = options.pop("command")
     try:
-        return _function(command)(**options)
+        name = ELSEWHERE.get(command, f"texad.commands.{command}:{command}")
+        done = (_run if command == "run" else pkgutil.resolve_name(name))(**options)
+        if isinstance(done, int):
+            return done
+        print(done)
+        return 0
     except KeyboardInterrupt as stopped:
         status = _complain(str(stopped) or "interrupted", INTERRUPTED)
         if command == "run":  # clean up, but do not take torch apart: that would take seconds
@@ -49,18 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command not in NEEDS_BOOK:
             raise
         tools = "needs the book's tools: pip install 'texad[book]'"
-        print(f"texad {command} {tools} (there is no module {error.name})", file=sys.stderr)
-        return NOTHING_DONE
+        return _complain(f"{command} {tools} (there is no module {error.name})", NOTHING_DONE)
     except (ValueError, OSError) as error:
         return _complain(str(error), NOTHING_DONE)
-
-
-def _function(command: str) -> Callable[..., int]:
-    """Function of a command: of this module, or of the module in `texad.commands` of its name."""
-    here: dict[str, Callable[..., int]] = {"run": _run, "record": _record, "import": _import}
-    return here.get(command) or getattr(
-        importlib.import_module(f"texad.commands.{command}"), command
-    )
 
 
 def _run(
@@ -81,29 +81,11 @@ def _run(
     where = (dataset, category, weights, out or runs_root(), jobs)
     values = parse_values(dict(parameters))
     rows = batch.run(*where, seed, values, studies, progress, scheduler)
-    rows = [
-        {name: printable(value) if isinstance(value, str) else value for name, value in row.items()}
-        for row in rows
-    ]
-    print(sweeps.table(rows))
+    print("\n".join(map(printable, sweeps.table(rows).split("\n"))))
     failures = [row for row in rows if row["error"]]
     for row in failures:
         _complain(f"{row.get('setting', '')}{row['category']} failed: {row['error']}", FAILED)
     return FAILED if failures else 0
-
-
-def _record(runs: list[str], to: str | None) -> int:
-    from texad.site.record import record
-
-    print(record(runs, to))
-    return 0
-
-
-def _import(**options: Any) -> int:
-    from texad.data.convert.category import import_category
-
-    print(import_category(**options))
-    return 0
 
 
 def _complain(what: str, status: int) -> int:

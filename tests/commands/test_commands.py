@@ -92,7 +92,7 @@ def test_copies_are_left_out_and_a_few_unreadable_files_too(tmp_path):
         and found.copies == [tmp_path / "copy of 3.png"]
         and list(found.unreadable) == [tmp_path / "torn.png"]
     )
-    assert found.hashes[3] == sha256(tmp_path / "3.png")[:16]
+    assert list(found.images)[3] == sha256(tmp_path / "3.png")[:16]
     with pytest.raises(
         ValueError,
         match=r"1 of 22 images cannot be read, .*unreadable_limit allows 0.01 .*torn.png \(",
@@ -287,6 +287,7 @@ def test_no_file_but_a_detector_is_replaced(steel, tmp_path, capsys):
         ["fitt"],
         ["fit", "FOLDER", "--out", "x", "--false-alarm", "0.1"],
         ["predict", "x"],
+        ["predict", "x", "y", "--out", "o", "--format", "jsonl"],
     ],
 )
 def test_what_is_misspelt_or_missing_is_a_usage_error(arguments, capsys):
@@ -446,10 +447,6 @@ def test_what_cannot_be_done_is_one_line(detector, steel, tmp_path, capsys):
         (
             [str(detector), good, "--heatmaps"],
             "--heatmaps needs a folder to write to: give --out FOLDER",
-        ),
-        (
-            [str(detector), good, "--out", str(tmp_path / "o"), "--format", "csv"],
-            "--format is for what is printed",
         ),
     ]:
         assert main(["predict", *arguments]) == 2

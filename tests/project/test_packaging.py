@@ -260,7 +260,7 @@ def test_what_needs_the_book_says_so_in_one_line(environment, tmp_path, argument
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith(
-        f"texad {arguments[0]} needs the book's tools: pip install 'texad[book]' "
+        f"texad: {arguments[0]} needs the book's tools: pip install 'texad[book]' "
         "(there is no module "
     )
 

@@ -87,15 +87,21 @@ def parse_values(typed: dict[str, str]) -> dict[str, list[Any]]:
 
 
 def _parse(name: str, text: str) -> Any:
-    of_all = {name: value for stage in STAGES + STUDIES for name, value in defaults(stage).items()}
-    known = {name: value for name, value in of_all.items() if name not in COMMON}
+    known = {
+        name: value
+        for stage in STAGES + STUDIES
+        for name, value in defaults(stage).items()
+        if name not in COMMON
+    }
     if name in COMMON:
         raise DataError(
             f"parameter {name} has an option of its own: see python -m texad run --help"
         )
     if name not in known:
-        there = f"there are {', '.join(sorted(known))}"
-        raise DataError(f"no notebook has a parameter {name}{did_you_mean(name, known)}: {there}")
+        raise DataError(
+            f"no notebook has a parameter {name}{did_you_mean(name, known)}: there are "
+            f"{', '.join(sorted(known))}"
+        )
     kind, what, default = type(known[name]), f"parameter {name}", f"default {known[name]}"
     try:
         value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
@@ -104,9 +110,9 @@ def _parse(name: str, text: str) -> Any:
             f"{what} must be of type {kind.__name__} ({default}), not {text!r}"
         ) from None
     if (choices := CHOICES.get(name)) and value not in choices:
-        hint = did_you_mean(text, choices)
         raise DataError(
-            f"{what} must be one of {', '.join(choices)} ({default}), not {value!r}{hint}"
+            f"{what} must be one of {', '.join(choices)} ({default}), not {value!r}"
+            f"{did_you_mean(text, choices)}"
         )
     if kind in (int, float):
         check_range(what, value, **RANGES.get(name, {"at_least": 1}), hint=default, error=DataError)

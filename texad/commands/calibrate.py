@@ -1,6 +1,5 @@
 """`texad calibrate`: set the threshold of a detector from new good images."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -54,18 +53,16 @@ def calibrate(
     needed = images_needed(loaded.false_alarms)
     good, _ = files.new_images(loaded, folder, ("train",), unreadable_limit, progress)
     if (n := len(good.paths)) < needed:
-        rate = math.ceil(1000 / (n + 1)) / 1000
-        instead = f", or ask for less: --false-alarms {rate:.3g}" if rate < 1 else ""
         raise ValueError(
             f"{messages.counted(n)} cannot promise a false-alarm rate of "
             f"{messages.percent(loaded.false_alarms)}, which takes at least {needed}: add good "
-            f"images to {good.root}{instead}. {detector} is as it was"
+            f"images to {good.root}{messages.ask_for_less(n)}. {detector} is as it was"
         )
     before, old = loaded.threshold_, loaded.calibration_scores_
     paths = tqdm(good.paths, "scoring", unit="image", disable=not progress)
     loaded.calibrate_with(loaded.score_samples(paths))
     if isinstance(images := loaded.origin_.get("images"), dict):
-        images["calibration"] = good.hashes
+        images["calibration"] = list(good.images)
     loaded.save(file)
     messages.say(
         f"Calibrated with {n} images. The threshold was {before:.4g}.",

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from texad.commands import files, messages, report
 from texad.evaluation import drift
 from texad.figures.svg import text_histograms
+from texad.io.atomic import write_text
 
 
 def check(
@@ -47,8 +48,9 @@ def check(
     if page:
         files.check_writable(page)
     loaded = messages.load(detector)
-    known = ("train", "calibration")
-    good, notes = files.new_images(loaded, folder, known, unreadable_limit, progress)
+    good, notes = files.new_images(
+        loaded, folder, ("train", "calibration"), unreadable_limit, progress
+    )
     old = loaded.calibration_scores_
     new = loaded.score_samples(tqdm(good.paths, "scoring", unit="image", disable=not progress))
     promised = loaded.false_alarms if loaded.rule_ == "conformal" else None
@@ -59,6 +61,6 @@ def check(
     messages.say(*drift.words(found))
     if page:
         about = (Path(detector).name, str(good.root), notes)
-        files.write_page(page, report.check_page(found, groups, loaded.threshold_, *about))
+        write_text(page, report.check_page(found, groups, loaded.threshold_, *about))
         messages.say(f"Page: {page}")
     return int(found.has_drifted)

@@ -15,7 +15,7 @@ def export(
     size: tuple[int, int] | None = None,
     format: str = "onnx",
     progress: bool = True,
-) -> int:
+) -> str:
     """Write a detector as an ONNX file, and say what it takes and gives.
 
     Parameters
@@ -32,8 +32,8 @@ def export(
 
     Returns
     -------
-    int
-        The exit status.
+    str
+        The file, its input and its outputs, a line each.
 
     Raises
     ------
@@ -53,10 +53,9 @@ def export(
     height, width = size or (loaded.image_size, loaded.image_size)
     resized = "resized in it as texad does" if size else UNRESIZED
     side = loaded.image_size // STRIDE
-    print(
+    return (
         f"{file} ({file.stat().st_size / 1e6:.1f} MB)\n"
         f"input    image: uint8, (N, {height}, {width}, 3), RGB; {resized}\n"
         f"outputs  score: float32, (N,); anomalous: bool, (N,), score > {loaded.threshold_:.6g}; "
         f"anomaly_map: float32, (N, {side}, {side})"
     )
-    return 0

@@ -3,6 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -10,7 +11,6 @@ from safetensors import SafetensorError, safe_open
 from texad.commands.messages import about_images, say
 from texad.data.inputs import GoodImages, good_images
 from texad.detector import AnomalyDetector
-from texad.io.atomic import replacing
 
 
 def check_writable(file: Path) -> None:
@@ -26,8 +26,7 @@ def check_writable(file: Path) -> None:
         raise ValueError(f"{file} is a folder: name a file in it, such as {example}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=file.parent):
-            pass
+        tempfile.TemporaryFile(dir=file.parent).close()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OSError(f"{file} cannot be written ({reason}): choose another place") from error
@@ -42,23 +41,13 @@ def check_target(file: Path) -> None:
         It is another file, or cannot be written.
     """
     check_writable(file)
-    if not file.exists():
-        return
-    try:
-        with safe_open(file, framework="np") as stored:
-            is_detector = "texad" in (stored.metadata() or {})
-    except (SafetensorError, OSError):
-        is_detector = False
-    if not is_detector:
+    with suppress(SafetensorError, OSError), safe_open(file, framework="np") as stored:
+        if "texad" in (stored.metadata() or {}):
+            return
+    if file.exists():
         raise ValueError(
             f"{file} is there already, and is no detector: choose another --out, or move it away"
         )
-
-
-def write_page(file: Path, html: str) -> None:
-    """Write a page, whole or not at all."""
-    with replacing(file) as temporary:
-        temporary.write_text(html, encoding="utf-8")
 
 
 def new_images(
@@ -93,17 +82,17 @@ def new_images(
     good = good_images(folder, "test", unreadable_limit, progress)
     notes, images = about_images(good), detector.origin_.get("images")
     if isinstance(images, dict):
-        n_found = len(good.paths)
-        good = good.without({digest for part in known for digest in images.get(part, ())})
-        n = len(good.paths)
+        seen = {digest for part in known for digest in images.get(part, ())} & set(good.images)
+        for digest in seen:
+            del good.images[digest]
         known_from = "Left out, since the detector knows them from fit or calibration"
-        notes += [f"{known_from}: {n_found - n}; {n} are left."] * (n < n_found)
+        notes += [f"{known_from}: {len(seen)}; {len(good.images)} are left."] * bool(seen)
     else:  # it was made in Python
         notes.append(
             "The file does not say which images the detector knows: make sure that none of these "
             "is among them."
         )
-    if not good.paths:
+    if not good.images:
         raise ValueError(
             f"{good.root} holds only images that the detector knows: take new ones, which it has "
             "not seen"

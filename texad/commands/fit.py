@@ -8,6 +8,7 @@ from texad.commands import files, messages
 from texad.commands import report as pages
 from texad.data.inputs import good_images
 from texad.detector import AnomalyDetector
+from texad.io.atomic import write_text
 from texad.model.weights import RandomWeightsWarning
 
 
@@ -66,20 +67,20 @@ def fit(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RandomWeightsWarning)  # it is said below, in full
         made.fit(good.paths)
-    hashes = dict(zip(map(str, good.paths), good.hashes, strict=True))
+    hashes = {str(path): digest for digest, path in good.images.items()}
     made.origin_["images"] = {
         part: [hashes[path] for path in paths] for part, paths in made.paths_.items()
     }
     strangest = pages.strangest(made, good.root)
     made.save(file)
-    files.write_page(page, pages.fit_page(made, file.name, notes, strangest))
+    write_text(page, pages.fit_page(made, file.name, notes, strangest))
     messages.warn_of_random_weights(made)
     messages.say(
         f"Fit to {messages.counted(made.origin_['n_train'])}, and "
         f"{len(made.calibration_scores_)} kept out to calibrate with.",
         *messages.about_threshold(made),
     )
-    if apart := [each.name for part in strangest.values() for each in part if each.stands_apart]:
+    if apart := [one["name"] for part in strangest.values() for one in part if one["stands_apart"]]:
         messages.say(
             f"LOOK at {', '.join(apart)}: very strange beside the other good images, so that "
             "something may be wrong there. The report shows where."

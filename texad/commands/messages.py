@@ -1,11 +1,10 @@
 """Words of several commands: what a detector promises, and which images were found."""
 
+import math
 import shutil
 import sys
 import textwrap
 from typing import TextIO
-
-import numpy as np
 
 from texad.data.inputs import GoodImages
 from texad.detector import AnomalyDetector
@@ -109,29 +108,39 @@ def _kept(detector: AnomalyDetector) -> list[str]:
 
 
 def _not_kept(detector: AnomalyDetector) -> list[str]:
-    n, reachable = len(detector.calibration_scores_), detector.reachable_
+    n = len(detector.calibration_scores_)
     needed = images_needed(detector.false_alarms)
     is_sigma = detector.rule_ == "sigma"
     source = "images it was fit to, which it knows too well" if is_sigma else f"{n} images kept out"
-    enough = int(np.ceil(needed / max(detector.calibration_fraction, 0.5)))
-    digits = 1000 if reachable < 0.1 else 100
-    rate = np.ceil(digits * reachable) / digits
-    less = f", or ask for less: --false-alarms {rate:.3g} is what {n} images can promise"
+    enough = math.ceil(needed / max(detector.calibration_fraction, 0.5))
     return [
         f"NO false-alarm rate is promised. For {percent(detector.false_alarms)} at least {needed} "
         f"images must be kept out of the fit, and there were {n}. The threshold is a rule of thumb "
         f"instead: the mean of the scores of the {source}, and three standard deviations. There "
         "may be many false alarms, or few; and nothing is promised about defects, since none was "
         "seen.",
-        f"To have the promise, fit with {enough} good images or more{less if n > 1 else ''}.",
+        f"To have the promise, fit with {enough} good images or more{ask_for_less(n)}.",
     ]
+
+
+def ask_for_less(n: int) -> str:
+    """Advice where `n` calibration images are too few for a false-alarm rate; empty for one.
+
+    Examples
+    --------
+    >>> ask_for_less(10)
+    ', or ask for less: --false-alarms 0.091 is what 10 images can promise'
+    """
+    rate = math.ceil(1000 / (n + 1)) / 1000
+    less = f", or ask for less: --false-alarms {rate:.3g} is what {n} images can promise"
+    return less if n > 1 else ""
 
 
 def breaks(detector: AnomalyDetector) -> str:
     """Words that come before `BREAKS`."""
-    is_promise = detector.rule_ == "conformal"
-    nothing = "Expect false alarms, and missed defects, from"
-    return "The promise would be broken by" if is_promise else nothing
+    if detector.rule_ == "conformal":
+        return "The promise would be broken by"
+    return "Expect false alarms, and missed defects, from"
 
 
 def about_threshold(detector: AnomalyDetector) -> list[str]:

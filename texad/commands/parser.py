@@ -2,8 +2,7 @@
 
 import argparse
 import textwrap
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from texad import __version__
 
@@ -94,17 +93,6 @@ class Option:
         self.names, self.settings = names, settings
 
 
-class Command(NamedTuple):
-    """Command: one line about it, its description in paragraphs, and its options.
-
-    Of options in a tuple only one may be given.
-    """
-
-    summary: str
-    description: str
-    options: Sequence[Option | tuple[Option, ...]]
-
-
 QUIET = Option(
     "--quiet",
     dest="progress",
@@ -126,8 +114,10 @@ UNREADABLE_LIMIT = Option(
     help="fraction of the images that may be unreadable (default: 0.05)",
 )
 
-COMMANDS = {
-    "run": Command(
+# One line about each, its description in paragraphs, and its options; of those in a tuple only one
+# may be given.
+COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
+    "run": (
         "execute the notebooks for each category",
         "Execute the five notebooks for each category of a data set.",
         [
@@ -185,23 +175,26 @@ COMMANDS = {
             QUIET,
         ],
     ),
-    "record": Command(
+    "record": (
         "keep the results of runs on real surfaces for the book",
         "Write the results of finished runs on real surfaces to one small file, which "
         "the book shows where the data are absent.",
         [
             Option(
-                "runs",
+                "folders",
                 nargs="+",
                 metavar="RUNS",
                 help="folder that texad run --out has filled; one for each seed and detector",
             ),
             Option(
-                "--to", metavar="FILE", help="where to write (default: book/real_surfaces.json)"
+                "--to",
+                dest="file",
+                metavar="FILE",
+                help="where to write (default: book/real_surfaces.json)",
             ),
         ],
     ),
-    "fit": Command(
+    "fit": (
         "learn from a folder of good images",
         """Learn from a folder of good images, and write a detector: one file with all that is
         needed to judge others. Some of the images are kept out, to set the threshold with. Says
@@ -263,7 +256,7 @@ COMMANDS = {
             QUIET,
         ],
     ),
-    "predict": Command(
+    "predict": (
         "judge images with a detector",
         """Judge images, one after the other, however many there are. Each result is written at
         once: path, score, p_value, decision, seconds, error. The decision is normal, anomalous, or
@@ -282,20 +275,23 @@ COMMANDS = {
                 help="an image, a folder (with all folders below), a pattern such as "
                 "'line/**/*.png', or - to read paths from the standard input, a line each",
             ),
-            Option(
-                "--out",
-                metavar="FOLDER",
-                help="write predictions.csv and predictions.jsonl there (default: print)",
+            (
+                Option(
+                    "--out",
+                    metavar="FOLDER",
+                    help="write predictions.csv and predictions.jsonl there (default: print)",
+                ),
+                Option(
+                    "--format",
+                    choices=("csv", "jsonl"),
+                    default="csv",
+                    help="format of what is printed (default: csv)",
+                ),
             ),
             Option(
                 "--heatmaps",
                 action="store_true",
                 help="with --out: write a picture of each image, too, covered by its heatmap",
-            ),
-            Option(
-                "--format",
-                choices=("csv", "jsonl"),
-                help="format of what is printed (default: csv)",
             ),
             Option(
                 "--fail-on-anomaly",
@@ -305,7 +301,7 @@ COMMANDS = {
             QUIET,
         ],
     ),
-    "check": Command(
+    "check": (
         "has the line drifted?",
         """Compare new good images with those that the threshold was set with. If light, camera or
         material have changed, their scores show it. Says in words what was found, and what to do.
@@ -332,7 +328,7 @@ COMMANDS = {
             QUIET,
         ],
     ),
-    "calibrate": Command(
+    "calibrate": (
         "set the threshold from new good images",
         """Set the threshold anew from good images as they are now; what was learnt stays as it is.
         Images that the detector was fit to are left out, since it knows them too well. If the
@@ -354,7 +350,7 @@ COMMANDS = {
             QUIET,
         ],
     ),
-    "export": Command(
+    "export": (
         "write a detector for other programs",
         """Write a detector as one ONNX file, which ONNX Runtime and others run without texad: in
         C++, C# or Java, too. It takes RGB images of 8 bits and of one size, (N, height, width, 3),
@@ -384,7 +380,7 @@ COMMANDS = {
             QUIET,
         ],
     ),
-    "import": Command(
+    "import": (
         "bring labelled images into MVTec AD's layout",
         """Bring labelled images into the layout that texad reads, MVTec AD's. A fraction of the
         good images is kept for testing, the others are for learning; all defective images are for

@@ -21,7 +21,7 @@ def predict(
     *,
     out: str | None = None,
     heatmaps: bool = False,
-    format: str | None = None,
+    format: str = "csv",
     fail_on_anomaly: bool = False,
     progress: bool = True,
 ) -> int:
@@ -37,7 +37,7 @@ def predict(
         The folder for predictions.csv, predictions.jsonl and heatmaps; else results are printed.
     heatmaps : bool, default False
         With `out`: write a picture of each image, covered by its heatmap.
-    format : {"csv", "jsonl"}, optional
+    format : {"csv", "jsonl"}, default "csv"
         Format of what is printed.
     fail_on_anomaly : bool, default False
         Let the exit status say whether all images are good, see `texad predict --help`.
@@ -58,11 +58,6 @@ def predict(
     """
     if heatmaps and not out:
         raise ValueError("--heatmaps needs a folder to write to: give --out FOLDER")
-    if format and out:
-        raise ValueError(
-            "--format is for what is printed, and with --out nothing is: predictions.csv and "
-            "predictions.jsonl are both written"
-        )
     loaded = messages.load(detector, progress=False)
     folder = Path(out).expanduser() if out else None
     has_bar = progress and (folder is not None or not sys.stdout.isatty())
@@ -74,7 +69,7 @@ def predict(
 
     try:
         with ExitStack() as stack:
-            write = prediction_writer.writer(stack, folder, format or "csv", heatmaps)
+            write = prediction_writer.writer(stack, folder, format, heatmaps)
             bar = stack.enter_context(tqdm(unit="image", disable=None if has_bar else True))
             results = stack.enter_context(closing(loaded.stream(stream(paths, complain))))
             for number, result in enumerate(results, 1):

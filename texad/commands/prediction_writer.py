@@ -79,31 +79,24 @@ def writer(stack: ExitStack, folder: Path | None, form: str, heatmaps: bool) -> 
     else:
         streams = _open(stack, folder)
     if "csv" in streams:
-        print(_csv_line(columns), end="", file=streams["csv"], flush=True)
+        _write_csv(streams["csv"], columns)
 
     def write(row: Mapping[str, object]) -> None:
         for kind, stream in streams.items():
             if kind == "csv":
-                shown = printable if stream.isatty() else str
-                values = (row[name] for name in columns)
-                line = _csv_line(
-                    [shown(each) if isinstance(each, str) else each for each in values]
-                )
-            else:
-                line = json.dumps(row, allow_nan=False) + "\n"  # ASCII: harmless to a terminal
-            stream.write(line)
-            stream.flush()
+                _write_csv(stream, [row[name] for name in columns])
+            else:  # in ASCII: harmless to a terminal
+                print(json.dumps(row, allow_nan=False), file=stream, flush=True)
 
     return write
 
 
 def _open(stack: ExitStack, folder: Path) -> dict[str, TextIO]:
     files = {kind: folder / f"predictions.{kind}" for kind in ("csv", "jsonl")}
-    for file in files.values():
-        if file.exists():
-            raise ValueError(
-                f"{file} is there already, and would be lost: choose another --out, or move it away"
-            )
+    if there := [file for file in files.values() if file.exists()]:
+        raise ValueError(
+            f"{there[0]} is there already, and would be lost: choose another --out, or move it away"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return {
         kind: stack.enter_context(
@@ -113,12 +106,13 @@ def _open(stack: ExitStack, folder: Path) -> dict[str, TextIO]:
     }
 
 
-def _csv_line(values: Sequence[object]) -> str:
-    """Values as a line of CSV that no spreadsheet takes for formulas."""
-    line = io.StringIO()
-    cells = [cell(value) if isinstance(value, str) else value for value in values]
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
+def _write_csv(stream: TextIO, values: Sequence[object]) -> None:
+    """Write a line of CSV that no spreadsheet takes for formulas."""
+    shown = printable if stream.isatty() else str
+    csv.writer(stream, lineterminator="\n").writerow(
+        cell(shown(value)) if isinstance(value, str) else value for value in values
+    )
+    stream.flush()
 
 
 def heatmap(folder: Path, number: int, result: Prediction, heat: Sequence[float] | None) -> str:

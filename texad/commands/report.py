@@ -9,8 +9,8 @@ import base64
 import io
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,31 +25,10 @@ from texad.model.weights import RANDOM_WARNING
 
 STRANGEST = {"calibration": 8, "train": 4}  # images on the page
 PICTURE_SIZE = 320  # pixels of a picture's longer side, on a page
+Strangest = dict[str, list[dict[str, Any]]]
 
 
-@dataclass(frozen=True)
-class Strange:
-    """One of the strangest good images.
-
-    Attributes
-    ----------
-    name : str
-        Its path in the folder.
-    score : float
-    picture, covered : PIL.Image.Image
-        The image, and the same covered by its heatmap.
-    stands_apart : bool
-        Whether its score is far from the others, see `far_out`.
-    """
-
-    name: str
-    score: float
-    picture: Image.Image
-    covered: Image.Image
-    stands_apart: bool
-
-
-def strangest(detector: AnomalyDetector, root: Path) -> dict[str, list[Strange]]:
+def strangest(detector: AnomalyDetector, root: Path) -> Strangest:
     """Find the strangest images that a detector was fit to and calibrated with.
 
     Parameters
@@ -61,10 +40,12 @@ def strangest(detector: AnomalyDetector, root: Path) -> dict[str, list[Strange]]
 
     Returns
     -------
-    dict of str to list of Strange
-        For "calibration" and "train", the strangest first.
+    dict of str to list of dict
+        For "calibration" and "train", the strangest first: `name`, its path in the folder; `score`;
+        `picture` and `covered`, the image and the same covered by its heatmap, PIL.Image.Image; and
+        `stands_apart`, whether its score is far from the others, see `far_out`.
     """
-    found: dict[str, list[Strange]] = {}
+    found = {}
     for part, scores in (
         ("calibration", detector.calibration_scores_),
         ("train", detector.train_scores_),
@@ -72,13 +53,13 @@ def strangest(detector: AnomalyDetector, root: Path) -> dict[str, list[Strange]]
         worst = np.argsort(-scores, kind="stable")[: STRANGEST[part]]
         paths = [detector.paths_[part][i] for i in worst]
         found[part] = [
-            Strange(
-                str(Path(judged.path).relative_to(root)),
-                float(scores[i]),
-                picture := thumbnail(judged.path, PICTURE_SIZE),
-                overlay(picture, judged.anomaly_map, detector.origin_["heat"]),
-                bool(scores[i] > far_out(scores)),
-            )
+            {
+                "name": str(Path(judged.path).relative_to(root)),
+                "score": float(scores[i]),
+                "picture": (picture := thumbnail(judged.path, PICTURE_SIZE)),
+                "covered": overlay(picture, judged.anomaly_map, detector.origin_["heat"]),
+                "stands_apart": bool(scores[i] > far_out(scores)),
+            }
             for i, judged in zip(worst, detector.stream(paths), strict=True)
             if judged.anomaly_map is not None  # else somebody has just removed it
         ]
@@ -113,7 +94,7 @@ def fit_page(
     detector: AnomalyDetector,
     name: str,
     notes: Sequence[str],
-    strangest: Mapping[str, Sequence[Strange]],
+    strangest: Strangest,
 ) -> str:
     """Make the page that `texad fit` writes.
 
@@ -125,8 +106,8 @@ def fit_page(
         Name of its file.
     notes : sequence of str
         Paragraphs about the folder that it was fit to.
-    strangest : mapping of str to sequence of Strange
-        For "calibration" and "train", the strangest images first.
+    strangest : dict of str to list of dict
+        From `strangest`.
 
     Returns
     -------

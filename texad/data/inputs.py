@@ -8,12 +8,12 @@ import glob
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from texad.data.names import BAD, GOOD, plain
-from texad.data.screening import check_limit, check_lost, screen
+from texad.data.screening import check_lost, screen
 from texad.data.walking import SUFFIXES, is_image, walk
 from texad.errors import DataError
 from texad.io.atomic import sha256
@@ -33,10 +33,8 @@ class GoodImages:
     ----------
     root : Path
         The folder that they were taken from.
-    paths : list of Path
-        In natural order; each image once.
-    hashes : list of str
-        The beginning of the SHA-256 of each file.
+    images : dict of str to Path
+        In natural order; each image once, by the beginning of its file's SHA-256.
     sizes : Counter of (int, int)
         How many images have each height and width.
     unreadable : dict of Path to str
@@ -48,22 +46,15 @@ class GoodImages:
     """
 
     root: Path
-    paths: list[Path] = field(default_factory=list)
-    hashes: list[str] = field(default_factory=list)
+    images: dict[str, Path] = field(default_factory=dict)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     unreadable: dict[Path, str] = field(default_factory=dict)
     copies: list[Path] = field(default_factory=list)
     layout: str = ""
 
-    def without(self, known: Iterable[str]) -> "GoodImages":
-        """Only the images whose hashes are not among `known`."""
-        known = set(known)
-        kept = [i for i, digest in enumerate(self.hashes) if digest not in known]
-        return replace(
-            self,
-            paths=[self.paths[i] for i in kept],
-            hashes=[self.hashes[i] for i in kept],
-        )
+    @property
+    def paths(self) -> list[Path]:
+        return list(self.images.values())
 
 
 def good_images(
@@ -101,7 +92,6 @@ def good_images(
     >>> found.layout, [path.name for path in found.paths]
     ('train/good', ['000.png', '001.png', '002.png'])
     """
-    check_limit(unreadable_limit)
     root = Path(folder).expanduser()
     if not str(folder) or not root.is_dir():
         reason = "is a file, and no folder" if root.is_file() else "does not exist"
@@ -123,15 +113,11 @@ def good_images(
     readable, unreadable = screen(images, _look, progress)
     check_lost(root, unreadable, len(images), unreadable_limit)
     found = GoodImages(root, unreadable=dict(unreadable), layout=layout)
-    known = set()
     for path, (digest, size) in readable:
-        if digest in known:
-            found.copies.append(path)
-        else:
-            known.add(digest)
-            found.paths.append(path)
-            found.hashes.append(digest)
+        if found.images.setdefault(digest, path) is path:
             found.sizes[size] += 1
+        else:
+            found.copies.append(path)
     return found
 
 
@@ -140,27 +126,23 @@ def _listed(root: Path) -> tuple[list[Path], list[Path]]:
     images: list[Path] = []
     others: list[Path] = []
     for folder, below, files in walk(root):
-        _check_names(folder, below)
+        if sets := [name for name in below if (folder / name / "train" / "good").is_dir()]:
+            raise DataError(
+                f"{folder} is a data set of {len(sets)} categories: name one of them, such as "
+                f"{folder / sets[0]}"
+            )
+        good = [name for name in below if plain(name) in GOOD]
+        bad = [name for name in below if plain(name) in BAD]
+        if bad or (good and len(below) > 1):
+            instead = f"name {folder / good[0]}" if good else f"move {folder / bad[0]} elsewhere"
+            raise DataError(
+                f"{folder} has the sub-folders {', '.join(below[:5])}"
+                f"{', …' if len(below) > 5 else ''}, not all of which seem to hold good images, "
+                f"and only good ones are wanted: {instead}, or sort them with texad import"
+            )
         for file in files:
             (images if is_image(file.name) else others).append(file)
     return images, others
-
-
-def _check_names(folder: Path, below: Sequence[str]) -> None:
-    good = [name for name in below if plain(name) in GOOD]
-    bad = [name for name in below if plain(name) in BAD]
-    if categories := [name for name in below if (folder / name / "train" / "good").is_dir()]:
-        raise DataError(
-            f"{folder} is a data set of {len(categories)} categories: name one of them, such as "
-            f"{folder / categories[0]}"
-        )
-    if bad or (good and len(below) > 1):
-        instead = f"name {folder / good[0]}" if good else f"move {folder / bad[0]} elsewhere"
-        raise DataError(
-            f"{folder} has the sub-folders {', '.join(below[:5])}{', …' if len(below) > 5 else ''},"
-            " not all of which seem to hold good images, and only good ones are wanted: "
-            f"{instead}, or sort them with texad import"
-        )
 
 
 def _look(path: Path) -> tuple[str, tuple[int, int]]:
@@ -180,7 +162,8 @@ def stream(arguments: Iterable[str], complain: Callable[[str], None]) -> Iterato
         folders below, in the order of the file system; patterns such as `line/**/*.png`, for when
         the shell expands none; "-" for the lines of the standard input, as they come.
     complain : callable
-        Given one line if a pattern matches nothing, or a folder holds no image; the others go on.
+        Given one line if a pattern matches nothing, or a folder or the standard input holds no
+        image; the others go on.
 
     Yields
     ------
@@ -189,17 +172,20 @@ def stream(arguments: Iterable[str], complain: Callable[[str], None]) -> Iterato
     endings = ", ".join(SUFFIXES)
     for argument in arguments:
         path = os.path.expanduser(argument)
+        found, nothing = iter([path]), ""
         if argument == "-":
-            yield from _lines()
+            found, nothing = _lines(), "the standard input names no image"
         elif os.path.isdir(path):
-            complaint = f"folder {argument} holds no image, and neither do its sub-folders"
-            yield from _some(_below(path), complain, f"{complaint} ({endings})")
+            below = f"neither do its sub-folders ({endings})"
+            found, nothing = _below(path), f"folder {argument} holds no image, and {below}"
         elif not os.path.lexists(path) and glob.has_magic(path):
-            complaint = f"pattern {argument} matches no image ({endings})"
-            hint = "** stands for folders at any depth"
-            yield from _some(_matching(path), complain, f"{complaint}; {hint}")
+            hint = f"({endings}); ** stands for folders at any depth"
+            found, nothing = _matching(path), f"pattern {argument} matches no image {hint}"
+        if (first := next(found, None)) is None:
+            complain(nothing)
         else:
-            yield path
+            yield first
+            yield from found
 
 
 def _lines() -> Iterator[str]:
@@ -232,12 +218,3 @@ def _matching(pattern: str) -> Iterator[str]:
                 yield path
         elif "**" not in pattern:  # which finds what is below by itself
             yield from _below(path)
-
-
-def _some(paths: Iterator[str], complain: Callable[[str], None], complaint: str) -> Iterator[str]:
-    path = next(paths, None)
-    if path is None:
-        complain(complaint)
-    else:
-        yield path
-        yield from paths

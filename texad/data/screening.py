@@ -85,8 +85,13 @@ def check_lost(
     Raises
     ------
     DataError
-        A ValueError: one line that names the folder and the first files.
+        A ValueError: one line that names the folder and the first files; or `unreadable_limit` is
+        out of range.
     """
+    hint = "0.05 is one image in twenty"
+    check_range(
+        "unreadable_limit", unreadable_limit, at_least=0, at_most=1, hint=hint, error=DataError
+    )
     n_lost = len(unreadable)
     if n_lost < n and n_lost / n <= unreadable_limit:
         return
@@ -98,14 +103,6 @@ def check_lost(
     raise DataError(
         f"{folder}: {n_lost} of {n} images cannot be read, and {allowed}: {names}"
         f"{'; …' if n_lost > 3 else ''}: replace or remove these files{way_out}"
-    )
-
-
-def check_limit(unreadable_limit: float) -> None:
-    """Raise a DataError unless the largest fraction that may be unreadable is from 0 to 1."""
-    hint = "0.05 is one image in twenty"
-    check_range(
-        "unreadable_limit", unreadable_limit, at_least=0, at_most=1, hint=hint, error=DataError
     )
 
 
@@ -135,13 +132,12 @@ def readable(category: Category, unreadable_limit: float = 0.05, progress: bool 
         A ValueError: more images of a folder than `unreadable_limit`, or all of them, cannot be
         read; or `unreadable_limit` is out of range.
     """
-    check_limit(unreadable_limit)
     samples = category.train + category.test
     _, lost = screen(samples, _check, progress)
     n_images = Counter(sample.path.parent for sample in samples)
-    for folder in dict.fromkeys(sample.path.parent for sample, _ in lost):
+    for folder, n in n_images.items():
         mine = [(sample.path, reason) for sample, reason in lost if sample.path.parent == folder]
-        check_lost(folder, mine, n_images[folder], unreadable_limit)
+        check_lost(folder, mine, n, unreadable_limit)
     gone = {sample for sample, _ in lost}
     return replace(
         category,

@@ -5,6 +5,7 @@ studies in `texad.figures.study_plots`.
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -80,8 +81,9 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     history : DataFrame
         Columns `epoch`, `train_loss`, `validation_loss`.
     """
-    labels = {"xlabel": "epoch", "ylabel": "loss L(θ), logarithmic"}
-    figure, axis = one_panel(6.5, 3.6, **labels, yscale="log")
+    figure, axis = one_panel(
+        6.5, 3.6, xlabel="epoch", ylabel="loss L(θ), logarithmic", yscale="log"
+    )
     for column, label, line, color in (
         ("train_loss", "training", "o-", NORMAL),
         ("validation_loss", "validation (held out)", "s--", ANOMALOUS),
@@ -117,8 +119,8 @@ def sorted_errors(values: np.ndarray, top_k: int) -> Figure:
     top_k : int
     """
     figure, axis = one_panel(6.5, 3, xlabel="rank of the error", ylabel="error")
-    colors = [ANOMALOUS if i < top_k else "#BBBBBB" for i in range(len(values))]
-    axis.bar(np.arange(1, len(values) + 1), values, color=colors)
+    ranks = np.arange(1, len(values) + 1)
+    axis.bar(ranks, values, color=np.where(ranks <= top_k, ANOMALOUS, "#BBBBBB"))
     return figure
 
 
@@ -172,10 +174,23 @@ def false_alarm_rates(
     false_alarms : float
         The promised rate.
     """
-    labels = {"xlabel": "light, 1 as in training", "ylabel": "false-alarm rate"}
-    figure, axis = one_panel(6.5, 3.2, **labels, xticks=list(gains), ylim=(0, 1))
-    (line,) = axis.plot(gains, rates, "o-", color=NORMAL, label="good images called anomalous")
-    line.set(clip_on=False, zorder=3)
+    figure, axis = one_panel(
+        6.5,
+        3.2,
+        xlabel="light, 1 as in training",
+        ylabel="false-alarm rate",
+        xticks=list(gains),
+        ylim=(0, 1),
+    )
+    axis.plot(
+        gains,
+        rates,
+        "o-",
+        color=NORMAL,
+        label="good images called anomalous",
+        clip_on=False,
+        zorder=3,
+    )
     axis.axhline(false_alarms, color=THRESHOLD, linestyle=":", label=f"α = {false_alarms:g}")
     axis.legend(loc="upper left")
     return figure
@@ -196,14 +211,21 @@ def thresholds_compared(
     """
     values, labels = np.asarray(scores, dtype=float), np.asarray(labels)
     figure, axis = one_panel(7, 3.8, ylabel="fraction of images up to this score", ylim=(0, 1.03))
-    kinds = [("normal", NORMAL, "o"), ("anomalous", ANOMALOUS, "s")]  # by label
-    for label, (name, color, marker) in enumerate(kinds):
+    for label, name, color, marker in (
+        (0, "normal", NORMAL, "o"),
+        (1, "anomalous", ANOMALOUS, "s"),
+    ):
         if (labels == label).any():
-            curve = axis.ecdf(values[labels == label], color=color, label=name, linewidth=1.2)
-            curve.set(marker=marker, markersize=3)
-    for i, (name, threshold) in enumerate(thresholds.items()):
-        line = axis.axvline(threshold, color=THRESHOLD, linewidth=1.5, label=f"threshold: {name}")
-        line.set_linestyle(("--", ":", "-.")[i % 3])
+            axis.ecdf(
+                values[labels == label],
+                color=color,
+                label=name,
+                linewidth=1.2,
+                marker=marker,
+                markersize=3,
+            )
+    for (name, threshold), style in zip(thresholds.items(), cycle(("--", ":", "-.")), strict=False):
+        axis.axvline(threshold, color=THRESHOLD, linestyle=style, label=f"threshold: {name}")
     score_axis(axis, [*values, *thresholds.values()])
     axis.legend(fontsize=9)
     return figure
@@ -219,8 +241,7 @@ def category_comparison(table: pd.DataFrame) -> Figure:
     """
     height = 0.45 * len(table) + 1.2
     figure, axis = one_panel(7, height, xlabel="image AUROC", xlim=(0, 1.08))
-    names = list(map(for_picture, table["category"]))
-    aurocs = table["image_auroc"].fillna(0)
+    names, aurocs = table["category"].map(for_picture), table["image_auroc"].fillna(0)
     bars = axis.barh(range(len(table)), aurocs, color=NORMAL, tick_label=names)
     axis.bar_label(bars, fmt="%.3f", padding=3)
     axis.axvline(0.5, color=GUESSING, linestyle=":")

@@ -106,8 +106,14 @@ def roc_curve(
         aspect="equal",
     )
     label = "no ROC: one kind of image only" if auroc is None else f"AUROC {auroc:.3f}"
-    x, y = false_positive_rate, true_positive_rate
-    axis.plot(x, y, color=NORMAL, linewidth=2, label=label, clip_on=False)
+    axis.plot(
+        false_positive_rate,
+        true_positive_rate,
+        color=NORMAL,
+        linewidth=2,
+        label=label,
+        clip_on=False,
+    )
     axis.plot([0, 1], [0, 1], ":", color=GUESSING, label="guessing")
     axis.legend(loc="lower right")
     return figure

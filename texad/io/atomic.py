@@ -80,6 +80,12 @@ def replacing(file: Path) -> Iterator[Path]:
         ) from error
 
 
+def write_text(file: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all, as `replacing` does."""
+    with replacing(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_tensors(file: Path, tensors: dict[str, "torch.Tensor"], metadata: dict[str, str]) -> None:
     """Write a safetensors file whole or not at all, as `replacing` does.
 

@@ -140,13 +140,11 @@ def _read(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
     except UnidentifiedImageError as error:
         empty = not Path(path).stat().st_size
         reason = "the file is empty" if empty else "not one of the formats below"
-        cause: Exception = error
+        raise ImageError(path, reason) from error
     except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
         # Without the path, which is named anyway.
-        said = getattr(error, "strerror", None) or str(error)
-        reason = (said.splitlines() or [type(error).__name__])[0]
-        cause = error
-    raise ImageError(path, printable(reason)) from cause
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageError(path, printable(reason.splitlines()[0])) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 from texad.errors import DamagedError
-from texad.io.atomic import replacing
+from texad.io.atomic import write_text
 
 
 def read_json(file: Path) -> dict:
@@ -42,8 +42,7 @@ def read_json(file: Path) -> dict:
 def write_json(file: Path, content: dict) -> None:
     """Write a JSON file whole or not at all; NaN is refused, since JSON has no word for it."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(file) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(file, text + "\n")
 
 
 def damaged(file: Path, reason: str) -> DamagedError:

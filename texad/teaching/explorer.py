@@ -16,7 +16,6 @@ import anywidget
 import numpy as np
 import pandas as pd
 import traitlets
-from jinja2 import Environment
 from PIL import Image
 from scipy import ndimage
 
@@ -24,6 +23,7 @@ from texad.errors import printable
 from texad.evaluation.metrics import image_auroc
 from texad.figures.overlay import overlay
 from texad.io.atomic import replacing
+from texad.io.templates import templates
 from texad.model import preprocessing
 
 PICTURE_SIZE = 160  # pixels; a picture is an image and its heatmap side by side
@@ -32,9 +32,7 @@ STYLE = Path(__file__).with_name("explorer.css")
 EXPORT = "export default { render };"  # the last line of the script, which makes a module of it
 
 
-PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-    Path(__file__).with_name("explorer.html.j2").read_text(encoding="utf-8")
-)
+PAGE = templates(Path(__file__).parent).get_template("explorer.html.j2")
 
 
 # -- pictures of the test images -------------------------------------------------------------------

@@ -10,12 +10,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment
 from markupsafe import Markup, escape
 
-TEMPLATE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-    Path(__file__).with_name("quiz.html.j2").read_text(encoding="utf-8")
-)
+from texad.io.templates import templates
+
+TEMPLATE = templates(Path(__file__).parent).get_template("quiz.html.j2")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from nbconvert.preprocessors import ClearOutputPreprocessor, TagRemovePreprocess
 from nbformat.v4 import new_code_cell
 
 from texad.errors import DataError
-from texad.io.atomic import replacing
+from texad.io.atomic import write_text
 from texad.io.paths import notebooks_folder
 
 EXERCISE = re.compile(
@@ -101,8 +101,7 @@ def write(made: dict[Path, str], *, force: bool = False) -> list[Path]:
             f"{', '.join(edited)} (--force overwrites)"
         )
     for file in changed:
-        with replacing(file) as temporary:
-            temporary.write_text(made[file], encoding="utf-8")
+        write_text(file, made[file])
     return changed
 
 
