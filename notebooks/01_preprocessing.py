@@ -9,10 +9,12 @@
 # %% [markdown]
 # # 1 Preprocessing: from photographs to numbers
 #
-# A factory can photograph thousands of good surfaces a day. Defects are rare, and the next one may look like none before. So we show
-# the computer **only good surfaces** and ask it, for each new photograph: *is this still what you know?*
+# A factory can photograph thousands of good surfaces a day. Defects are rare, and the next one may
+# look like none before. So we show the computer **only good surfaces** and ask it, for each new
+# photograph: *is this still what you know?*
 #
-# In this chapter we look at the photographs and bring them all to the shape that the next chapter needs. You will learn
+# In this chapter we look at the photographs and bring them all to the shape that the next chapter
+# needs. You will learn
 #
 # - how a data set for anomaly detection is organised, and why its training part has no defects;
 # - how an image becomes an array of numbers between 0 and 1;
@@ -23,8 +25,9 @@
 # %% [markdown]
 # ## Parameters
 #
-# The next cell is the only one that you need to change to use other data. `dataset` is `"synthetic"` (textures drawn by a program, which
-# come with the book), `"mvtec"` (MVTec AD, downloaded once) or the path of your own folder.
+# The next cell is the only one that you need to change to use other data. `dataset` is
+# `"synthetic"` (textures drawn by a program, which come with the book), `"mvtec"` (MVTec AD,
+# downloaded once) or the path of your own folder.
 
 # %% tags=["parameters"]
 dataset = "synthetic"  # "synthetic", "mvtec", or a folder like MVTec AD
@@ -61,23 +64,30 @@ run.start("01_preprocessing", weights=weights, seed=seed, **options)
 # %% [markdown]
 # ## The data
 #
-# The folder of a category has three parts. `train/good` holds {term}`defect-free` images to learn from. `test` holds good images and one folder for
-# each kind of defect. `ground_truth` holds a {term}`mask` for each defective image: a black picture, white where the surface is damaged. Masks
-# are used to judge the result, never to train. This is the layout of MVTec AD {cite:p}`bergmann2019mvtec`, the data set that made this
-# problem popular.
+# The folder of a category has three parts. `train/good` holds {term}`defect-free` images to learn
+# from. `test` holds good images and one folder for each kind of defect. `ground_truth` holds a
+# {term}`mask` for each defective image: a black picture, white where the surface is damaged. Masks
+# are used to judge the result, never to train. This is the layout of MVTec AD
+# {cite:p}`bergmann2019mvtec`, the data set that made this problem popular.
 #
-# Why no defects in the training part? Not because it would be impossible to collect some. A detector that has seen ten kinds of defects learns
-# those ten. One that has only learnt what *good* looks like has a chance with the eleventh.
+# Why no defects in the training part? Not because it would be impossible to collect some. A
+# detector that has seen ten kinds of defects learns those ten. One that has only learnt what *good*
+# looks like has a chance with the eleventh.
 #
-# Some of the good training images get a part of their own. A pupil is not examined with the exercises of the class: whoever has worked through them knows the
-# answers. In the same way, the autoencoder knows the images that it was fit to, and makes smaller errors there than on any new one. So we draw a few of them
-# by lot, the {term}`calibration images <calibration image>`, and keep them out of the training. In chapter 4 they tell how large an error may be on a good
-# surface. They are no part of the test either.
+# Some of the good training images get a part of their own. A pupil is not examined with the
+# exercises of the class: whoever has worked through them knows the answers. In the same way, the
+# autoencoder knows the images that it was fit to, and makes smaller errors there than on any new
+# one. So we draw a few of them by lot, the {term}`calibration images <calibration image>`, and keep
+# them out of the training. In chapter 4 they tell how large an error may be on a good surface. They
+# are no part of the test either.
 #
-# First we list the images, and look whether all of them can be read. A copy that was interrupted leaves half a file; a memory card on its last days leaves
-# files without any picture. One damaged image among many is left out, and named below. Many are another matter: if most photographs of scratches are lost, what
-# is left may be the harmless ones, and the result would flatter the detector. So the work stops if a folder would lose a larger part of its images than
-# `unreadable_limit`. A defective image is also left out if its mask is damaged, or of another size: nobody could say where the defect is.
+# First we list the images, and look whether all of them can be read. A copy that was interrupted
+# leaves half a file; a memory card on its last days leaves files without any picture. One damaged
+# image among many is left out, and named below. Many are another matter: if most photographs of
+# scratches are lost, what is left may be the harmless ones, and the result would flatter the
+# detector. So the work stops if a folder would lose a larger part of its images than
+# `unreadable_limit`. A defective image is also left out if its mask is damaged, or of another size:
+# nobody could say where the defect is.
 
 # %%
 data = datasets.load_category(dataset, category)
@@ -87,7 +97,8 @@ data = screening.readable(data, unreadable_limit)
 left_out = len(data.unreadable)
 n_images = len(data.train) + len(data.test) + left_out
 Markdown(
-    f"Of **{n_images}** images, **{left_out}** could not be used. They are left out of everything that follows:"
+    f"Of **{n_images}** images, **{left_out}** could not be used. They are left out "
+    "of everything that follows:"
     if left_out
     else f"All **{n_images}** images can be read."
 )
@@ -105,7 +116,8 @@ if rows:
         display(table.set_index("image"))
 
 # %% [markdown]
-# The next cell writes the list of images into the run folder for the chapters that follow, and beside it those that were left out, with the reason.
+# The next cell writes the list of images into the run folder for the chapters that follow, and
+# beside it those that were left out, with the reason.
 
 # %%
 images = run.write_images(data, calibration_fraction, seed)
@@ -120,18 +132,21 @@ n_train, n_calibration, n_test = (
 )
 n_defective = int(images["label"].sum())
 kept_out = (
-    f"Its threshold can be set with **{n_calibration}** good images that it has not learnt from."
+    f"Its threshold can be set with **{n_calibration}** good images that it has not "
+    "learnt from."
     if n_calibration
     else "No good image is kept out of the training."
 )
 Markdown(
-    f"The autoencoder will learn from **{n_train}** good images. {kept_out} It will be tested on **{n_test}** others, "
+    f"The autoencoder will learn from **{n_train}** good images. {kept_out} It will "
+    f"be tested on **{n_test}** others, "
     f"of which **{n_defective}** are defective."
 )
 
 # %% [markdown]
-# Some of the good training images. *What to look for:* what differs between them although nothing is wrong. The light, the scale, the angle,
-# the place on the surface. The detector must learn to ignore all this.
+# Some of the good training images. *What to look for:* what differs between them although nothing
+# is wrong. The light, the scale, the angle, the place on the surface. The detector must learn to
+# ignore all this.
 
 # %% mystnb={"figure": {"caption": "Defect-free training images."}, "image": {"alt": "A row of photographs of the same defect-free material. They differ a little in light, scale and position, and no two show the same piece."}}
 rng = np.random.default_rng(seed)
@@ -140,8 +155,9 @@ chosen = [data.train[i] for i in picks]
 plots.image_grid([reading.read_image(sample.path) for sample in chosen])
 
 # %% [markdown]
-# One defective test image of each kind, with the border of its mask. *What to look for:* how small most defects are, and how different from
-# each other. Some jump to the eye; for others you need the outline.
+# One defective test image of each kind, with the border of its mask. *What to look for:* how small
+# most defects are, and how different from each other. Some jump to the eye; for others you need the
+# outline.
 
 # %% mystnb={"figure": {"caption": "One test image of each kind of defect; the line is the border of the mask."}, "image": {"alt": "One photograph for each kind of defect, named above it. A line runs around the damaged area, which covers a small part of the image."}}
 kinds = sorted({sample.defect for sample in data.test if sample.label})
@@ -155,32 +171,38 @@ plots.image_grid(pictures, titles=kinds, masks=masks, columns=5)
 # %% [markdown]
 # ## One image, step by step
 #
-# We follow one image by hand. First it is read and brought to three colours (red, green, blue), 8 bits each. A grey photograph gets three equal
-# colours, since the network of the next chapter expects three.
+# We follow one image by hand. First it is read and brought to three colours (red, green, blue), 8
+# bits each. A grey photograph gets three equal colours, since the network of the next chapter
+# expects three.
 
 # %%
 photograph = reading.read_image(chosen[0].path)
 print(chosen[0].path.name, "has", photograph.width, "×", photograph.height, "pixels")
 
 # %% [markdown]
-# Then it is resized. The network was trained on squares of 224 × 224 pixels, so we give it squares of that size. *Bilinear* resizing computes
-# each new pixel as a weighted mean of the old pixels around it, of as many as the new pixel covers. We do not crop: a crop could cut a defect off.
+# Then it is resized. The network was trained on squares of 224 × 224 pixels, so we give it squares
+# of that size. *Bilinear* resizing computes each new pixel as a weighted mean of the old pixels
+# around it, of as many as the new pixel covers. We do not crop: a crop could cut a defect off.
 #
-# The next cell shows the first three pixels of the first two rows: red, green and blue, each from 0 to 255.
+# The next cell shows the first three pixels of the first two rows: red, green and blue, each from 0
+# to 255.
 
 # %%
 small = preprocessing.resize(photograph, image_size)  # (H, W, 3)
 small[:2, :3]
 
 # %% [markdown]
-# Last, the values are divided by 255. An image is now a *tensor* (an array with several axes) of floating-point numbers between 0 and 1. Let
-# $N$ be the number of images. PyTorch wants the three colours before height and width, so all images together are
+# Last, the values are divided by 255. An image is now a *tensor* (an array with several axes) of
+# floating-point numbers between 0 and 1. Let $N$ be the number of images. PyTorch wants the three
+# colours before height and width, so all images together are
 #
 # $$x \quad\text{of shape}\quad (N, 3, 224, 224), \qquad 0 \le x \le 1 .$$
 #
-# The published method stops here. It does not subtract the mean colour of ImageNet, as is often done; chapter 2 has a switch for it.
+# The published method stops here. It does not subtract the mean colour of ImageNet, as is often
+# done; chapter 2 has a switch for it.
 #
-# The package does these three steps for many images at a time. The `assert` makes sure that it does what we did by hand.
+# The package does these three steps for many images at a time. The `assert` makes sure that it does
+# what we did by hand.
 
 # %%
 by_hand = small.astype(np.float32) / 255  # (H, W, 3)
@@ -191,8 +213,8 @@ assert np.array_equal(by_hand.transpose(2, 0, 1), x[0].numpy())
 # %% [markdown]
 # ## What resizing does to a defect
 #
-# Left, the photograph in its own size; right, what the network will see. *What to look for:* can you still see the defect on the right? If you
-# cannot, no method can find it there.
+# Left, the photograph in its own size; right, what the network will see. *What to look for:* can
+# you still see the defect on the right? If you cannot, no method can find it there.
 
 # %% mystnb={"figure": {"caption": "A test image before and after resizing."}, "image": {"alt": "The same surface twice: the original photograph, and the square that the network sees. The damaged area is outlined in both, and finer details are gone in the square."}}
 sample = shown[0] if shown else data.test[0]
@@ -211,13 +233,17 @@ run.finish()
 # %% [markdown]
 # :::{admonition} What could go wrong
 # :class: warning
-# - **Test images in the training folder.** Someone copies all good images to both places. The detector then knows the good test images by
-#   heart, the false alarms vanish, and they come back in the factory. Good images for the test must be *other* images, best of another day.
-# - **A defect in the training folder.** One overlooked scratch among the good images, and scratches are normal. Look through the training
-#   images once, in a grid as above.
-# - **Files that cannot be read.** A few are left out, as above. If the work stops because there are too many, do not raise the limit first. Ask why: a copy that
-#   ended early, a full disk, a kind of file that this book does not know. Half of a data set is not a smaller data set, it is another one.
-# - **The light tells it.** If defective parts were photographed under another lamp, the detector learns the lamp. The second exercise shows how to check.
+# - **Test images in the training folder.** Someone copies all good images to both places. The
+#   detector then knows the good test images by heart, the false alarms vanish, and they come back
+#   in the factory. Good images for the test must be *other* images, best of another day.
+# - **A defect in the training folder.** One overlooked scratch among the good images, and scratches
+#   are normal. Look through the training images once, in a grid as above.
+# - **Files that cannot be read.** A few are left out, as above. If the work stops because there are
+#   too many, do not raise the limit first. Ask why: a copy that ended early, a full disk, a kind of
+#   file that this book does not know. Half of a data set is not a smaller data set, it is another
+#   one.
+# - **The light tells it.** If defective parts were photographed under another lamp, the detector
+#   learns the lamp. The second exercise shows how to check.
 # :::
 #
 # ## Exercises
@@ -227,8 +253,8 @@ run.finish()
 # :label: exercise-size
 # :nonumber:
 #
-# Resize a defective image to 224, 96, 48 and 32 pixels, and show the results side by side. From which size on can you no longer tell that something
-# is wrong?
+# Resize a defective image to 224, 96, 48 and 32 pixels, and show the results side by side. From
+# which size on can you no longer tell that something is wrong?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -242,8 +268,9 @@ squares = [preprocessing.to_array(before, size) for size in sizes]
 plots.image_grid(squares, titles=[f"{size} × {size}" for size in sizes])
 
 # %% [markdown] tags=["solution"]
-# A defect vanishes when it is about as small as one pixel of the square: its colour is then mixed with that of its surroundings. If your
-# defects are small and your photographs large, cut the photographs into several squares rather than squeeze each into one.
+# A defect vanishes when it is about as small as one pixel of the square: its colour is then mixed
+# with that of its surroundings. If your defects are small and your photographs large, cut the
+# photographs into several squares rather than squeeze each into one.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -254,9 +281,11 @@ plots.image_grid(squares, titles=[f"{size} × {size}" for size in sizes])
 # :label: exercise-brightness
 # :nonumber:
 #
-# The simplest detector of all measures how bright an image is, and calls it suspicious if that is far from the usual. Compute the mean of $x$ for each
-# training and each test image. Take as score of a test image the distance of its brightness from the mean brightness of the training images.
-# `image_auroc(labels, scores)` gives 1 for a perfect detector and 0.5 for guessing (chapter 5 explains it). How good is this one?
+# The simplest detector of all measures how bright an image is, and calls it suspicious if that is
+# far from the usual. Compute the mean of $x$ for each training and each test image. Take as score
+# of a test image the distance of its brightness from the mean brightness of the training images.
+# `image_auroc(labels, scores)` gives 1 for a perfect detector and 0.5 for guessing (chapter 5
+# explains it). How good is this one?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -277,8 +306,9 @@ auroc = image_auroc(labels, distance)
 print("AUROC of brightness alone:", auroc if auroc is None else round(auroc, 3))
 
 # %% [markdown] tags=["solution"]
-# Near 0.5 means that brightness tells nothing, and the data set is a fair test. A value near 1 would be a warning, not a success: the defective
-# images were taken in another light, and any detector will look good on them for the wrong reason.
+# Near 0.5 means that brightness tells nothing, and the data set is a fair test. A value near 1
+# would be a warning, not a success: the defective images were taken in another light, and any
+# detector will look good on them for the wrong reason.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -322,12 +352,14 @@ quiz.Quiz(
 # ## Recap
 #
 # - Training images are all good; defects appear only in the test.
-# - A few damaged images are left out and listed. Many stop the work, since what is left may no longer stand for the whole.
+# - A few damaged images are left out and listed. Many stop the work, since what is left may no
+#   longer stand for the whole.
 # - A few good images are kept out of the training, to set a threshold with.
 # - Preprocessing is: read as RGB, resize to a square, divide by 255. Nothing else.
-# - The list of images is in the run folder, so that every later chapter uses the same images in the same order.
+# - The list of images is in the run folder, so that every later chapter uses the same images in the
+#   same order.
 #
-# **Further reading.** The MVTec AD papers {cite:p}`bergmann2019mvtec,bergmann2021mvtec` describe how such a data set is made, and what the first methods
-# could and could not do with it.
+# **Further reading.** The MVTec AD papers {cite:p}`bergmann2019mvtec,bergmann2021mvtec` describe
+# how such a data set is made, and what the first methods could and could not do with it.
 #
 # Next: what a network that knows a million photographs sees in these squares.

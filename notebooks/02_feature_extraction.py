@@ -9,9 +9,10 @@
 # %% [markdown]
 # # 2 Feature extraction: what the network sees
 #
-# Two photographs of the same leather differ in almost every pixel, and yet they are the same leather. To compare *textures*, we need numbers that
-# describe the pattern and not the pixels. A network that has learnt to recognise objects computes such numbers on its way, and we borrow
-# them. You will learn
+# Two photographs of the same leather differ in almost every pixel, and yet they are the same
+# leather. To compare *textures*, we need numbers that describe the pattern and not the pixels. A
+# network that has learnt to recognise objects computes such numbers on its way, and we borrow them.
+# You will learn
 #
 # - what a feature map is, and why we stop at `layer3` of a ResNet-50;
 # - why the network is *frozen*, and how its BatchNorm layers can be folded away;
@@ -57,14 +58,17 @@ test = run.images("test")
 # %% [markdown]
 # ## The backbone
 #
-# Imagine a chain of people, each with a magnifying glass of another kind. The first reports edges and dots. The second hears only the reports of the
-# first, and reports small patterns of edges. The third reports patterns of patterns, and so on. Each sees a larger piece of the surface than the
+# Imagine a chain of people, each with a magnifying glass of another kind. The first reports edges
+# and dots. The second hears only the reports of the first, and reports small patterns of edges. The
+# third reports patterns of patterns, and so on. Each sees a larger piece of the surface than the
 # one before, and describes it in more words.
 #
-# ResNet-50 {cite:p}`he2016resnet` is such a chain, made of *convolutions* in five steps. We use it as {term}`backbone`: the part of a system that turns
-# images into descriptions. *ImageNet weights* are what it learnt from 1.3 million photographs of a thousand kinds of objects
-# {cite:p}`russakovsky2015imagenet`. Nothing in it will be changed: it is {term}`frozen`, and works as a measuring instrument. That its descriptions are of
-# use for images of quite another kind is a finding, not a matter of course {cite:p}`yosinski2014transferable`.
+# ResNet-50 {cite:p}`he2016resnet` is such a chain, made of *convolutions* in five steps. We use it
+# as {term}`backbone`: the part of a system that turns images into descriptions. *ImageNet weights*
+# are what it learnt from 1.3 million photographs of a thousand kinds of objects
+# {cite:p}`russakovsky2015imagenet`. Nothing in it will be changed: it is {term}`frozen`, and works
+# as a measuring instrument. That its descriptions are of use for images of quite another kind is a
+# finding, not a matter of course {cite:p}`yosinski2014transferable`.
 #
 # The next cell loads the weights and builds the chain up to its fourth step, `layer3`.
 
@@ -75,10 +79,12 @@ backbone = build_backbone(loaded, normalize)
 run
 
 # %% [markdown]
-# If the weights are **random**, the network has learnt nothing. It still describes what lies at a place by 1024 numbers, which is better than
-# nothing, provided that these do not vanish or explode on the way. {term}`Batch normalization` {cite:p}`ioffe2015batchnorm` takes care of that: for each
-# channel it subtracts a mean and divides by a standard deviation. In a trained network these are known. In a random one we measure them on
-# training images; a few dozen are enough. With trained weights the next cell does nothing.
+# If the weights are **random**, the network has learnt nothing. It still describes what lies at a
+# place by 1024 numbers, which is better than nothing, provided that these do not vanish or explode
+# on the way. {term}`Batch normalization` {cite:p}`ioffe2015batchnorm` takes care of that: for each
+# channel it subtracts a mean and divides by a standard deviation. In a trained network these are
+# known. In a random one we measure them on training images; a few dozen are enough. With trained
+# weights the next cell does nothing.
 
 # %%
 options = dict(image_size=image_size)
@@ -109,19 +115,25 @@ pd.DataFrame(rows, columns=columns).set_index("part")
 #
 # $$F = f(x) \quad\text{of shape}\quad (N, C, H, W) = (N, 1024, 14, 14) .$$
 #
-# $C$ is the number of {term}`channels <channel>`. $H \times W$ are the {term}`places <place>`: for an image of 224 × 224 pixels there are 14 × 14, so
-# neighbouring places are 16 pixels apart. Each place has a {term}`feature vector` of $C$ numbers.
+# $C$ is the number of {term}`channels <channel>`. $H \times W$ are the {term}`places <place>`: for
+# an image of 224 × 224 pixels there are 14 × 14, so neighbouring places are 16 pixels apart. Each
+# place has a {term}`feature vector` of $C$ numbers.
 #
-# Why `layer3`? The parts before it describe small things such as edges and dots, and would find any scratch but also any harmless speck. The part
-# behind it, `layer4`, serves the question "which object is this?", and textures are no objects.
+# Why `layer3`? The parts before it describe small things such as edges and dots, and would find any
+# scratch but also any harmless speck. The part behind it, `layer4`, serves the question "which
+# object is this?", and textures are no objects.
 #
 # ## Folding BatchNorm
 #
-# In a frozen network, BatchNorm multiplies each channel by a fixed number and adds another. The convolution before it can do both by itself, if we change its
-# weights: a sum of products, times a number, plus a number, is again a sum of products plus a number. So half the layers need not be computed.
+# In a frozen network, BatchNorm multiplies each channel by a fixed number and adds another. The
+# convolution before it can do both by itself, if we change its weights: a sum of products, times a
+# number, plus a number, is again a sum of products plus a number. So half the layers need not be
+# computed.
 #
-# What is left is a chain of convolutions, each followed by a ReLU. The arithmetic is cheap; what costs time is to write each result to memory and to read it back
-# for the next small step. So a convolution and its ReLU are done in one go (they are *fused*): a number is clipped at zero before it is written.
+# What is left is a chain of convolutions, each followed by a ReLU. The arithmetic is cheap; what
+# costs time is to write each result to memory and to read it back for the next small step. So a
+# convolution and its ReLU are done in one go (they are *fused*): a number is clipped at zero before
+# it is written.
 #
 # The next cell does both, and checks that the output stays the same up to rounding.
 
@@ -135,9 +147,11 @@ print(f"largest difference, relative to the largest feature: {difference:.1e}")
 # %% [markdown]
 # ## Extracting all features
 #
-# This is the slow part of the method, and it is done once: the features of an image never change. Each core of the computer takes a few images at a time, reads
-# them and sends them through the chain. The features go to disk as they come, and later chapters read only the part that they need: so it does not matter how
-# many images there are. The calibration images, which chapter 1 has set aside, get a file of their own.
+# This is the slow part of the method, and it is done once: the features of an image never change.
+# Each core of the computer takes a few images at a time, reads them and sends them through the
+# chain. The features go to disk as they come, and later chapters read only the part that they need:
+# so it does not matter how many images there are. The calibration images, which chapter 1 has set
+# aside, get a file of their own.
 
 # %%
 options["batch_size"] = feature_batch_size
@@ -147,8 +161,9 @@ for split, F in features.items():
     print(f"F of {split}:", F.shape, F.dtype)
 
 # %% [markdown]
-# A measuring instrument is kept as carefully as its measurements. We store the folded network, too. Chapter 4 reads it back to measure new photographs, and gets
-# exactly what this chapter would have measured.
+# A measuring instrument is kept as carefully as its measurements. We store the folded network, too.
+# Chapter 4 reads it back to measure new photographs, and gets exactly what this chapter would have
+# measured.
 
 # %%
 save_backbone(folded, run.folder / "backbone.safetensors")
@@ -156,8 +171,8 @@ save_backbone(folded, run.folder / "backbone.safetensors")
 # %% [markdown]
 # ## Looking at features
 #
-# First a good image, then a defective one, and five of the 1024 channels of each. Bright means that the channel found its pattern there. We show
-# the channels that differ most between the two images.
+# First a good image, then a defective one, and five of the 1024 channels of each. Bright means that
+# the channel found its pattern there. We show the channels that differ most between the two images.
 
 # %% mystnb={"figure": {"caption": "Two images and five channels of their feature maps."}, "image": {"alt": "Two rows: a good image with five small maps, and a defective image with the same five maps. The maps of the defective image are brighter in some places, most of them at the defect."}} tags=["hide-input"]
 rng = np.random.default_rng(seed)
@@ -178,8 +193,9 @@ for i, F in zip(pair, maps, strict=True):
 plots.map_grid(shown, titles, columns=6)
 
 # %% [markdown]
-# *What to look for:* a channel that lights up at the defect and nowhere else. It is a good sign, but no single channel is a detector: each reacts to
-# harmless things too. The next chapter learns which *combinations* of the 1024 numbers are normal.
+# *What to look for:* a channel that lights up at the defect and nowhere else. It is a good sign,
+# but no single channel is a detector: each reacts to harmless things too. The next chapter learns
+# which *combinations* of the 1024 numbers are normal.
 
 # %%
 run.finish()
@@ -187,12 +203,14 @@ run.finish()
 # %% [markdown]
 # :::{admonition} What could go wrong
 # :class: warning
-# - **One layer too far.** `layer4` follows right after `layer3`, has twice as many channels, and looks like the better choice. It has learnt to *ignore*
-#   what does not change the kind of object, and a scratch does not turn a table into a chair.
-# - **The wrong stride.** The original ResNet-50 halves the picture in another convolution than torchvision's. Weights of the one in the network of the
-#   other load without an error, and give worse features. Our loader reads from the file which kind it is.
-# - **BatchNorm in training mode.** Without `eval()`, BatchNorm uses the statistics of the batch at hand. The features of an image then depend on
-#   its neighbours in the batch.
+# - **One layer too far.** `layer4` follows right after `layer3`, has twice as many channels, and
+#   looks like the better choice. It has learnt to *ignore* what does not change the kind of object,
+#   and a scratch does not turn a table into a chair.
+# - **The wrong stride.** The original ResNet-50 halves the picture in another convolution than
+#   torchvision's. Weights of the one in the network of the other load without an error, and give
+#   worse features. Our loader reads from the file which kind it is.
+# - **BatchNorm in training mode.** Without `eval()`, BatchNorm uses the statistics of the batch at
+#   hand. The features of an image then depend on its neighbours in the batch.
 # :::
 #
 # ## Exercises
@@ -202,8 +220,9 @@ run.finish()
 # :label: exercise-layer2
 # :nonumber:
 #
-# The backbone is an `nn.Sequential`, so `folded[:-1]` is the same chain without its last part, `layer3`. Send $x$ through it. How many places are there,
-# how many channels, and how many pixels lie between neighbouring places?
+# The backbone is an `nn.Sequential`, so `folded[:-1]` is the same chain without its last part,
+# `layer3`. Send $x$ through it. How many places are there, how many channels, and how many pixels
+# lie between neighbouring places?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -219,8 +238,9 @@ print(f"{height} × {width} places, {image_size // height} pixels apart")
 print(f"{channels} channels")
 
 # %% [markdown] tags=["solution"]
-# Finer by a factor of two, with half as many channels. A finer grid shows more exactly *where* a defect is. Whether it also tells better *whether* there
-# is one is a question that only a measurement answers.
+# Finer by a factor of two, with half as many channels. A finer grid shows more exactly *where* a
+# defect is. Whether it also tells better *whether* there is one is a question that only a
+# measurement answers.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -231,8 +251,9 @@ print(f"{channels} channels")
 # :label: exercise-mean-vector
 # :nonumber:
 #
-# Compute the mean feature vector of the first 20 training images. For each test image, compute at each place the squared distance of its feature
-# vector from that mean. Take the largest distance of an image as its score. Show the map of a defective image, and the AUROC.
+# Compute the mean feature vector of the first 20 training images. For each test image, compute at
+# each place the squared distance of its feature vector from that mean. Take the largest distance of
+# an image as its score. Show the map of a defective image, and the AUROC.
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -248,8 +269,8 @@ print("AUROC of the distance:", auroc if auroc is None else round(auroc, 3))
 plots.map_grid([grey, distances[pair[-1]]], ["image", "distance"])
 
 # %% [markdown] tags=["solution"]
-# This detector knows one normal vector only. A texture has many: the dark crease of leather is as normal as the pebble beside it. An autoencoder
-# can learn them all.
+# This detector knows one normal vector only. A texture has many: the dark crease of leather is as
+# normal as the pebble beside it. An autoencoder can learn them all.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -296,7 +317,8 @@ quiz.Quiz(
 # - Features are computed once and kept on disk.
 # - With random weights the method runs, and its results say little about what it can do.
 #
-# **Further reading.** ResNet {cite:p}`he2016resnet`; how far features of one task serve another {cite:p}`yosinski2014transferable`; why networks trained on
-# ImageNet look at texture so much {cite:p}`geirhos2019texture`.
+# **Further reading.** ResNet {cite:p}`he2016resnet`; how far features of one task serve another
+# {cite:p}`yosinski2014transferable`; why networks trained on ImageNet look at texture so much
+# {cite:p}`geirhos2019texture`.
 #
 # Next: an autoencoder learns what normal vectors look like.

@@ -9,8 +9,9 @@
 # %% [markdown]
 # # 3 Autoencoder training: learning what is normal
 #
-# Imagine that you must describe a carpet to a friend over the telephone in a few words, and the friend draws it. If both of you have seen only this carpet for
-# years, a few words are enough. But describe a cut in it, with the same few words, and the drawing will be wrong where the cut is. An
+# Imagine that you must describe a carpet to a friend over the telephone in a few words, and the
+# friend draws it. If both of you have seen only this carpet for years, a few words are enough. But
+# describe a cut in it, with the same few words, and the drawing will be wrong where the cut is. An
 # *autoencoder* is you, the telephone and the friend. You will learn
 #
 # - what encoder, bottleneck and decoder are;
@@ -68,8 +69,9 @@ run.start("03_autoencoder_training", weights=weights, **more, **options)
 # %% [markdown]
 # ## The data: features of good images
 #
-# We read the feature maps of the training images. The calibration images stay aside, to set the threshold in chapter 4. Nothing of the test is touched
-# here either: a detector that has seen the test is like a pupil who has seen the exam.
+# We read the feature maps of the training images. The calibration images stay aside, to set the
+# threshold in chapter 4. Nothing of the test is touched here either: a detector that has seen the
+# test is like a pupil who has seen the exam.
 
 # %%
 F_train = extraction.load(run.folder / "features" / "train.npy")
@@ -79,17 +81,20 @@ print(f"N = {N} images, C = {C} channels, H × W = {H} × {W} places")
 # %% [markdown]
 # ## The autoencoder
 #
-# The {term}`encoder` $g$ turns a feature vector of $C$ numbers into a *code* $z$ of fewer numbers, the {term}`bottleneck`. The {term}`decoder` $h$ makes $C$
-# numbers of the code again, the {term}`reconstruction`:
+# The {term}`encoder` $g$ turns a feature vector of $C$ numbers into a *code* $z$ of fewer numbers,
+# the {term}`bottleneck`. The {term}`decoder` $h$ makes $C$ numbers of the code again, the
+# {term}`reconstruction`:
 #
 # $$z = g(F), \qquad \hat F = h(z) = h(g(F)) .$$
 #
-# Since the code is shorter than the vector, the autoencoder cannot just copy. It must find out what normal vectors have in common
-# {cite:p}`hinton2006reducing`. This is the point of the whole method: what a vector has in common with *normal* ones survives the bottleneck, and what is
-# peculiar to it gets lost.
+# Since the code is shorter than the vector, the autoencoder cannot just copy. It must find out what
+# normal vectors have in common {cite:p}`hinton2006reducing`. This is the point of the whole method:
+# what a vector has in common with *normal* ones survives the bottleneck, and what is peculiar to it
+# gets lost.
 #
-# Both parts are two linear layers with a ReLU between them (ReLU sets negative numbers to zero; without it, two linear layers would be no more than
-# one). Here they are, layer by layer, before any training:
+# Both parts are two linear layers with a ReLU between them (ReLU sets negative numbers to zero;
+# without it, two linear layers would be no more than one). Here they are, layer by layer, before
+# any training:
 
 # %%
 torch.manual_seed(seed)
@@ -103,8 +108,9 @@ print("their codes:         ", tuple(g(vectors).shape))
 print("reconstructions:     ", tuple(h(g(vectors)).shape))
 
 # %% [markdown]
-# The same layers serve all places, one vector at a time. In the literature you meet this as a *1 × 1 convolution*. It is the same arithmetic, and the
-# next cell shows it: a convolution with the weights of our first layer gives the same numbers.
+# The same layers serve all places, one vector at a time. In the literature you meet this as a *1 ×
+# 1 convolution*. It is the same arithmetic, and the next cell shows it: a convolution with the
+# weights of our first layer gives the same numbers.
 
 # %%
 convolution = nn.Conv2d(C, hidden, kernel_size=1)
@@ -119,19 +125,24 @@ print(f"largest difference, relative to the largest value: {float(difference):.1
 # %% [markdown]
 # ## Training
 #
-# The {term}`loss` measures how wrong the reconstructions are. For $N$ training images with feature maps $F_1, \dots, F_N$ it is
+# The {term}`loss` measures how wrong the reconstructions are. For $N$ training images with feature
+# maps $F_1, \dots, F_N$ it is
 #
 # $$L(\theta) = \frac{1}{N} \sum_{i=1}^{N} \lVert F_i - \hat F_i \rVert^2 ,$$
 #
-# where $\theta$ stands for all weights of $g$ and $h$, and $\lVert\cdot\rVert^2$ is the sum of the squares of all entries. *Adam* {cite:p}`kingma2015adam` changes
-# $\theta$ step by step so that $L$ falls. A step looks at one batch of vectors, drawn from all images. An {term}`epoch` is over when every vector has been
-# used once.
+# where $\theta$ stands for all weights of $g$ and $h$, and $\lVert\cdot\rVert^2$ is the sum of the
+# squares of all entries. *Adam* {cite:p}`kingma2015adam` changes $\theta$ step by step so that $L$
+# falls. A step looks at one batch of vectors, drawn from all images. An {term}`epoch` is over when
+# every vector has been used once.
 #
-# How long? The loss on the training images goes on falling even when the autoencoder begins to learn them by heart ({term}`overfitting`). So some of
-# the images are *held out*: never trained on, only looked at after each epoch. When their loss no longer falls, we stop {cite:p}`prechelt1998early`.
+# How long? The loss on the training images goes on falling even when the autoencoder begins to
+# learn them by heart ({term}`overfitting`). So some of the images are *held out*: never trained on,
+# only looked at after each epoch. When their loss no longer falls, we stop
+# {cite:p}`prechelt1998early`.
 #
-# `autoencoder.fit` builds the same layers as above and trains them. `registry.fit` calls it by the name of the detector. (With the parameter
-# `detector = "extended"` it fits the detector of chapter 8 instead. That one has the same loss, the same held-out images and the same way to stop.)
+# `autoencoder.fit` builds the same layers as above and trains them. `registry.fit` calls it by the
+# name of the detector. (With the parameter `detector = "extended"` it fits the detector of chapter
+# 8 instead. That one has the same loss, the same held-out images and the same way to stop.)
 
 # %%
 own = {name: options[name] for name in registry.DETECTORS[detector].options}
@@ -145,17 +156,22 @@ plots.loss_curves(history)
 # %% tags=["remove-input"]
 best = history.loc[history["validation_loss"].idxmin()]
 Markdown(
-    f"The training ran for **{len(history)}** epochs. The held-out loss was lowest, **{best['validation_loss']:.4g}**, after epoch "
-    f"**{best['epoch']:.0f}**; the weights of that epoch are kept. The training loss was {best['train_loss']:.4g} there."
+    f"The training ran for **{len(history)}** epochs. The held-out loss was lowest, "
+    f"**{best['validation_loss']:.4g}**, after epoch "
+    f"**{best['epoch']:.0f}**; the weights of that epoch are kept. The training loss "
+    f"was {best['train_loss']:.4g} there."
 )
 
 # %% [markdown]
-# *What to look for:* do the two curves fall together? Then what was learnt holds for new images too. A training curve that falls alone would mean learning by
-# heart. (The training loss of an epoch is averaged while the weights still change, so in the first epochs it may lie above the other.)
+# *What to look for:* do the two curves fall together? Then what was learnt holds for new images
+# too. A training curve that falls alone would mean learning by heart. (The training loss of an
+# epoch is averaged while the weights still change, so in the first epochs it may lie above the
+# other.)
 #
 # ## A vector and its reconstruction
 #
-# One place of a training image: its numbers, channel by channel, and what came out of the autoencoder.
+# One place of a training image: its numbers, channel by channel, and what came out of the
+# autoencoder.
 
 # %% mystnb={"figure": {"caption": "One feature vector of a good image, and its reconstruction."}, "image": {"alt": "Two jagged lines over the channels: a feature vector and its reconstruction. They follow each other closely but not exactly."}}
 F = scoring.prepare(trained, F_train[:1])  # as the autoencoder sees it
@@ -168,7 +184,8 @@ plots.vector_comparison(
 )
 
 # %% [markdown]
-# *What to look for:* the two lines need not be equal. What matters is that their distance is *usually this small* on good surfaces.
+# *What to look for:* the two lines need not be equal. What matters is that their distance
+# is *usually this small* on good surfaces.
 
 # %%
 run.finish()
@@ -176,12 +193,14 @@ run.finish()
 # %% [markdown]
 # :::{admonition} What could go wrong
 # :class: warning
-# - **A bottleneck too wide.** With as many numbers as the vector has, the autoencoder may learn to copy. It then reconstructs defects as well as anything
-#   else, and finds none. Watch the scores, not only the loss: the lowest loss is not the best detector.
-# - **Choosing by the test.** Who tries twenty widths and keeps the one with the best test result has trained on the test. Decide by held-out
-#   training images, or by another category.
-# - **Held-out vectors instead of held-out images.** Neighbouring places of one image are alike. If some of them are trained on and others held out, the
-#   held-out loss looks good for the wrong reason. We hold out whole images.
+# - **A bottleneck too wide.** With as many numbers as the vector has, the autoencoder may learn to
+#   copy. It then reconstructs defects as well as anything else, and finds none. Watch the scores,
+#   not only the loss: the lowest loss is not the best detector.
+# - **Choosing by the test.** Who tries twenty widths and keeps the one with the best test result
+#   has trained on the test. Decide by held-out training images, or by another category.
+# - **Held-out vectors instead of held-out images.** Neighbouring places of one image are alike. If
+#   some of them are trained on and others held out, the held-out loss looks good for the wrong
+#   reason. We hold out whole images.
 # :::
 #
 # ## Exercises
@@ -191,8 +210,9 @@ run.finish()
 # :label: exercise-mean-loss
 # :nonumber:
 #
-# The simplest reconstruction ignores the vector altogether and answers always with the mean of all vectors. Compute its loss on the first 20 images, and that of
-# the trained autoencoder on the same images. How many times smaller is the second?
+# The simplest reconstruction ignores the vector altogether and answers always with the mean of all
+# vectors. Compute its loss on the first 20 images, and that of the trained autoencoder on the same
+# images. How many times smaller is the second?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -210,7 +230,8 @@ print(f"mean {loss_of_mean:.4g}, autoencoder {loss_of_autoencoder:.4g}")
 print(f"{loss_of_mean / loss_of_autoencoder:.1f} times smaller")
 
 # %% [markdown] tags=["solution"]
-# The loss of the mean is the *variance* of the features, added up over channels and places. The ratio says which part of it the autoencoder explains.
+# The loss of the mean is the *variance* of the features, added up over channels and places. The
+# ratio says which part of it the autoencoder explains.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -221,8 +242,9 @@ print(f"{loss_of_mean / loss_of_autoencoder:.1f} times smaller")
 # :label: exercise-bottleneck
 # :nonumber:
 #
-# Train two more autoencoders on the first 20 images for 3 epochs: one with a bottleneck of 4 numbers, one with 64. Compare their validation losses. Why is the
-# smaller loss not automatically the better detector?
+# Train two more autoencoders on the first 20 images for 3 epochs: one with a bottleneck of 4
+# numbers, one with 64. Compare their validation losses. Why is the smaller loss not automatically
+# the better detector?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -237,8 +259,9 @@ for width in (4, 64):
     print("bottleneck", width, f"gives {losses['validation_loss'].iloc[-1]:.4g}")
 
 # %% [markdown] tags=["solution"]
-# The loss says how well *good* surfaces are reconstructed. A detector needs more: that defects are reconstructed *badly*. A wider bottleneck improves both the
-# wanted and the unwanted reconstruction, and the loss sees only the first.
+# The loss says how well *good* surfaces are reconstructed. A detector needs more: that defects are
+# reconstructed *badly*. A wider bottleneck improves both the wanted and the unwanted
+# reconstruction, and the loss sees only the first.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -281,11 +304,12 @@ quiz.Quiz(
 # %% [markdown]
 # ## Recap
 #
-# - The autoencoder squeezes each feature vector through a bottleneck and rebuilds it: $\hat F = h(g(F))$.
+# - The autoencoder squeezes each feature vector through a bottleneck and rebuilds it:
+#   $\hat F = h(g(F))$.
 # - It is trained on good images only, to make $\lVert F - \hat F\rVert^2$ small.
 # - Held-out good images tell when to stop.
 #
-# **Further reading.** Autoencoders in the textbook {cite:p}`goodfellow2016deep`; the two methods from which ours descends, DFR {cite:p}`yang2020dfr` and FRE
-# {cite:p}`ndiour2023fre`.
+# **Further reading.** Autoencoders in the textbook {cite:p}`goodfellow2016deep`; the two methods
+# from which ours descends, DFR {cite:p}`yang2020dfr` and FRE {cite:p}`ndiour2023fre`.
 #
 # Next: the error of the reconstruction becomes a score, and the score a decision.

@@ -9,8 +9,8 @@
 # %% [markdown]
 # # 4 Scoring: from error to decision
 #
-# The autoencoder rebuilds what it knows. So we look at *where it fails*, press that into one number for an image, and draw a line: above it the surface is called
-# anomalous. You will learn
+# The autoencoder rebuilds what it knows. So we look at *where it fails*, press that into one number
+# for an image, and draw a line: above it the surface is called anomalous. You will learn
 #
 # - how an error map becomes an anomaly map and a score, computed by hand for one image;
 # - why the score is the mean of the ten largest errors;
@@ -82,7 +82,8 @@ run
 # %% [markdown]
 # ## One image by hand
 #
-# We take one defective test image. $F$ is its feature map, $\hat F$ the reconstruction. The {term}`error map` is
+# We take one defective test image. $F$ is its feature map, $\hat F$ the reconstruction. The
+# {term}`error map` is
 #
 # $$E = (F - \hat F)^2 ,$$
 #
@@ -98,14 +99,16 @@ print("E:", E.shape)
 print(f"smallest {E.min():.2g}, mean {E.mean():.2g}, largest {E.max():.2g}")
 
 # %% [markdown]
-# *What to look for:* how far the largest error lies above the mean one. A few entries stand out, and they are what we are after.
+# *What to look for:* how far the largest error lies above the mean one. A few entries stand out,
+# and they are what we are after.
 #
-# To *see* where the errors are, we average over the channels of each place. The result is the {term}`anomaly map` $A$, one number for each place:
+# To *see* where the errors are, we average over the channels of each place. The result is the
+# {term}`anomaly map` $A$, one number for each place:
 #
 # $$A_{ij} = \frac{1}{C} \sum_{c=1}^{C} E_{cij} ,$$
 #
-# where $c$ counts the channels, $i$ the rows and $j$ the columns of places. Stretched to the size of the image it can be laid over it. The line is the
-# border of the true defect.
+# where $c$ counts the channels, $i$ the rows and $j$ the columns of places. Stretched to the size
+# of the image it can be laid over it. The line is the border of the true defect.
 
 # %% mystnb={"figure": {"caption": "A test image and its anomaly map."}, "image": {"alt": "Above, a photograph with the defect outlined. Below, the same photograph with the anomaly map over it, bright where the autoencoder fails."}}
 image_size = run.parameter("image_size")
@@ -117,10 +120,13 @@ upsampled = upsample(A, image_size)
 result_figures.heatmaps([image], upsampled, [mask], [test["defect"][example]])
 
 # %% [markdown]
-# *What to look for:* does the bright spot lie on the defect? It is often larger than the defect, since each place has seen a wide piece of the image.
+# *What to look for:* does the bright spot lie on the defect? It is often larger than the defect,
+# since each place has seen a wide piece of the image.
 #
-# Now one number for the whole image. The mean of all errors would hardly notice a small defect among thousands of good places. The single largest error would
-# be at the mercy of chance. The method takes a middle way, the {term}`score <anomaly score>` $s$: the mean of the $k = 10$ **largest** errors,
+# Now one number for the whole image. The mean of all errors would hardly notice a small
+# defect among thousands of good places. The single largest error would be at the mercy of
+# chance. The method takes a middle way, the {term}`score <anomaly score>` $s$: the mean of
+# the $k = 10$ **largest** errors,
 #
 # $$s = \frac{1}{k} \left( E_{(1)} + E_{(2)} + \dots + E_{(k)} \right) ,$$
 #
@@ -141,15 +147,18 @@ assert np.isclose(by_hand, by_package, rtol=1e-5)
 
 # %% [markdown]
 # :::{admonition} Two readings of one sentence
-# "The ten largest values of the error map" can be read in two ways. Literally, $E$ has one value for each channel of each place, and we take the largest of
-# them all; this is what we do (`reduction = "none"`). Or one averages over the channels first and takes the ten largest places of $A$
-# (`reduction = "channel_mean"`). The first exercise compares them. With `reduction = "auto"` each detector has its own: the published one is read literally, and
-# the extended one of chapter 8 adds to the ten largest places of $A$ the mean of all of them (`reduction = "local_and_global"`).
+# "The ten largest values of the error map" can be read in two ways. Literally, $E$ has one value
+# for each channel of each place, and we take the largest of them all; this is what we do
+# (`reduction = "none"`). Or one averages over the channels first and takes the ten largest places
+# of $A$ (`reduction = "channel_mean"`). The first exercise compares them. With `reduction = "auto"`
+# each detector has its own: the published one is read literally, and the extended one of chapter 8
+# adds to the ten largest places of $A$ the mean of all of them (`reduction = "local_and_global"`).
 # :::
 #
 # ## All images
 #
-# The same for every image, a batch at a time: those that the autoencoder was fit to, those that were kept out, and those of the test.
+# The same for every image, a batch at a time: those that the autoencoder was fit to, those that
+# were kept out, and those of the test.
 
 # %%
 scores, maps = pipeline.score(trained, features, **options)
@@ -159,13 +168,15 @@ run.write_array("maps/test.npy", maps["test"])
 # %% [markdown]
 # ## The published threshold
 #
-# We have no defective images to learn from, so the line is drawn from the good ones alone. Let $\mu$ be the mean of the training images' scores and $\sigma$ their
-# standard deviation (that of the population: the sum of squares is divided by $N$, not by $N - 1$). The {term}`threshold` is
+# We have no defective images to learn from, so the line is drawn from the good ones alone. Let
+# $\mu$ be the mean of the training images' scores and $\sigma$ their standard deviation (that of
+# the population: the sum of squares is divided by $N$, not by $N - 1$). The {term}`threshold` is
 #
 # $$t = \mu + 3\sigma .$$
 #
-# Why three? If the scores followed a normal distribution, about one good image in 740 would lie above it. Real scores do not quite follow one, so take this
-# as a rule of thumb, and the next chapter's false alarms as the truth.
+# Why three? If the scores followed a normal distribution, about one good image in 740 would lie
+# above it. Real scores do not quite follow one, so take this as a rule of thumb, and the next
+# chapter's false alarms as the truth.
 
 # %%
 mu, sigma = train_scores.astype(float).mean(), train_scores.astype(float).std()
@@ -175,7 +186,8 @@ assert np.isclose(threshold, mu + n_sigma * sigma)
 # %% tags=["remove-input"]
 verdict = "anomalous" if test_scores[example] > threshold else "normal"
 Markdown(
-    f"Here $\\mu$ = {mu:.4g} and $\\sigma$ = {sigma:.4g}, so the threshold is $t$ = **{threshold:.4g}**. The image above scored "
+    f"Here $\\mu$ = {mu:.4g} and $\\sigma$ = {sigma:.4g}, so the threshold is $t$ = "
+    f"**{threshold:.4g}**. The image above scored "
     f"{test_scores[example]:.4g} and is called **{verdict}** by this rule."
 )
 
@@ -184,10 +196,13 @@ Markdown(
 #
 # ## The images it has seen
 #
-# The rule has a weak spot. $\mu$ and $\sigma$ come from the very images that the autoencoder was fit to. It knows them better than any image it will ever judge, so
-# their scores are too small, and with them the line. Chapter 1 has kept some good images out of the training, the
-# {term}`calibration images <calibration image>`. They have never moved a weight, and did not decide when to stop either. What they score is what a new good image
-# scores. So one may draw the same line, $\mu + 3\sigma$, from *their* scores. We call this rule `held_out`, and the published one `sigma`.
+# The rule has a weak spot. $\mu$ and $\sigma$ come from the very images that the autoencoder was
+# fit to. It knows them better than any image it will ever judge, so their scores are too small, and
+# with them the line. Chapter 1 has kept some good images out of the training, the
+# {term}`calibration images <calibration image>`. They have never moved a weight, and did not decide
+# when to stop either. What they score is what a new good image scores. So one may draw the same
+# line, $\mu + 3\sigma$, from *their* scores. We call this rule `held_out`, and the published one
+# `sigma`.
 
 # %% mystnb={"figure": {"caption": "Scores of good images: those that the autoencoder was fit to, and those that were kept out."}, "image": {"alt": "Two rows of dots over the anomaly score, the images seen in training above and the images kept out below, with the thresholds of the rules sigma and held_out as lines. The dots below lie, on the whole, further to the right."}}
 thresholds = thresholds_by_rule(train_scores, calibration_scores, n_sigma, false_alarms)
@@ -201,29 +216,41 @@ if n:
     above = int((calibration_scores > threshold).sum())
     ratio = calibration_scores.mean() / train_scores.mean()
     sentence = (
-        f"The mean score of the images that were kept out ({n}) is **{ratio:.2f} times** that of the images that were seen ({len(train)}). "
-        f"Images kept out that lie above the line of `sigma`, although nothing is wrong with them: **{above}**. "
+        f"The mean score of the images that were kept out ({n}) is **{ratio:.2f} "
+        f"times** that of the images that were seen ({len(train)}). "
+        "Images kept out that lie above the line of `sigma`, although nothing is "
+        f"wrong with them: **{above}**. "
     )
     if thresholds["held_out"] is not None:
-        sentence += f"The line of `held_out` is at {thresholds['held_out']:.4g} instead of {threshold:.4g}."
+        sentence += (
+            f"The line of `held_out` is at {thresholds['held_out']:.4g} instead of "
+            f"{threshold:.4g}."
+        )
 else:
-    sentence = "In this run no image was kept out (`calibration_fraction` is 0, or there is only one), so there is no second row."
+    sentence = (
+        "In this run no image was kept out (`calibration_fraction` is 0, or there is "
+        "only one), so there is no second row."
+    )
 Markdown(sentence)
 
 # %% [markdown]
-# *What to look for:* how far the lower row is shifted to the right. The fewer images there are to train on, the more they are learnt by heart, and the larger the
-# shift. With a handful, *every* good image of the test may lie above the line of `sigma`.
+# *What to look for:* how far the lower row is shifted to the right. The fewer images there are to
+# train on, the more they are learnt by heart, and the larger the shift. With a handful, *every*
+# good image of the test may lie above the line of `sigma`.
 #
 # ## A threshold with a promise
 #
-# `held_out` mends the shift, but the 3 is still a rule of thumb: how many false alarms will there be? Scores are seldom normally distributed, and their
-# upper tail, on which it all depends, is the part that we know least about. *Conformal prediction* {cite:p}`vovk2005algorithmic` asks for no distribution at all.
-# It counts.
+# `held_out` mends the shift, but the 3 is still a rule of thumb: how many false alarms will there
+# be? Scores are seldom normally distributed, and their upper tail, on which it all depends, is the
+# part that we know least about. *Conformal prediction* {cite:p}`vovk2005algorithmic` asks for no
+# distribution at all. It counts.
 #
-# Write the score of each of the $n$ calibration images on a card, and that of a new good image on one more. Shuffle the $n + 1$ cards. If the new image was made
-# as the others were (same material, same camera, same light), nothing tells which card is the new one: it might as well have been any of the calibration
-# images. The images are then called {term}`exchangeable`. So the new card is as likely to be the highest as the second highest, or any other. The chance that it is
-# among the $j$ highest of $n + 1$ cards is $j / (n + 1)$, whatever the scores look like.
+# Write the score of each of the $n$ calibration images on a card, and that of a new good image on
+# one more. Shuffle the $n + 1$ cards. If the new image was made as the others were (same material,
+# same camera, same light), nothing tells which card is the new one: it might as well have been any
+# of the calibration images. The images are then called {term}`exchangeable`. So the new card is as
+# likely to be the highest as the second highest, or any other. The chance that it is among the $j$
+# highest of $n + 1$ cards is $j / (n + 1)$, whatever the scores look like.
 #
 # The place of an image in this order, from above, is its {term}`p-value`:
 #
@@ -239,13 +266,15 @@ p = p_values(calibration_scores, test_scores)
 assert by_hand == p[example]
 
 # %% [markdown]
-# Now choose a {term}`false-alarm rate` $\alpha$ that you can live with, and call an image anomalous if $p \le \alpha$. For a good image this happens with a
-# probability of at most $\alpha$:
+# Now choose a {term}`false-alarm rate` $\alpha$ that you can live with, and call an image anomalous
+# if $p \le \alpha$. For a good image this happens with a probability of at most $\alpha$:
 #
 # $$P(\text{false alarm}) \le \alpha .$$
 #
-# It holds for any $n$, not only for large ones, and for any detector, good or bad {cite:p}`angelopoulos2023conformal,bates2023testing`. The same rule is a threshold $t_\alpha$ on
-# the score: the $\lceil (n+1)(1-\alpha) \rceil$-th smallest calibration score, where $\lceil\cdot\rceil$ rounds up. This is the rule `conformal`.
+# It holds for any $n$, not only for large ones, and for any detector, good or bad
+# {cite:p}`angelopoulos2023conformal,bates2023testing`. The same rule is a threshold $t_\alpha$ on
+# the score: the $\lceil (n+1)(1-\alpha) \rceil$-th smallest calibration score, where
+# $\lceil\cdot\rceil$ rounds up. This is the rule `conformal`.
 
 # %%
 t_alpha = thresholds[
@@ -260,23 +289,32 @@ kinds = ["the image above"] if test["label"][example] else []
 plots.score_rows(groups, {"conformal": t_alpha}, anomalous=kinds)
 
 # %% tags=["remove-input"]
-sentence = f"The image above has $p$ = **{p[example]:.3g}**: {int(np.sum(calibration_scores >= s))} of {n} calibration images score as high or higher. "
+sentence = (
+    f"The image above has $p$ = **{p[example]:.3g}**: "
+    f"{int(np.sum(calibration_scores >= s))} of {n} calibration images score as high "
+    "or higher. "
+)
 if t_alpha is None:
     sentence += (
-        f"For $\\alpha$ = {false_alarms:g} at least **{images_needed(false_alarms)}** calibration images are needed, and there are {n}: with so few, "
-        f"even the highest of all scores has a $p$ of {1 / (n + 1):.3g}. So there is no line to draw, and this run decides by another rule."
+        f"For $\\alpha$ = {false_alarms:g} at least **{images_needed(false_alarms)}** "
+        f"calibration images are needed, and there are {n}: with so few, "
+        f"even the highest of all scores has a $p$ of {1 / (n + 1):.3g}. So there is "
+        "no line to draw, and this run decides by another rule."
     )
 else:
     sentence += (
-        f"For $\\alpha$ = {false_alarms:g} the line is at **{t_alpha:.4g}**, and the image is called "
+        f"For $\\alpha$ = {false_alarms:g} the line is at **{t_alpha:.4g}**, and the "
+        "image is called "
         f"**{'anomalous' if s > t_alpha else 'normal'}**."
     )
 Markdown(sentence)
 
 # %% [markdown]
-# *What to look for:* where the line stands. It is one of the dots: no formula has smoothed it, and with few images it is the highest dot of all.
+# *What to look for:* where the line stands. It is one of the dots: no formula has smoothed it, and
+# with few images it is the highest dot of all.
 #
-# The smallest possible p-value is $1 / (n + 1)$. So a small $\alpha$ needs many calibration images, at least $1/\alpha - 1$ of them:
+# The smallest possible p-value is $1 / (n + 1)$. So a small $\alpha$ needs many calibration images,
+# at least $1/\alpha - 1$ of them:
 
 # %%
 alphas = [0.2, 0.1, 0.05, 0.02, 0.01, 0.001]
@@ -288,16 +326,22 @@ pd.DataFrame({"false_alarms": alphas, "calibration images needed": needed}).set_
 # %% [markdown]
 # Read the small print of the promise, too.
 #
-# - It is about false alarms, and says nothing about how many defects are found. A bad detector keeps it as well, by finding little.
-# - It includes the luck of the draw. Some draws of calibration images give a line that is too low, others one that is too high, and the rate averaged
-#   over all draws is at most $\alpha$. More calibration images make the draws more alike.
-# - It holds for images that are exchangeable with the calibration images. The section after the next one breaks it.
+# - It is about false alarms, and says nothing about how many defects are found. A bad detector
+#   keeps it as well, by finding little.
+# - It includes the luck of the draw. Some draws of calibration images give a line that is too low,
+#   others one that is too high, and the rate averaged over all draws is at most $\alpha$. More
+#   calibration images make the draws more alike.
+# - It holds for images that are exchangeable with the calibration images. The section after the
+#   next one breaks it.
 #
 # ## The decision
 #
-# Three lines, one decision: the parameter `rule` says which line counts. For the published detector it is `sigma` unless you say otherwise, since this book
-# first shows the method as it was published; for a factory, take `conformal` where there are images enough, as the extended detector of chapter 8 does. We write score and prediction of every image to `scores.csv`, and the p-value of the test images. The
-# others get none: the training images have been learnt from, and the calibration images are what p-values compare with.
+# Three lines, one decision: the parameter `rule` says which line counts. For the published detector
+# it is `sigma` unless you say otherwise, since this book first shows the method as it was
+# published; for a factory, take `conformal` where there are images enough, as the extended detector
+# of chapter 8 does. We write score and prediction of every image to `scores.csv`, and the p-value
+# of the test images. The others get none: the training images have been learnt from, and the
+# calibration images are what p-values compare with.
 
 # %%
 threshold = thresholds[rule]
@@ -311,16 +355,19 @@ table.groupby(["split", "defect"], sort=False).agg(
 )
 
 # %% [markdown]
-# *What to look for:* the mean scores of good images in `train`, `calibration` and `test`. The last two should be near each other, and the first a little smaller.
+# *What to look for:* the mean scores of good images in `train`, `calibration` and `test`. The last
+# two should be near each other, and the first a little smaller.
 
 # %% [markdown] tags=["aside"]
 # ## When the promise breaks
 #
-# Suppose that somebody cleans the lamp, or buys a new one. Every photograph is a little brighter from now on. Nothing is wrong with the surfaces, but the new images
-# are no longer made as the calibration images were. If you shuffle the cards, the new one can be told by its colour.
+# Suppose that somebody cleans the lamp, or buys a new one. Every photograph is a little brighter
+# from now on. Nothing is wrong with the surfaces, but the new images are no longer made as the
+# calibration images were. If you shuffle the cards, the new one can be told by its colour.
 #
-# We can try it without a factory: multiply the pixels of good test images by a *gain*, cut off what gets brighter than white, and measure again. The backbone
-# that measured the features of this run is stored in its folder, so we use the very same instrument.
+# We can try it without a factory: multiply the pixels of good test images by a *gain*, cut off what
+# gets brighter than white, and measure again. The backbone that measured the features of this run
+# is stored in its folder, so we use the very same instrument.
 
 # %% tags=["aside"]
 backbone = load_backbone(run.folder / "backbone.safetensors")
@@ -342,7 +389,8 @@ lights = [under_light(gain, one)[0].permute(1, 2, 0).numpy() for gain in gains]
 plots.image_grid(lights, titles=[f"gain {gain:g}" for gain in gains])
 
 # %% [markdown] tags=["aside"]
-# Which share of the good images is called anomalous under each light? The line is that of `conformal` where there is one, else that of `sigma`.
+# Which share of the good images is called anomalous under each light? The line is that of
+# `conformal` where there is one, else that of `sigma`.
 
 # %% tags=["aside"]
 line = t_alpha if t_alpha is not None else thresholds["sigma"]
@@ -372,11 +420,13 @@ if rates:
         if rate > false_alarms and gain > 1
     ]
     sentence = (
-        f"Called anomalous, of {len(good)} good images: **{round(rates[0] * len(good))}** in the light of the training, "
+        f"Called anomalous, of {len(good)} good images: "
+        f"**{round(rates[0] * len(good))}** in the light of the training, "
         f"**{round(rates[-1] * len(good))}** when it is {gains[-1]:g} times as bright. "
     )
     sentence += (
-        f"The rate is above $\\alpha$ = {false_alarms:g} from a gain of {broken[0]:g} on."
+        f"The rate is above $\\alpha$ = {false_alarms:g} from a gain of {broken[0]:g} "
+        "on."
         if broken
         else f"Even then the rate is not above $\\alpha$ = {false_alarms:g}: this backbone takes little notice of brightness."
     )
@@ -385,26 +435,34 @@ else:
 Markdown(sentence)
 
 # %% [markdown] tags=["aside"]
-# *What to look for:* how suddenly it breaks. No formula notices that the light has changed. What helps is to look at the p-values of everyday production: of good
-# surfaces, they should be spread evenly between 0 and 1. When small ones pile up, find out why, and calibrate anew with images of today.
+# *What to look for:* how suddenly it breaks. No formula notices that the light has changed. What
+# helps is to look at the p-values of everyday production: of good surfaces, they should be spread
+# evenly between 0 and 1. When small ones pile up, find out why, and calibrate anew with images of
+# today.
 #
 # ## Few images: cross-conformal
 #
-# Suppose you have twenty good images, no more. Keep four out, and $\alpha = 0.05$ is out of reach. Keep all of them out, and there is nothing to learn from.
+# Suppose you have twenty good images, no more. Keep four out, and $\alpha = 0.05$ is out of reach.
+# Keep all of them out, and there is nothing to learn from.
 #
-# The way out is to keep *each* image out once. We deal the images into five *folds*. For each fold, an autoencoder is fit to the other four, and scores the images of
-# the fold, which it has never seen. Every image has now been held out, and every image has been learnt from. A new image is scored by all five
-# autoencoders, and compared with each good image under the one that has seen neither of the two:
+# The way out is to keep *each* image out once. We deal the images into five *folds*. For each fold,
+# an autoencoder is fit to the other four, and scores the images of the fold, which it has never
+# seen. Every image has now been held out, and every image has been learnt from. A new image is
+# scored by all five autoencoders, and compared with each good image under the one that has seen
+# neither of the two:
 #
 # $$p = \frac{1 + \text{number of good images } i \text{ whose held-out score is} \ge s^{(i)}}{n + 1} ,$$
 #
-# where $s^{(i)}$ is the new image's score by the autoencoder that has not seen image $i$, and $n$ now counts all the images. This is *cross-conformal prediction*
-# {cite:p}`vovk2015cross`.
+# where $s^{(i)}$ is the new image's score by the autoencoder that has not seen image $i$, and $n$
+# now counts all the images. This is *cross-conformal prediction* {cite:p}`vovk2015cross`.
 #
-# The five autoencoders differ a little, so the proof gives less. If each image is a fold of its own, the chance of a false alarm is at most $2\alpha$; for a few
-# large folds the proof needs a term more, which shrinks as $n$ grows {cite:p}`barber2021jackknife`. In practice the chance is near $\alpha$.
+# The five autoencoders differ a little, so the proof gives less. If each image is a fold of its
+# own, the chance of a false alarm is at most $2\alpha$; for a few large folds the proof needs a
+# term more, which shrinks as $n$ grows {cite:p}`barber2021jackknife`. In practice the chance is
+# near $\alpha$.
 #
-# To make the next cell quick, the autoencoders are narrower than that of chapter 3, train for few epochs, and learn from every other place of the feature maps only.
+# To make the next cell quick, the autoencoders are narrower than that of chapter 3, train for few
+# epochs, and learn from every other place of the feature maps only.
 
 # %% tags=["aside"]
 n_few, K = min(20, len(F_train)), min(5, len(F_train))
@@ -441,8 +499,9 @@ for fold in range(K):
 p_few = cross_conformal_p_values(held_out_scores, folds, new_scores)
 
 # %% [markdown] tags=["aside"]
-# For comparison, the rule `sigma` with the same images: one autoencoder, fit to all of them, and the line drawn from their own scores. Good images are called
-# anomalous by mistake, defective ones rightly; all of them are new to both rules.
+# For comparison, the rule `sigma` with the same images: one autoencoder, fit to all of them, and
+# the line drawn from their own scores. Good images are called anomalous by mistake, defective ones
+# rightly; all of them are new to both rules.
 
 # %% tags=["aside"]
 seen, new = fit_and_score(F_few, F_few, F_new)
@@ -464,20 +523,26 @@ pd.DataFrame(counts).T
 # %% tags=["aside", "remove-input"]
 if n_few < images_needed(false_alarms):
     sentence = (
-        f"This run has too few images to learn from ({n_few}). The smallest possible p-value is {1 / (n_few + 1):.3g}, above $\\alpha$ = {false_alarms:g}, so "
-        f"cross-conformal prediction calls nothing anomalous; it needs at least **{images_needed(false_alarms)}** images."
+        f"This run has too few images to learn from ({n_few}). The smallest possible "
+        f"p-value is {1 / (n_few + 1):.3g}, above $\\alpha$ = {false_alarms:g}, so "
+        "cross-conformal prediction calls nothing anomalous; it needs at least "
+        f"**{images_needed(false_alarms)}** images."
     )
 else:
     sentence = (
-        f"With {n_few} images, `sigma` calls **{counts['sigma']['called anomalous']}** of {int((~is_bad).sum())} good images anomalous, and cross-conformal "
-        f"prediction **{counts['cross-conformal']['called anomalous']}**. At a rate of $\\alpha$ = {false_alarms:g}, there would be about "
+        f"With {n_few} images, `sigma` calls "
+        f"**{counts['sigma']['called anomalous']}** of {int((~is_bad).sum())} good "
+        "images anomalous, and cross-conformal "
+        f"prediction **{counts['cross-conformal']['called anomalous']}**. At a rate "
+        f"of $\\alpha$ = {false_alarms:g}, there would be about "
         f"{false_alarms * (~is_bad).sum():.1f} on the average."
     )
 Markdown(sentence)
 
 # %% [markdown] tags=["aside"]
-# *What to look for:* the two columns together. A rule that calls nothing anomalous has no false alarms either. With so few images both counts depend much on which
-# images there happened to be; only many repetitions tell a rule that keeps its promise from one that was lucky.
+# *What to look for:* the two columns together. A rule that calls nothing anomalous has no false
+# alarms either. With so few images both counts depend much on which images there happened to be;
+# only many repetitions tell a rule that keeps its promise from one that was lucky.
 
 # %%
 run.finish()
@@ -485,16 +550,18 @@ run.finish()
 # %% [markdown]
 # :::{admonition} What could go wrong
 # :class: warning
-# - **Calibration images that are not like production.** Twenty photographs of one piece, taken in one minute, are not exchangeable with what comes next week. The
-#   promise is then about that minute. Choose them as you would choose a sample of the production: other pieces, other days.
-# - **Choosing after looking.** Who tries ten detectors on the calibration images and keeps the one with the lowest scores there has fitted to them. Decide first,
-#   then calibrate, with images that took no part in the decision.
-# - **Many images, many alarms.** One false alarm in twenty good images is a lot if a thousand pieces an hour go by. $\alpha$ is a rate for each image; choose it
-#   by what an alarm costs.
-# - **A threshold from the test.** The line that separates the test images best is known only after looking at their labels. Its numbers look fine, and hold for
-#   this test only.
-# - **One odd training image.** A single training image with a large score pulls $\sigma$ up, the line rises, and defects slip through. Look at the training
-#   images with the largest scores.
+# - **Calibration images that are not like production.** Twenty photographs of one piece, taken in
+#   one minute, are not exchangeable with what comes next week. The promise is then about that
+#   minute. Choose them as you would choose a sample of the production: other pieces, other days.
+# - **Choosing after looking.** Who tries ten detectors on the calibration images and keeps the one
+#   with the lowest scores there has fitted to them. Decide first, then calibrate, with images that
+#   took no part in the decision.
+# - **Many images, many alarms.** One false alarm in twenty good images is a lot if a thousand
+#   pieces an hour go by. $\alpha$ is a rate for each image; choose it by what an alarm costs.
+# - **A threshold from the test.** The line that separates the test images best is known only after
+#   looking at their labels. Its numbers look fine, and hold for this test only.
+# - **One odd training image.** A single training image with a large score pulls $\sigma$ up, the
+#   line rises, and defects slip through. Look at the training images with the largest scores.
 # :::
 #
 # ## Exercises
@@ -504,7 +571,8 @@ run.finish()
 # :label: exercise-reduction
 # :nonumber:
 #
-# Score the test images with `reduction="none"` and with `reduction="channel_mean"`. Which has the larger AUROC here? Why do the scores differ so much in size?
+# Score the test images with `reduction="none"` and with `reduction="channel_mean"`. Which has the
+# larger AUROC here? Why do the scores differ so much in size?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -521,7 +589,8 @@ for name in ("none", "channel_mean"):
     print(name, "AUROC", auroc if auroc is None else round(auroc, 3))
 
 # %% [markdown] tags=["solution"]
-# The mean over 1024 channels is much smaller than the largest of them. Only the order of the scores matters for the AUROC, not their size.
+# The mean over 1024 channels is much smaller than the largest of them. Only the order of the scores
+# matters for the AUROC, not their size.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -532,8 +601,9 @@ for name in ("none", "channel_mean"):
 # :label: exercise-alpha
 # :nonumber:
 #
-# For each $\alpha$ of `alphas` that the calibration images allow, compute the threshold. How many good test images are above it, and how many defective ones are not?
-# Which $\alpha$ would you choose if a missed defect costs as much as fifty false alarms?
+# For each $\alpha$ of `alphas` that the calibration images allow, compute the threshold. How many
+# good test images are above it, and how many defective ones are not? Which $\alpha$ would you
+# choose if a missed defect costs as much as fifty false alarms?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -552,9 +622,10 @@ for value in alphas:
 pd.DataFrame(rows, columns=["false_alarms", "threshold", "false alarms", "missed"])
 
 # %% [markdown] tags=["solution"]
-# A larger $\alpha$ lowers the line: more false alarms, fewer misses. Where even the smallest $\alpha$ misses nothing, take it. Otherwise multiply the misses by fifty,
-# add the false alarms, and compare the sums. Remember that you have now looked at the test: the numbers of the chosen $\alpha$ hold for these images, and
-# another test must confirm them.
+# A larger $\alpha$ lowers the line: more false alarms, fewer misses. Where even the smallest
+# $\alpha$ misses nothing, take it. Otherwise multiply the misses by fifty, add the false alarms,
+# and compare the sums. Remember that you have now looked at the test: the numbers of the chosen
+# $\alpha$ hold for these images, and another test must confirm them.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -615,14 +686,22 @@ quiz.Quiz(
 # %% [markdown]
 # ## Recap
 #
-# - Error map $E = (F - \hat F)^2$; anomaly map $A$: its mean over the channels; score $s$: the mean of its ten largest values.
-# - Published threshold $t = \mu + 3\sigma$ of the training scores; no defective image is needed. It is too low, since the autoencoder has seen these images.
-# - Good images that were kept out give p-values, and a threshold $t_\alpha$ with a promise: a good image is rejected with a probability of at most $\alpha$.
-# - The promise holds while new images are made as the calibration images were. With few images, hold each out once.
+# - Error map $E = (F - \hat F)^2$; anomaly map $A$: its mean over the channels; score $s$: the mean
+#   of its ten largest values.
+# - Published threshold $t = \mu + 3\sigma$ of the training scores; no defective image is needed. It
+#   is too low, since the autoencoder has seen these images.
+# - Good images that were kept out give p-values, and a threshold $t_\alpha$ with a promise: a good
+#   image is rejected with a probability of at most $\alpha$.
+# - The promise holds while new images are made as the calibration images were. With few images,
+#   hold each out once.
 # - `scores.csv` has one row for each image.
 #
-# **Further reading.** Conformal prediction began with {cite:p}`papadopoulos2002inductive,vovk2005algorithmic`; a gentle introduction is {cite:p}`angelopoulos2023conformal`. Conformal
-# p-values for outliers: {cite:p}`bates2023testing`; for few images: {cite:p}`vovk2015cross,barber2021jackknife`. DFR {cite:p}`yang2020dfr` and FRE {cite:p}`ndiour2023fre` score reconstruction errors in other ways; PatchCore {cite:p}`roth2022patchcore` and
-# PaDiM {cite:p}`defard2021padim` do without reconstruction and compare features directly.
+# **Further reading.** Conformal prediction began with
+# {cite:p}`papadopoulos2002inductive,vovk2005algorithmic`; a gentle introduction is
+# {cite:p}`angelopoulos2023conformal`. Conformal p-values for outliers: {cite:p}`bates2023testing`;
+# for few images: {cite:p}`vovk2015cross,barber2021jackknife`. DFR {cite:p}`yang2020dfr` and FRE
+# {cite:p}`ndiour2023fre` score reconstruction errors in other ways; PatchCore
+# {cite:p}`roth2022patchcore` and PaDiM {cite:p}`defard2021padim` do without reconstruction and
+# compare features directly.
 #
 # Next: how good is it?

@@ -9,8 +9,9 @@
 # %% [markdown]
 # # 5 Evaluation: how good is it?
 #
-# Now, and only now, we use the labels of the test images. Two questions are often mixed up, and we keep them apart: *do defective images score higher than good
-# ones?* and *is the threshold at the right place?* You will learn
+# Now, and only now, we use the labels of the test images. Two questions are often mixed up, and we
+# keep them apart: *do defective images score higher than good ones?* and *is the threshold at the
+# right place?* You will learn
 #
 # - to read the five figures of the method;
 # - what the area under the ROC curve means, and what it does not say;
@@ -60,8 +61,8 @@ threshold = record["threshold"]
 run
 
 # %% [markdown]
-# Throughout, $s$ is the score of an image and $t$ the threshold of chapter 4. The label $y$ is 1 for a defective image and 0 for a good one. The prediction
-# $\hat y$ is 1 if $s > t$, else 0.
+# Throughout, $s$ is the score of an image and $t$ the threshold of chapter 4. The label $y$ is 1
+# for a defective image and 0 for a good one. The prediction $\hat y$ is 1 if $s > t$, else 0.
 #
 # ## Figure 1: the distribution of the scores
 #
@@ -73,12 +74,13 @@ run.write_figure("1_score_distribution.svg", figure)
 figure
 
 # %% [markdown]
-# *What to look for:* where the heaps overlap, no threshold can be right for all images. Blue to the right of the line are {term}`false alarms <false alarm>`,
-# orange to its left are missed defects.
+# *What to look for:* where the heaps overlap, no threshold can be right for all images. Blue to the
+# right of the line are {term}`false alarms <false alarm>`, orange to its left are missed defects.
 #
 # ## Figure 2: heatmaps
 #
-# Where does the detector look? The upper row shows test images, the lower row their anomaly maps, all on one scale. The line is the border of the true defect.
+# Where does the detector look? The upper row shows test images, the lower row their anomaly maps,
+# all on one scale. The line is the border of the true defect.
 
 # %% mystnb={"figure": {"caption": "Figure 2. Test images, and below them the same images with their anomaly maps."}, "image": {"alt": "A row of test images with outlined defects, and below each the same image covered by its anomaly map."}}
 image_size = run.parameter("image_size")
@@ -105,8 +107,9 @@ run.write_figure("2_heatmaps.png", figure)
 figure
 
 # %% [markdown]
-# *What to look for:* a map that is bright at the defect and dark elsewhere is right for the right reason. A high score with a bright spot somewhere else is right
-# by luck. The maps are coarse: each place stands for 16 pixels, and has seen a wider piece of the image.
+# *What to look for:* a map that is bright at the defect and dark elsewhere is right for the right
+# reason. A high score with a bright spot somewhere else is right by luck. The maps are coarse: each
+# place stands for 16 pixels, and has seen a wider piece of the image.
 #
 # ## Figure 3: the ROC curve
 #
@@ -116,8 +119,9 @@ figure
 #
 # $$\text{FPR} = \frac{\text{good images with } s > t}{\text{all good images}}$$
 #
-# The *true-positive rate* TPR is the share of defects that are found, the *false-positive rate* FPR the share of good images that are rejected. The curve of the two is
-# the {term}`ROC curve`, the *receiver operating characteristic* {cite:p}`fawcett2006roc`.
+# The *true-positive rate* TPR is the share of defects that are found, the *false-positive rate*
+# FPR the share of good images that are rejected. The curve of the two is the {term}`ROC curve`,
+# the *receiver operating characteristic* {cite:p}`fawcett2006roc`.
 
 # %% mystnb={"figure": {"caption": "Figure 3. ROC curve of the test images."}, "image": {"alt": "The ROC curve, rising from the lower left corner to the upper right one, above the diagonal of guessing."}}
 auroc = image_auroc(labels, scores)
@@ -137,21 +141,27 @@ shown_auroc = (
 Markdown(f"The area under the curve, the AUROC, is {shown_auroc}.")
 
 # %% [markdown]
-# *What to look for:* the corner at the upper left. A curve that goes through it belongs to a detector that ranks every defective image above every good one.
+# *What to look for:* the corner at the upper left. A curve that goes through it belongs to a
+# detector that ranks every defective image above every good one.
 #
-# The area under the curve, the {term}`AUROC`, has a plain meaning: it is the chance that a random defective image scores higher than a random good one
-# {cite:p}`hanley1982meaning`. 0.5 is guessing, 1 is perfect. It does not depend on the threshold, and so says nothing about whether the threshold is any good.
+# The area under the curve, the {term}`AUROC`, has a plain meaning: it is the chance that a random
+# defective image scores higher than a random good one {cite:p}`hanley1982meaning`. 0.5 is guessing,
+# 1 is perfect. It does not depend on the threshold, and so says nothing about whether the threshold
+# is any good.
 #
 # ### How sure is that number?
 #
-# The test images are a sample. Other images of the same surface would have given another AUROC. A {term}`confidence interval` says how far chance may have moved it:
-# if the test were repeated many times, each time with new images, about nineteen of twenty 95-percent intervals would hold the AUROC of endlessly many images.
-# We compute it in two quite different ways:
+# The test images are a sample. Other images of the same surface would have given another AUROC. A
+# {term}`confidence interval` says how far chance may have moved it: if the test were repeated many
+# times, each time with new images, about nineteen of twenty 95-percent intervals would hold the
+# AUROC of endlessly many images. We compute it in two quite different ways:
 #
-# - *DeLong's formula* {cite:p}`delong1988comparing,sun2014fast`. For each image, take the share of its pairs that are in the right order. The more these shares
-#   differ from image to image, the more depends on which images happen to be in the test, and the wider is the interval.
-# - The {term}`bootstrap` {cite:p}`efron1993bootstrap`. Draw new tests out of this one: as many good and as many defective images as there are, with
-#   replacement, so that some come twice and others not at all. Compute the AUROC of each of 2000 such tests, and keep the middle 95 percent.
+# - *DeLong's formula* {cite:p}`delong1988comparing,sun2014fast`. For each image, take the share of
+#   its pairs that are in the right order. The more these shares differ from image to image, the
+#   more depends on which images happen to be in the test, and the wider is the interval.
+# - The {term}`bootstrap` {cite:p}`efron1993bootstrap`. Draw new tests out of this one: as many good
+#   and as many defective images as there are, with replacement, so that some come twice and others
+#   not at all. Compute the AUROC of each of 2000 such tests, and keep the middle 95 percent.
 
 # %%
 interval = auroc_interval(labels, scores)
@@ -165,25 +175,34 @@ if auroc is None:
     said = "Without both kinds of images there is no interval either."
 else:
     said = (
-        f"The AUROC is {auroc:.3f}, and with {n_good} good and {n_defective} defective test images its 95% interval reaches **from {interval[0]:.3f} to "
-        f"{interval[1]:.3f}**. Another detector with an AUROC in this range may be better or worse than this one: the test is too small to tell by comparing the two "
+        f"The AUROC is {auroc:.3f}, and with {n_good} good and {n_defective} "
+        f"defective test images its 95% interval reaches **from {interval[0]:.3f} to "
+        f"{interval[1]:.3f}**. Another detector with an AUROC in this range may be "
+        "better or worse than this one: the test is too small to tell by comparing "
+        "the two "
         "numbers."
     )
     if bootstrap and bootstrap[0] == bootstrap[1]:
         said += (
-            " Here every pair tells the same, so the bootstrap's interval has no width, and DeLong's would have none, as if so few images could prove the number. "
-            "In DeLong's place stands therefore the interval of Newcombe: every true AUROC that may well have given this one by chance."
+            " Here every pair tells the same, so the bootstrap's interval has no "
+            "width, and DeLong's would have none, as if so few images could prove the "
+            "number. "
+            "In DeLong's place stands therefore the interval of Newcombe: every true "
+            "AUROC that may well have given this one by chance."
         )
 Markdown(said)
 
 # %% [markdown]
-# *What to look for:* whether the two ways agree, and how wide the intervals are. A table of detectors that differ by less than that ranks chance. Where every pair is
-# in the right order, neither way sees any spread; the package then takes an interval that keeps a width {cite:p}`newcombe2006confidence`.
+# *What to look for:* whether the two ways agree, and how wide the intervals are. A table of
+# detectors that differ by less than that ranks chance. Where every pair is in the right order,
+# neither way sees any spread; the package then takes an interval that keeps a width
+# {cite:p}`newcombe2006confidence`.
 #
 # ## Figure 4: the confusion matrix
 #
-# With the threshold fixed, every image is one of four cases: normal and called normal (*true negative*), normal and called anomalous (*false positive*, a false
-# alarm), anomalous and called normal (*false negative*, a miss), anomalous and called anomalous (*true positive*, a hit).
+# With the threshold fixed, every image is one of four cases: normal and called normal (*true
+# negative*), normal and called anomalous (*false positive*, a false alarm), anomalous and called
+# normal (*false negative*, a miss), anomalous and called anomalous (*true positive*, a hit).
 
 # %% mystnb={"figure": {"caption": "Figure 4. Decisions against truth."}, "image": {"alt": "A table of two by two counts: true against predicted, normal and anomalous."}}
 decisions = decision_metrics(labels, test["prediction"])
@@ -202,20 +221,30 @@ def share(rate, interval):
 
 
 Markdown(
-    f"Of {counts['tn'] + counts['fp']} good images, **{counts['fp']}** were rejected; of {counts['tp'] + counts['fn']} defective images, "
-    f"**{counts['fn']}** were missed. *Precision*, the share of alarms that are right, is **{decisions['precision']:.3f}**; *recall*, the share of defects that are "
-    f"found, is **{decisions['recall']:.3f}**; *F1*, their harmonic mean, is **{decisions['f1']:.3f}**; *accuracy*, the share of right "
+    f"Of {counts['tn'] + counts['fp']} good images, **{counts['fp']}** were rejected; "
+    f"of {counts['tp'] + counts['fn']} defective images, "
+    f"**{counts['fn']}** were missed. *Precision*, the share of alarms that are "
+    f"right, is **{decisions['precision']:.3f}**; *recall*, the share of defects that "
+    "are "
+    f"found, is **{decisions['recall']:.3f}**; *F1*, their harmonic mean, is "
+    f"**{decisions['f1']:.3f}**; *accuracy*, the share of right "
     f"decisions, is **{decisions['accuracy']:.3f}**.\n\n"
-    "Two rates say what a factory pays. The *false-alarm rate*, the share of good images that are rejected (the FPR at this threshold), is "
-    f"**{share(decisions['false_alarm_rate'], decisions['false_alarm_interval'])}**; the *miss rate*, the share of defective images that are passed (one minus the "
-    f"TPR), is **{share(decisions['miss_rate'], decisions['miss_interval'])}**. In parentheses are their 95% intervals."
+    "Two rates say what a factory pays. The *false-alarm rate*, the share of good "
+    "images that are rejected (the FPR at this threshold), is "
+    f"**{share(decisions['false_alarm_rate'], decisions['false_alarm_interval'])}**; "
+    "the *miss rate*, the share of defective images that are passed (one minus the "
+    f"TPR), is **{share(decisions['miss_rate'], decisions['miss_interval'])}**. In "
+    "parentheses are their 95% intervals."
 )
 
 # %% [markdown]
-# *What to look for:* the two cells off the diagonal, the misses and the false alarms. Which of them costs more is for the factory to say, not for the method.
+# *What to look for:* the two cells off the diagonal, the misses and the false alarms. Which of them
+# costs more is for the factory to say, not for the method.
 #
-# The intervals of the rates are {term}`Wilson intervals <Wilson interval>` {cite:p}`wilson1927probable`: all true rates from which the counted one is not too far away.
-# They have a width even where nothing was counted. No false alarm among twenty good images does not mean that there will never be one.
+# The intervals of the rates are {term}`Wilson intervals <Wilson interval>`
+# {cite:p}`wilson1927probable`: all true rates from which the counted one is not too far away. They
+# have a width even where nothing was counted. No false alarm among twenty good images does not mean
+# that there will never be one.
 #
 # ## Figure 5: the scores of each kind of defect
 #
@@ -231,10 +260,12 @@ by_defect = auroc_by_defect(labels, scores, defects)
 pd.Series(by_defect, name="AUROC against good", dtype=float).to_frame().round(3)
 
 # %% [markdown]
-# *What to look for:* a row that lies left of the line. This kind of defect is not found, however good the average looks.
+# *What to look for:* a row that lies left of the line. This kind of defect is not found, however
+# good the average looks.
 #
-# Are small defects harder to find than large ones? The mask gives a simple measure of how severe a defect is: the share of the image's pixels that it covers.
-# We sort the defective images by it, cut them into three groups of about equal size, and compare each group with all good images.
+# Are small defects harder to find than large ones? The mask gives a simple measure of how severe a
+# defect is: the share of the image's pixels that it covers. We sort the defective images by it, cut
+# them into three groups of about equal size, and compare each group with all good images.
 
 # %%
 has_mask = (images["mask"] != "").to_numpy()
@@ -243,18 +274,22 @@ by_severity = auroc_by_severity(labels, scores, severity)
 pd.Series(by_severity, name="AUROC against good", dtype=float).to_frame().round(3)
 
 # %% [markdown]
-# *What to look for:* a mild group that falls far behind. A detector that is fine on average may only see what nobody would have overlooked. (Without masks the size is
-# not known, and the table is empty.)
+# *What to look for:* a mild group that falls far behind. A detector that is fine on average may
+# only see what nobody would have overlooked. (Without masks the size is not known, and the table is
+# empty.)
 #
 # ## Three thresholds, side by side
 #
-# All decisions so far came from one threshold. Chapter 4 knows three rules to set it, and none of them looks at a defective image:
+# All decisions so far came from one threshold. Chapter 4 knows three rules to set it, and none of
+# them looks at a defective image:
 #
 # - `sigma`, the published rule: $\mu + 3\sigma$ of the images that the autoencoder was fit to;
 # - `held_out`, the same rule for good images that were kept out of the fit;
-# - `conformal`, the line that keeps its promise of at most a chosen {term}`false-alarm <false alarm>` rate $\alpha$, from the same kept-out images.
+# - `conformal`, the line that keeps its promise of at most a chosen
+#   {term}`false-alarm <false alarm>` rate $\alpha$, from the same kept-out images.
 #
-# What would each have decided on these test images? A dash stands for a rule that needs more kept-out images than there are.
+# What would each have decided on these test images? A dash stands for a rule that needs more
+# kept-out images than there are.
 
 # %%
 thresholds = record["thresholds"]
@@ -277,8 +312,9 @@ rows = {rule: row(d) if d else {} for rule, d in decisions_by_rule.items()}
 pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
 # %% [markdown]
-# The picture shows why. Each curve climbs by one step for each image, from the lowest score to the highest. Where a line crosses the blue curve, what is left above the
-# crossing are the false alarms; where it crosses the orange one, what lies below the crossing are the misses.
+# The picture shows why. Each curve climbs by one step for each image, from the lowest score to the
+# highest. Where a line crosses the blue curve, what is left above the crossing are the false
+# alarms; where it crosses the orange one, what lies below the crossing are the misses.
 
 # %% mystnb={"figure": {"caption": "The thresholds of the three rules over the scores of the test images."}, "image": {"alt": "Two rising staircases over the anomaly score, blue for the normal images and orange for the anomalous ones, and a vertical line at the threshold of each rule."}}
 reachable = {rule: t for rule, t in thresholds.items() if t is not None}
@@ -288,13 +324,18 @@ plots.thresholds_compared(scores, labels, reachable)
 said = f"The decisions of the other sections are those of `{record['rule']}`. "
 promised = decisions_by_rule.get("conformal")
 if promised is None:
-    said += "The rule `conformal` has too few kept-out images for its promise here; chapter 4 says how many it needs."
+    said += (
+        "The rule `conformal` has too few kept-out images for its promise here; "
+        "chapter 4 says how many it needs."
+    )
 elif promised["false_alarm_rate"] is None:
     said += "Without good test images, nothing can be said about false alarms."
 else:
     low, high = promised["false_alarm_interval"]
     said += (
-        f"The rule `conformal` promised a false-alarm rate of at most {record['false_alarms']:.3g}; counted were {promised['false_alarm_rate']:.3f}, with an interval from "
+        "The rule `conformal` promised a false-alarm rate of at most "
+        f"{record['false_alarms']:.3g}; counted were "
+        f"{promised['false_alarm_rate']:.3f}, with an interval from "
         f"{low:.3f} to {high:.3f}. The promise "
         + (
             "lies within it."
@@ -307,15 +348,19 @@ else:
 Markdown(said)
 
 # %% [markdown]
-# *What to look for:* how many good images each line leaves to its right. The promise is one about the mean over many sets of kept-out images, so with one set the
-# counted rate may lie a little above it. If even the lower end of the interval lies above the promise, ask what has changed between the kept-out images and the test.
+# *What to look for:* how many good images each line leaves to its right. The promise is one about
+# the mean over many sets of kept-out images, so with one set the counted rate may lie a little
+# above it. If even the lower end of the interval lies above the promise, ask what has changed
+# between the kept-out images and the test.
 #
-# A line further to the left finds more defects and rejects more good images. The rules differ in where they stand between the two; which of them ranks images better is
-# no question, since all three use the same scores and so have the same AUROC.
+# A line further to the left finds more defects and rejects more good images. The rules differ in
+# where they stand between the two; which of them ranks images better is no question, since all
+# three use the same scores and so have the same AUROC.
 #
 # ## Move the threshold yourself
 #
-# Drag the line, or use the slider. Watch the point on the ROC curve and the four counts. Click on a dot to see its image.
+# Drag the line, or use the slider. Watch the point on the ROC curve and the four counts. Click on a
+# dot to see its image.
 
 # %% tags=["explorer", "remove-input"]
 all_masks = map(mask, range(len(images)))  # one after the other
@@ -325,25 +370,32 @@ explorer.write_pictures(
 explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 
 # %% [markdown]
-# *What to look for:* how far you can move the line to the left before the first good image is rejected, and what you gain by it.
+# *What to look for:* how far you can move the line to the left before the first good image is
+# rejected, and what you gain by it.
 #
 # ## All numbers
 #
 # Four numbers are still missing. Two more about the scores and decisions:
 #
-# - The {term}`average precision` goes down the list of images from the highest score and averages the {term}`precision` over the places where a defective one
-#   stands. Unlike the AUROC it depends on how many of the test images are defective {cite:p}`davis2006relationship`.
-# - *F1-max* is the best F1 that any threshold reaches here. It is often reported, and it peeks: the threshold is chosen by looking at the labels of the test.
-#   Read it as a bound, never as what a factory will see. The honest number is *F1*, at a threshold that was set without the test.
+# - The {term}`average precision` goes down the list of images from the highest score and averages
+#   the {term}`precision` over the places where a defective one stands. Unlike the AUROC it depends
+#   on how many of the test images are defective {cite:p}`davis2006relationship`.
+# - *F1-max* is the best F1 that any threshold reaches here. It is often reported, and it peeks: the
+#   threshold is chosen by looking at the labels of the test. Read it as a bound, never as what a
+#   factory will see. The honest number is *F1*, at a threshold that was set without the test.
 #
 # And two about the maps, which need masks:
 #
-# - The {term}`pixel AUROC` asks the question of the ROC curve for every pixel: does the anomaly map score defective pixels higher than good ones?
-# - {term}`AUPRO`, the *area under the per-region overlap*, gives every defect the same weight {cite:p}`bergmann2021mvtec`. In the pixel AUROC one large stain
-#   outweighs many thin scratches, because it has more pixels. AUPRO takes each connected region of a mask by itself: of its pixels, which share lies above a
-#   threshold on the maps? These shares are averaged over all regions, and drawn over the share of good pixels above the same threshold, the FPR. Only the left
-#   part of this curve counts, up to an FPR of $0.3$, since a map that lights up more of the good surface helps nobody. The area is divided by $0.3$, so that 1
-#   is perfect; guessing gets $0.15$.
+# - The {term}`pixel AUROC` asks the question of the ROC curve for every pixel: does the anomaly map
+#   score defective pixels higher than good ones?
+# - {term}`AUPRO`, the *area under the per-region overlap*, gives every defect the same weight
+#   {cite:p}`bergmann2021mvtec`. In the pixel AUROC one large stain outweighs many thin scratches,
+#   because it has more pixels. AUPRO takes each connected region of a mask by itself: of its
+#   pixels, which share lies above a threshold on the maps? These shares are averaged over all
+#   regions, and drawn over the share of good pixels above the same threshold, the FPR. Only the
+#   left part of this curve counts, up to an FPR of $0.3$, since a map that lights up more of the
+#   good surface helps nobody. The area is divided by $0.3$, so that 1 is perfect; guessing gets
+#   $0.15$.
 
 # %%
 found = pipeline.evaluate(test, thresholds, small_maps, has_mask, mask, image_size)
@@ -361,13 +413,15 @@ values = pd.Series(shown, name="value", dtype=float)
 values.to_frame().round(3)
 
 # %% [markdown]
-# *What to look for:* AUPRO is nearly always below the pixel AUROC. It asks for the small defects and looks only at low false-positive rates, and our maps, with a place
-# for every 16 pixels, are coarse.
+# *What to look for:* AUPRO is nearly always below the pixel AUROC. It asks for the small defects
+# and looks only at low false-positive rates, and our maps, with a place for every 16 pixels, are
+# coarse.
 
 # %% [markdown]
 # ## Where it is wrong
 #
-# The defective image with the lowest score and the good image with the highest one: the two from which most is learnt.
+# The defective image with the lowest score and the good image with the highest one: the two from
+# which most is learnt.
 
 # %% mystnb={"figure": {"caption": "The hardest defective image and the most suspicious good one."}, "image": {"alt": "Two test images with their anomaly maps: the defective image with the lowest score, and the good image with the highest one."}}
 worst = [
@@ -378,7 +432,8 @@ worst = [
 heatmaps(worst)
 
 # %% [markdown]
-# *What to look for:* would you have found the defect in the first image? And what could have alarmed the detector in the second?
+# *What to look for:* would you have found the defect in the first image? And what could have
+# alarmed the detector in the second?
 
 # %%
 run.finish()
@@ -386,13 +441,17 @@ run.finish()
 # %% [markdown]
 # :::{admonition} What could go wrong
 # :class: warning
-# - **A perfect AUROC, and every good image rejected.** The scores are in the right order, and the threshold is below all of them. This happens, with few training
-#   images, and the AUROC does not show it. Report the confusion matrix beside it.
-# - **Forty images.** With so few, one image more or less changes the AUROC visibly. A difference in the third digit means nothing, and the interval says so:
-#   report it.
-# - **The best threshold of the test.** F1-max, or any number at a threshold that was chosen on the test, is too good. Name the rule that set the threshold.
-# - **An interval is no excuse.** It knows of chance alone. If the test images are not like those of the factory, all of it may lie in the wrong place.
-# - **Mixed conditions.** Good images of Monday and defective ones of Friday: the detector may have learnt the day.
+# - **A perfect AUROC, and every good image rejected.** The scores are in the right order, and the
+#   threshold is below all of them. This happens, with few training images, and the AUROC does not
+#   show it. Report the confusion matrix beside it.
+# - **Forty images.** With so few, one image more or less changes the AUROC visibly. A difference in
+#   the third digit means nothing, and the interval says so: report it.
+# - **The best threshold of the test.** F1-max, or any number at a threshold that was chosen on the
+#   test, is too good. Name the rule that set the threshold.
+# - **An interval is no excuse.** It knows of chance alone. If the test images are not like those of
+#   the factory, all of it may lie in the wrong place.
+# - **Mixed conditions.** Good images of Monday and defective ones of Friday: the detector may have
+#   learnt the day.
 # :::
 #
 # ## Exercises
@@ -402,8 +461,8 @@ run.finish()
 # :label: exercise-pairs
 # :nonumber:
 #
-# Compute the AUROC from its meaning: compare the score of every defective image with that of every good one, and count how often the first is larger. A tie counts
-# one half.
+# Compute the AUROC from its meaning: compare the score of every defective image with that of every
+# good one, and count how often the first is larger. A tie counts one half.
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -430,8 +489,9 @@ if auroc is not None:
 # :label: exercise-cost
 # :nonumber:
 #
-# In your factory a miss costs ten times as much as a false alarm. At which threshold are the costs on these test images smallest? Why must you not report the costs
-# at that threshold as what the factory will pay?
+# In your factory a miss costs ten times as much as a false alarm. At which threshold are the costs
+# on these test images smallest? Why must you not report the costs at that threshold as what the
+# factory will pay?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -451,8 +511,8 @@ print(f"cheapest at t = {candidates[cheapest]:.4g}, with costs of {costs[cheapes
 print(f"at {threshold:.4g}, the threshold of chapter 4, they are {at_rule}")
 
 # %% [markdown] tags=["solution"]
-# The threshold was chosen to suit these images, so it suits them better than it will suit the next ones. To know the real costs, choose on one half of the
-# images and measure on the other.
+# The threshold was chosen to suit these images, so it suits them better than it will suit the next
+# ones. To know the real costs, choose on one half of the images and measure on the other.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -463,8 +523,9 @@ print(f"at {threshold:.4g}, the threshold of chapter 4, they are {at_rule}")
 # :label: exercise-nothing
 # :nonumber:
 #
-# You promise your customer a false-alarm rate of at most $0.05$. In a test with $n$ good images there was no false alarm. How large must $n$ be so that the whole
-# 95-percent Wilson interval lies within the promise?
+# You promise your customer a false-alarm rate of at most $0.05$. In a test with $n$ good images
+# there was no false alarm. How large must $n$ be so that the whole 95-percent Wilson interval lies
+# within the promise?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -479,7 +540,8 @@ while stats.binomtest(0, n).proportion_ci(method="wilson").high > promise:
 print(f"{n} good images, all of them passed; this test has {n_good}")
 
 # %% [markdown] tags=["solution"]
-# For a promise that is ten times as strict, about ten times as many images are needed: to show that something is rare, one must have looked often.
+# For a promise that is ten times as strict, about ten times as many images are needed: to show that
+# something is rare, one must have looked often.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -509,7 +571,8 @@ quiz.Quiz(
         },
     ),
     quiz.Question(
-        "A test of 20 good images has no false alarm. What do we know of the false-alarm rate?",
+        "A test of 20 good images has no false alarm. What do we know of the "
+        "false-alarm rate?",
         right=f"It may well be as high as {stats.binomtest(0, 20).proportion_ci(method='wilson').high:.0%}",
         why="This is the upper end of the Wilson interval: twenty images cannot show more.",
         wrong={
@@ -531,12 +594,14 @@ quiz.Quiz(
 # %% [markdown]
 # ## Recap
 #
-# - AUROC judges the scores, the confusion matrix judges the threshold. Report both, each with its interval and the number of images.
+# - AUROC judges the scores, the confusion matrix judges the threshold. Report both, each with its
+#   interval and the number of images.
 # - A threshold is set without the test. What the best one would have reached, F1-max, is no result.
 # - Look at the heatmaps: right for the right reason?
 # - Look at each kind of defect: an average can hide one that is never found.
 #
-# **Further reading.** An introduction to ROC analysis {cite:p}`fawcett2006roc`; when precision and recall tell more {cite:p}`davis2006relationship`; measures for maps
-# {cite:p}`bergmann2021mvtec`; the bootstrap, in a book that starts from nothing {cite:p}`efron1993bootstrap`.
+# **Further reading.** An introduction to ROC analysis {cite:p}`fawcett2006roc`; when precision and
+# recall tell more {cite:p}`davis2006relationship`; measures for maps {cite:p}`bergmann2021mvtec`;
+# the bootstrap, in a book that starts from nothing {cite:p}`efron1993bootstrap`.
 #
 # That is the whole method. The results pages show it on every texture of this run.

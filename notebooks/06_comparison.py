@@ -9,11 +9,13 @@
 # %% [markdown]
 # # 6 What would you pick instead?
 #
-# A number is good or bad only beside another one. The autoencoder on layer3 features is one way to find defects; a person who has the same features could do
-# simpler things with them, or quite different ones. This chapter builds four rivals, each in a few lines, and lets them compete on the same images.
-# You will learn
+# A number is good or bad only beside another one. The autoencoder on layer3 features is one way to
+# find defects; a person who has the same features could do simpler things with them, or quite
+# different ones. This chapter builds four rivals, each in a few lines, and lets them compete on the
+# same images. You will learn
 #
-# - how a linear autoencoder, nearest neighbours, a Gaussian distance and an autoencoder on pixels find defects;
+# - how a linear autoencoder, nearest neighbours, a Gaussian distance and an autoencoder on pixels
+#   find defects;
 # - what it takes to compare detectors fairly;
 # - what each of them costs, in seconds and in storage;
 # - where the published method loses.
@@ -67,13 +69,17 @@ run
 # %% [markdown]
 # ## A fair comparison
 #
-# It is easy to let one's favourite win: give it more images, tune it on the test, or compare it with numbers from a paper that used another network. So we fix
-# the rules first.
+# It is easy to let one's favourite win: give it more images, tune it on the test, or compare it
+# with numbers from a paper that used another network. So we fix the rules first.
 #
-# - **The same images.** All rivals learn from the same defect-free images, and all but the last see the same features of {term}`layer3`.
-# - **The same score.** Each gives an {term}`anomaly map`, one number for each {term}`place`. The score is the mean of its ten largest places: the reading
-#   `channel_mean` of chapter 4. The published method appears twice, scored alike, and with its own literal reading (the ten largest of *all* errors).
-# - **The same threshold.** Chapter 4's rule `conformal`, from the calibration images, which no rival has learnt from.
+# - **The same images.** All rivals learn from the same defect-free images, and all but the last see
+#   the same features of {term}`layer3`.
+# - **The same score.** Each gives an {term}`anomaly map`, one number for each {term}`place`. The
+#   score is the mean of its ten largest places: the reading `channel_mean` of chapter 4. The
+#   published method appears twice, scored alike, and with its own literal reading (the ten largest
+#   of *all* errors).
+# - **The same threshold.** Chapter 4's rule `conformal`, from the calibration images, which no
+#   rival has learnt from.
 # - **The same clock.** All are timed here, one after the other, on the same machine.
 #
 # Which textures take part? All of this data set whose runs are finished, with the same weights.
@@ -99,8 +105,9 @@ if categories and (absent := set(asked) - set(names)):
 print("In this run:", ", ".join(names))
 
 # %% [markdown]
-# For each texture we open the features, and cut the photographs into squares of 16 × 16 pixels, one for each place of the feature map. With three colours, such a
-# square is a vector of 768 numbers, so that pixels have the same form as features: $(N, C, H, W)$. The last rival will need them.
+# For each texture we open the features, and cut the photographs into squares of 16 × 16 pixels, one
+# for each place of the feature map. With three colours, such a square is a vector of 768 numbers,
+# so that pixels have the same form as features: $(N, C, H, W)$. The last rival will need them.
 
 
 # %%
@@ -122,9 +129,10 @@ def load(name):
 
 
 # %% [markdown]
-# Every rival is a function. It takes the training images' vectors and returns two things: a function that gives the error map $E$ of new images, and the arrays
-# that would have to be stored to use it tomorrow. Two small helpers save repetition: one goes through many images a batch at a time, the other lays out the
-# vectors of all places as rows.
+# Every rival is a function. It takes the training images' vectors and returns two things: a
+# function that gives the error map $E$ of new images, and the arrays that would have to be stored
+# to use it tomorrow. Two small helpers save repetition: one goes through many images a batch at a
+# time, the other lays out the vectors of all places as rows.
 
 
 # %%
@@ -140,8 +148,8 @@ def vectors(X):  # (n, C, H, W) -> (n·H·W, C)
 # %% [markdown]
 # ## The published method
 #
-# The autoencoder of chapter 3, as it lies in the run folder. Only its time is measured anew: the epochs all take equally long, so one is timed, and multiplied
-# by how many there were.
+# The autoencoder of chapter 3, as it lies in the run folder. Only its time is measured anew: the
+# epochs all take equally long, so one is timed, and multiplied by how many there were.
 
 # %%
 used = run.read()["stages"]["03_autoencoder_training"]["parameters"]
@@ -172,15 +180,17 @@ def published(run, X):
 # %% [markdown]
 # ## Rival 1: a linear autoencoder
 #
-# Take the ReLUs out of the autoencoder. What is left can only multiply and add, and for that kind of network the best solution is known without any training:
-# {term}`principal component analysis`, PCA {cite:p}`baldi1989pca`. Imagine the normal vectors as a cloud of points in a space of $C$ dimensions. PCA finds the
-# directions in which the cloud is widest, and keeps as many of them as our bottleneck has numbers. With $v$ the vector of a place, $\bar v$ the mean of all
-# normal vectors and the kept directions as the rows of a matrix $U$,
+# Take the ReLUs out of the autoencoder. What is left can only multiply and add, and for that kind
+# of network the best solution is known without any training: {term}`principal component analysis`,
+# PCA {cite:p}`baldi1989pca`. Imagine the normal vectors as a cloud of points in a space of $C$
+# dimensions. PCA finds the directions in which the cloud is widest, and keeps as many of them as
+# our bottleneck has numbers. With $v$ the vector of a place, $\bar v$ the mean of all normal
+# vectors and the kept directions as the rows of a matrix $U$,
 #
 # $$\hat v = \bar v + U^\top U (v - \bar v) ,$$
 #
-# the foot of the perpendicular from $v$ to the plane that these directions span. The error is what sticks out of this plane. A sample of the vectors is enough to
-# find it; the seed fixes which.
+# the foot of the perpendicular from $v$ to the plane that these directions span. The error is what
+# sticks out of this plane. A sample of the vectors is enough to find it; the seed fixes which.
 
 
 # %%
@@ -210,13 +220,16 @@ def fit_pca(X):
 # %% [markdown]
 # ## Rival 2: nearest neighbours
 #
-# Why learn anything at all? Keep the normal vectors, and ask of each new one how far away the nearest of them is. That is the idea of PatchCore
-# {cite:p}`roth2022patchcore`. Two things make it work. Each vector is first averaged with its eight neighbours, so that it does not matter by how much a thread
-# has moved. And not all vectors are kept, but a {term}`coreset`: a few that stand for all, so that none of the others is far from a kept one.
+# Why learn anything at all? Keep the normal vectors, and ask of each new one how far away the
+# nearest of them is. That is the idea of PatchCore {cite:p}`roth2022patchcore`. Two things make it
+# work. Each vector is first averaged with its eight neighbours, so that it does not matter by how
+# much a thread has moved. And not all vectors are kept, but a {term}`coreset`: a few that stand for
+# all, so that none of the others is far from a kept one.
 #
-# Finding the best such few is hard, but a greedy rule comes within a factor of two of it {cite:p}`gonzalez1985clustering`: again and again, keep the vector
-# that is *farthest from all kept so far*. To save time, the distances for this choice are measured after a random projection to 64 numbers, which hardly changes
-# them.
+# Finding the best such few is hard, but a greedy rule comes within a factor of two of it
+# {cite:p}`gonzalez1985clustering`: again and again, keep the vector that is *farthest from all kept
+# so far*. To save time, the distances for this choice are measured after a random projection to 64
+# numbers, which hardly changes them.
 
 
 # %%
@@ -239,7 +252,8 @@ def coreset(V, size):
 
 
 # %% [markdown]
-# We keep a tenth of the vectors, and at most `n_memory`. The error of a place is its distance to the nearest kept vector.
+# We keep a tenth of the vectors, and at most `n_memory`. The error of a place is its distance to
+# the nearest kept vector.
 
 
 # %%
@@ -259,14 +273,18 @@ def fit_neighbours(X, size=None):
 # %% [markdown]
 # ## Rival 3: a Gaussian distance
 #
-# PaDiM {cite:p}`defard2021padim` asks not what is normal *somewhere*, but what is normal *here*. For each place of the grid by itself, the training images give
-# a cloud of vectors, one from each image. It is described by its mean $\bar v$ and its covariance matrix $\Sigma$, which says how far the cloud reaches in each
-# direction. The {term}`Mahalanobis distance` {cite:p}`mahalanobis1936generalized`
+# PaDiM {cite:p}`defard2021padim` asks not what is normal *somewhere*, but what is normal *here*.
+# For each place of the grid by itself, the training images give a cloud of vectors, one from each
+# image. It is described by its mean $\bar v$ and its covariance matrix $\Sigma$, which says how far
+# the cloud reaches in each direction. The {term}`Mahalanobis distance`
+# {cite:p}`mahalanobis1936generalized`
 #
 # $$d = \sqrt{(v - \bar v)^\top \, \Sigma^{-1} \, (v - \bar v)}$$
 #
-# measures how far $v$ lies from the mean, with the width of the cloud in that direction as the unit. A covariance of all channels would need far more images
-# than there are, so a random choice of the channels must do, and $0.01$ is added on the diagonal, as the authors do, so that $\Sigma$ can be inverted.
+# measures how far $v$ lies from the mean, with the width of the cloud in that direction as the
+# unit. A covariance of all channels would need far more images than there are, so a random choice
+# of the channels must do, and $0.01$ is added on the diagonal, as the authors do, so that $\Sigma$
+# can be inverted.
 
 
 # %%
@@ -295,9 +313,11 @@ def fit_gaussian(X):
 # %% [markdown]
 # ## Rival 4: an autoencoder on pixels
 #
-# The oldest of these ideas needs no backbone {cite:p}`bergmann2019ssim`: let the autoencoder rebuild the photograph itself. For us this is the very same
-# function with the same settings, fed with the squares of pixels instead of the features. So whatever differs in the result is the work of the features, but for
-# one thing: to keep this chapter short, it gets at most `pixel_epochs` epochs.
+# The oldest of these ideas needs no backbone {cite:p}`bergmann2019ssim`: let the autoencoder
+# rebuild the photograph itself. For us this is the very same function with the same settings, fed
+# with the squares of pixels instead of the features. So whatever differs in the result is the work
+# of the features, but for one thing: to keep this chapter short, it gets at most `pixel_epochs`
+# epochs.
 
 
 # %%
@@ -321,8 +341,10 @@ rivals = {
 # %% [markdown]
 # ## The competition
 #
-# First, each rival learns and looks. From its error maps we take the anomaly map $A$ and three scores: the mean of the ten largest places, the same for all; the
-# *literal* reading of the published method; and the mean over all places, for defects that are everywhere rather than in one spot.
+# First, each rival learns and looks. From its error maps we take the anomaly map $A$ and three
+# scores: the mean of the ten largest places, the same for all; the
+# *literal* reading of the published method; and the mean over all places, for defects that are
+# everywhere rather than in one spot.
 
 
 # %%
@@ -358,8 +380,9 @@ def measure(errors, stored, seconds, X):
 
 
 # %% [markdown]
-# Then it is judged, by the numbers of chapter 5: the AUROC with its interval, the same for the mean over all places, and what the conformal threshold decides:
-# how many good images it rejects (the promise is $\alpha$) and how many defective ones it misses.
+# Then it is judged, by the numbers of chapter 5: the AUROC with its interval, the same for the mean
+# over all places, and what the conformal threshold decides: how many good images it rejects (the
+# promise is $\alpha$) and how many defective ones it misses.
 
 
 # %%
@@ -379,7 +402,8 @@ def judge(seen, reading, labels):
 
 
 # %% [markdown]
-# The maps are judged against the masks, as in chapter 5 (where defects have no mask, they are left out).
+# The maps are judged against the masks, as in chapter 5 (where defects have no mask, they are left
+# out).
 
 
 # %%
@@ -392,7 +416,8 @@ def judge_maps(maps, data):
 
 
 # %% [markdown]
-# And now all of them on all textures. The published method gets two rows, one for each way to score it.
+# And now all of them on all textures. The published method gets two rows, one for each way to score
+# it.
 
 # %%
 rows, everything = [], {}
@@ -438,17 +463,21 @@ maps = [everything[category, method]["test"]["maps"][example] for method in meth
 plots.map_grid(maps, methods)
 
 # %% [markdown]
-# *What to look for:* is the brightest spot at the defect, and how dark is the rest? The maps have different units, errors or distances, so only their patterns
-# can be compared. Nearest neighbours gives the smoothest map, since each place has been averaged with those around it.
+# *What to look for:* is the brightest spot at the defect, and how dark is the rest? The maps have
+# different units, errors or distances, so only their patterns can be compared. Nearest neighbours
+# gives the smoothest map, since each place has been averaged with those around it.
 #
-# Look at the frame of the maps, too. Beyond the border of the photograph the backbone sees only zeros, so the features of the outermost places are unlike all
-# others, on good images as well. Methods that treat all places alike may find the frame conspicuous. The Gaussian distance knows what is usual *there*.
+# Look at the frame of the maps, too. Beyond the border of the photograph the backbone sees only
+# zeros, so the features of the outermost places are unlike all others, on good images as well.
+# Methods that treat all places alike may find the frame conspicuous. The Gaussian distance knows
+# what is usual *there*.
 #
 # ### The table
 #
-# One row a method, averaged over the textures. The interval of a mean is narrower than those of its parts: if the textures' AUROCs err independently, their
-# errors partly cancel. For each side, with $w_j$ the distance from the AUROC of texture $j$ to the end of its own interval, the mean of $K$ textures reaches as
-# far as {cite:p}`zou2008construction`
+# One row a method, averaged over the textures. The interval of a mean is narrower than those of its
+# parts: if the textures' AUROCs err independently, their errors partly cancel. For each side, with
+# $w_j$ the distance from the AUROC of texture $j$ to the end of its own interval, the mean of $K$
+# textures reaches as far as {cite:p}`zou2008construction`
 #
 # $$\frac{1}{K} \sqrt{w_1^2 + \dots + w_K^2} .$$
 
@@ -521,15 +550,24 @@ elif (summary["auroc"] > 0.9995).sum() > 1:
     perfect = listed(
         [f"**{named(m)}**" for m in summary.index[summary["auroc"] > 0.9995]]
     )
-    said = f"More than one method ranks (nearly) every image rightly {over}: {perfect}. These data cannot tell them apart; look at the maps, the false alarms and the costs."
+    said = (
+        f"More than one method ranks (nearly) every image rightly {over}: {perfect}. "
+        "These data cannot tell them apart; look at the maps, the false alarms and "
+        "the costs."
+    )
 else:
     best = summary["auroc"].idxmax()
-    said = f"The highest AUROC {over} has **{'the published method' if best == 'published' else named(best)}**, with {summary['auroc'][best]:.3f}."
+    said = (
+        f"The highest AUROC {over} has "
+        f"**{'the published method' if best == 'published' else named(best)}**, with "
+        f"{summary['auroc'][best]:.3f}."
+    )
 Markdown(said)
 
 # %% [markdown]
-# *What to look for:* whether an interval ends before the next one begins. All methods were tested with the same images, so they share much of their luck, and a
-# difference can be real although the intervals overlap; the first exercise measures it.
+# *What to look for:* whether an interval ends before the next one begins. All methods were tested
+# with the same images, so they share much of their luck, and a difference can be real although the
+# intervals overlap; the first exercise measures it.
 #
 # ### Each texture by itself
 #
@@ -540,12 +578,14 @@ figure = study_plots.points_with_intervals(table, "method", "category")
 figure
 
 # %% [markdown]
-# *What to look for:* a method whose dots lie close together can be trusted with a new texture more than one that is perfect here and poor there.
+# *What to look for:* a method whose dots lie close together can be trusted with a new texture more
+# than one that is perfect here and poor there.
 #
 # ### Everywhere, or in one spot?
 #
-# The mean of the ten largest places suits a small defect. If the whole surface is wrong, a mean over *all* places is steadier. The next table has both, with
-# the pixel AUROC and the share of defective images that the conformal threshold misses.
+# The mean of the ten largest places suits a small defect. If the whole surface is wrong, a mean
+# over *all* places is steadier. The next table has both, with the pixel AUROC and the share of
+# defective images that the conformal threshold misses.
 
 # %% tags=["remove-input"]
 columns = {
@@ -562,7 +602,9 @@ n_known = listed([f"{n:.0f}" for n in sorted(set(one["n_calibration"]))])
 rates = summary["false_alarm_rate"]
 if rates.isna().all():
     said = (
-        f"For $\\alpha$ = {false_alarms:g}, {images_needed(false_alarms)} calibration images are needed, and there are {n_known}: so there is no conformal threshold "
+        f"For $\\alpha$ = {false_alarms:g}, {images_needed(false_alarms)} calibration "
+        f"images are needed, and there are {n_known}: so there is no conformal "
+        "threshold "
         "here, and no share of false alarms or misses."
     )
 else:
@@ -574,20 +616,27 @@ else:
     limit = false_alarms + 1.645 * np.sqrt(variance.sum()) / len(one)
     above = [named(m) for m in summary.index[rates > limit]]
     said = (
-        f"The threshold promised at most {false_alarms:.0%} false alarms; counted were between {rates.min():.1%} and {rates.max():.1%}, depending on the method. "
-        f"The promise is one on average; with {n_known} calibration images of each texture, chance alone leaves a single run below {limit:.1%} in about nineteen cases of "
-        f"twenty. {f'More than that has {listed(above)}: to it, the good test images probably look different from the calibration images.' if above else 'All methods are.'} "
-        "The promise is the same for good and bad detectors. They differ in the misses: a poor detector must place its line so high that it finds little."
+        f"The threshold promised at most {false_alarms:.0%} false alarms; counted "
+        f"were between {rates.min():.1%} and {rates.max():.1%}, depending on the "
+        "method. "
+        f"The promise is one on average; with {n_known} calibration images of each "
+        f"texture, chance alone leaves a single run below {limit:.1%} in about "
+        "nineteen cases of "
+        "twenty. "
+        f"{f'More than that has {listed(above)}: to it, the good test images probably look different from the calibration images.' if above else 'All methods are.'} "
+        "The promise is the same for good and bad detectors. They differ in the "
+        "misses: a poor detector must place its line so high that it finds little."
     )
 Markdown(said)
 
 # %% [markdown]
-# *What to look for:* two rows of equal AUROC may differ much in misses. The threshold lies at the uppermost edge of the good images' scores, so one odd good
-# image costs many defects.
+# *What to look for:* two rows of equal AUROC may differ much in misses. The threshold lies at the
+# uppermost edge of the good images' scores, so one odd good image costs many defects.
 #
 # ## Where the published method loses
 #
-# Now plainly, from the numbers above. The difference of two AUROCs says which method has the order right more often, scored alike.
+# Now plainly, from the numbers above. The difference of two AUROCs says which method has the order
+# right more often, scored alike.
 
 # %% tags=["remove-input"]
 gains = (summary["auroc"][list(rivals)] - alike["auroc"]).sort_values(ascending=False)
@@ -601,7 +650,9 @@ def with_gain(part):
 
 if run.read()["weights"]["name"] == "random":
     lines.append(
-        "The backbone of this run has learnt nothing, so all methods but the one on pixels compete with a handicap; the order may be another with ImageNet weights."
+        "The backbone of this run has learnt nothing, so all methods but the one on "
+        "pixels compete with a handicap; the order may be another with ImageNet "
+        "weights."
     )
 if pd.isna(alike["auroc"]):
     lines.append("Without an AUROC, nothing can be said about ranking.")
@@ -612,7 +663,8 @@ elif len(better):
         lines.append(f"The interval of {top} lies wholly above its own.")
     else:
         lines.append(
-            f"The interval of {top} overlaps its own, so the first exercise must tell whether this is more than chance."
+            f"The interval of {top} overlaps its own, so the first exercise must tell "
+            "whether this is more than chance."
         )
 else:
     lines.append("In ranking images, no rival is ahead of it here.")
@@ -628,7 +680,9 @@ if len(names) > 1 and not pd.isna(alike["auroc"]):
     worst = behind.idxmax()
     if behind[worst] > 0.0005:
         lines.append(
-            f"It is furthest behind on *{plain(worst)}*, where {pivot.loc[worst, list(rivals)].idxmax()} is {behind[worst]:.3f} above it."
+            f"It is furthest behind on *{plain(worst)}*, where "
+            f"{pivot.loc[worst, list(rivals)].idxmax()} is {behind[worst]:.3f} above "
+            "it."
         )
 literal = own["auroc"] - alike["auroc"]
 if abs(literal) > 0.0005:
@@ -637,7 +691,9 @@ faster = [m for m in rivals if summary["fit_seconds"][m] < own["fit_seconds"]]
 if faster:
     quickest = summary["fit_seconds"][faster].idxmin()
     lines.append(
-        f"**In fitting time, it loses to {listed(faster)}**: it takes {own['fit_seconds']:.1f} seconds, {quickest} {summary['fit_seconds'][quickest]:.1f}."
+        f"**In fitting time, it loses to {listed(faster)}**: it takes "
+        f"{own['fit_seconds']:.1f} seconds, {quickest} "
+        f"{summary['fit_seconds'][quickest]:.1f}."
     )
 smaller = [m for m in rivals if summary["megabytes"][m] < own["megabytes"]]
 if smaller:
@@ -654,25 +710,35 @@ Markdown(" ".join(lines))
 # %% [markdown]
 # ## What each choice costs
 #
-# - **Nearest neighbours** is the one to beat in the literature. It learns nothing, so it forgets nothing: a rare but normal vector is kept, where an
-#   autoencoder, which sees it seldom, rebuilds it badly. The price is the memory. It is a share of the training set, and so grows with it, and every new vector
-#   is compared with all of it. A coreset with a fixed size stops the growth, and then covers a large training set more thinly.
-# - **Gaussian distance** is fast, and what it stores does not depend on how many images there were, though it does on the size of the grid. It assumes that a
-#   place means something: that all images have one size and show the part in the same position. On a texture only the frame has a position, and it gains there.
-#   The price is that each place learns from its own vectors alone, one an image, so it needs more images than methods that learn from all places together.
-# - **PCA** has no learning rate and no epochs, and no first weights to be unlucky with. It takes the cloud of normal vectors to be flat. Where the cloud is
-#   bent, its plane holds places where no normal vector has ever been, and a defect that lies there is missed.
-# - **An autoencoder on pixels** needs no backbone. A code of a few hundred numbers for a square of 768 is wide: the network learns to copy, defects included,
-#   and what it cannot copy is what is *hard to draw*, such as noise and sharp edges. That is not the same as *unusual*. Where the surface is soft and the
-#   defect crisp, the two agree, and it does well, all the more so beside features of a backbone that has learnt nothing. A defect made of normal pieces in a
-#   wrong order escapes it, and on a surface that is crisp itself the good places look as bad as the defects.
-# - **The published method** stands between them. What it stores is fixed by the widths of its layers, it takes images of any size, and it can follow a bent
-#   cloud. It needs training with all its settings, and the mean squared error gives most weight to the channels with the largest numbers, whether they matter
-#   or not.
+# - **Nearest neighbours** is the one to beat in the literature. It learns nothing, so it forgets
+#   nothing: a rare but normal vector is kept, where an autoencoder, which sees it seldom, rebuilds
+#   it badly. The price is the memory. It is a share of the training set, and so grows with it, and
+#   every new vector is compared with all of it. A coreset with a fixed size stops the growth, and
+#   then covers a large training set more thinly.
+# - **Gaussian distance** is fast, and what it stores does not depend on how many images there were,
+#   though it does on the size of the grid. It assumes that a place means something: that all images
+#   have one size and show the part in the same position. On a texture only the frame has a
+#   position, and it gains there. The price is that each place learns from its own vectors alone,
+#   one an image, so it needs more images than methods that learn from all places together.
+# - **PCA** has no learning rate and no epochs, and no first weights to be unlucky with. It takes
+#   the cloud of normal vectors to be flat. Where the cloud is bent, its plane holds places where no
+#   normal vector has ever been, and a defect that lies there is missed.
+# - **An autoencoder on pixels** needs no backbone. A code of a few hundred numbers for a square
+#   of 768 is wide: the network learns to copy, defects included, and what it cannot copy is what
+#   is *hard to draw*, such as noise and sharp edges. That is not the same as *unusual*. Where the
+#   surface is soft and the defect crisp, the two agree, and it does well, all the more so beside
+#   features of a backbone that has learnt nothing. A defect made of normal pieces in a wrong
+#   order escapes it, and on a surface that is crisp itself the good places look as bad as the
+#   defects.
+# - **The published method** stands between them. What it stores is fixed by the widths of its
+#   layers, it takes images of any size, and it can follow a bent cloud. It needs training with all
+#   its settings, and the mean squared error gives most weight to the channels with the largest
+#   numbers, whether they matter or not.
 #
-# The rivals here are the *ideas* of PatchCore and PaDiM, on one layer of one network. Their authors use several layers and a wider network, and PatchCore
-# scores an image in its own way, so their published numbers say little about ours, and ours little about theirs. The features of several layers are a matter
-# for chapters 7 and 8.
+# The rivals here are the *ideas* of PatchCore and PaDiM, on one layer of one network. Their authors
+# use several layers and a wider network, and PatchCore scores an image in its own way, so their
+# published numbers say little about ours, and ours little about theirs. The features of several
+# layers are a matter for chapters 7 and 8.
 
 # %%
 run.finish()
@@ -680,12 +746,16 @@ run.finish()
 # %% [markdown]
 # :::{admonition} What could go wrong
 # :class: warning
-# - **Comparing with a number from a paper.** Another network, another image size, another score: the difference may come from any of them.
-# - **Tuning one side.** An afternoon spent on the settings of your own method, and none on the rival's, decides the comparison before it is run.
-# - **Choosing by this table.** Whoever picks the best row by looking at the test has used the test. On new images, the winner of a close race will often be
-#   another.
-# - **Seconds from a busy machine.** Other programs, the number of threads and the library behind a call change times by a factor. Compare orders of magnitude.
-# - **One mean for all.** Textures differ more than methods do. The dots of the picture say more than the mean.
+# - **Comparing with a number from a paper.** Another network, another image size, another score:
+#   the difference may come from any of them.
+# - **Tuning one side.** An afternoon spent on the settings of your own method, and none on the
+#   rival's, decides the comparison before it is run.
+# - **Choosing by this table.** Whoever picks the best row by looking at the test has used the test.
+#   On new images, the winner of a close race will often be another.
+# - **Seconds from a busy machine.** Other programs, the number of threads and the library behind a
+#   call change times by a factor. Compare orders of magnitude.
+# - **One mean for all.** Textures differ more than methods do. The dots of the picture say more
+#   than the mean.
 # :::
 #
 # ## Exercises
@@ -695,9 +765,10 @@ run.finish()
 # :label: exercise-paired
 # :nonumber:
 #
-# Two methods judged on the same images share their luck: an odd image is hard for both. Compare the published method, scored alike, with the best rival of this
-# texture. Draw new tests from the images with replacement, as the bootstrap of chapter 5 does, but judge *both* methods on each, and look at the difference of
-# their AUROCs.
+# Two methods judged on the same images share their luck: an odd image is hard for both. Compare the
+# published method, scored alike, with the best rival of this texture. Draw new tests from the
+# images with replacement, as the bootstrap of chapter 5 does, but judge *both* methods on each, and
+# look at the difference of their AUROCs.
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -726,9 +797,10 @@ if 0 < labels.sum() < len(labels):
     print(f"95% interval from {low:+.3f} to {high:+.3f}")
 
 # %% [markdown] tags=["solution"]
-# If the interval leaves out zero, the difference is more than the luck of these images. It is usually narrower than the two separate intervals suggest, since
-# what both find hard cancels. Where both are perfect, there is nothing to tell apart. Mind that the rival was picked because it was the best here, which
-# flatters it.
+# If the interval leaves out zero, the difference is more than the luck of these images. It is
+# usually narrower than the two separate intervals suggest, since what both find hard cancels. Where
+# both are perfect, there is nothing to tell apart. Mind that the rival was picked because it was
+# the best here, which flatters it.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -739,7 +811,8 @@ if 0 < labels.sum() < len(labels):
 # :label: exercise-memory
 # :nonumber:
 #
-# Let nearest neighbours keep only 1, 10, 100 vectors. How much memory does a texture need? What would change for a surface with many different parts?
+# Let nearest neighbours keep only 1, 10, 100 vectors. How much memory does a texture need? What
+# would change for a surface with many different parts?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -759,9 +832,10 @@ for size in (1, 10, 100):
         print(f"{size:4} vectors kept: AUROC {auroc:.3f}")
 
 # %% [markdown] tags=["solution"]
-# A texture repeats itself, so some vectors stand for most of it, and beyond those more memory helps little. It may even harm: a large coreset keeps the oddest
-# of the normal vectors, too, and some defects resemble those. A surface of many parts has many kinds of normal vectors; those that are not kept look like
-# defects.
+# A texture repeats itself, so some vectors stand for most of it, and beyond those more memory helps
+# little. It may even harm: a large coreset keeps the oddest of the normal vectors, too, and some
+# defects resemble those. A surface of many parts has many kinds of normal vectors; those that are
+# not kept look like defects.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -772,8 +846,9 @@ for size in (1, 10, 100):
 # :label: exercise-shift
 # :nonumber:
 #
-# Shift the feature maps of all good test images by three places (`np.roll` on the last axis), as if everything in them had moved. Which methods do not notice?
-# Compute the scores and the AUROC of PCA and of the Gaussian distance before and after.
+# Shift the feature maps of all good test images by three places (`np.roll` on the last axis), as if
+# everything in them had moved. Which methods do not notice? Compute the scores and the AUROC of PCA
+# and of the Gaussian distance before and after.
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -794,9 +869,11 @@ for method in ("PCA", "Gaussian distance"):
         print(f"    AUROC before {was:.3f}, after {now:.3f}")
 
 # %% [markdown] tags=["solution"]
-# PCA treats all places alike, so its errors move with the image and the largest ten stay what they are; so do those of the autoencoders. (Nearest neighbours
-# changes a little at the border, where the averaging sees other neighbours.) The Gaussian distance compares each place with what was normal at *another* one.
-# Even a texture has one thing that stands at a fixed position, its frame; a part with edges and holes has many.
+# PCA treats all places alike, so its errors move with the image and the largest ten stay what they
+# are; so do those of the autoencoders. (Nearest neighbours changes a little at the border, where
+# the averaging sees other neighbours.) The Gaussian distance compares each place with what was
+# normal at *another* one. Even a texture has one thing that stands at a fixed position, its frame;
+# a part with edges and holes has many.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -808,7 +885,8 @@ for method in ("PCA", "Gaussian distance"):
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 quiz.Quiz(
     quiz.Question(
-        "You have ten times as many training images as before. Whose stored size grows, if nothing caps it?",
+        "You have ten times as many training images as before. Whose stored size "
+        "grows, if nothing caps it?",
         right="That of nearest neighbours",
         why="It keeps a share of the training vectors. The others store numbers whose count is fixed in advance.",
         wrong={
@@ -840,13 +918,15 @@ quiz.Quiz(
 # ## Recap
 #
 # - A fair comparison fixes images, features, score, threshold and clock before anyone competes.
-# - PCA is an autoencoder without ReLUs, and needs no training. Nearest neighbours keeps examples. The Gaussian distance knows what is normal at each place. On
-#   pixels, the same autoencoder does quite another thing.
+# - PCA is an autoencoder without ReLUs, and needs no training. Nearest neighbours keeps examples.
+#   The Gaussian distance knows what is normal at each place. On pixels, the same autoencoder does
+#   quite another thing.
 # - Cost is part of the comparison: seconds, storage, and what is assumed about the images.
 # - `comparison.csv` has one row for each method and texture.
 #
-# **Further reading.** PatchCore {cite:p}`roth2022patchcore` and PaDiM {cite:p}`defard2021padim`; a library with these and many more
-# {cite:p}`akcay2022anomalib`; why a linear autoencoder is PCA {cite:p}`baldi1989pca`; autoencoders on pixels, and a better loss for them
+# **Further reading.** PatchCore {cite:p}`roth2022patchcore` and PaDiM {cite:p}`defard2021padim`; a
+# library with these and many more {cite:p}`akcay2022anomalib`; why a linear autoencoder is PCA
+# {cite:p}`baldi1989pca`; autoencoders on pixels, and a better loss for them
 # {cite:p}`bergmann2019ssim`; distances as errors of features {cite:p}`ndiour2023fre`.
 #
 # Next: which of the published method's own choices matter?

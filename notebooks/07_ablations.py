@@ -9,9 +9,11 @@
 # %% [markdown]
 # # 7 What matters?
 #
-# The method is a chain of choices: this layer, that width, the ten largest errors. Which of them carry the result, and which could have been others? To find out, we
-# turn one knob at a time, leave all others where they are, and look at what happens to the {term}`AUROC`. Such an experiment is called an {term}`ablation`, after the
-# surgeon's word for taking something away to learn what it was good for. You will learn
+# The method is a chain of choices: this layer, that width, the ten largest errors. Which of them
+# carry the result, and which could have been others? To find out, we turn one knob at a time, leave
+# all others where they are, and look at what happens to the {term}`AUROC`. Such an experiment is
+# called an {term}`ablation`, after the surgeon's word for taking something away to learn what it
+# was good for. You will learn
 #
 # - how to change one thing and hold the rest still;
 # - how to tell a difference from chance, when both settings saw the same test images;
@@ -67,8 +69,9 @@ run.start("07_ablations", weights=weights, **choices)
 # %% [markdown]
 # ## Images
 #
-# This chapter fits many autoencoders. So that it stays short on any data set, we draw at most `n_images` training images, good test images and defective test images.
-# Each kind of defect keeps its share, and we take one of each kind first.
+# This chapter fits many autoencoders. So that it stays short on any data set, we draw at most
+# `n_images` training images, good test images and defective test images. Each kind of defect keeps
+# its share, and we take one of each kind first.
 
 
 # %%
@@ -90,16 +93,20 @@ labels = np.repeat([0, 1], [len(good_images), len(defective_images)])
 # %% tags=["remove-input"]
 record = run.read()
 Markdown(
-    f"In this run these are **{len(train_paths)}** of {record['data']['n_train']} training images, **{len(good_images)}** good and **{len(defective_images)}** "
-    f"defective ones of {record['data']['n_test']} test images. Every comparison below is made on these, and on no others."
+    f"In this run these are **{len(train_paths)}** of {record['data']['n_train']} "
+    f"training images, **{len(good_images)}** good and **{len(defective_images)}** "
+    f"defective ones of {record['data']['n_test']} test images. Every comparison "
+    "below is made on these, and on no others."
 )
 
 # %% [markdown]
 # ## Features, once
 #
-# The slow part is the {term}`backbone`, and most knobs come after it. On its way to layer3 an image passes layer1 and layer2, so one pass gives all three. Their
-# {term}`places <place>` are finer: four of layer2, or sixteen of layer1, lie where layer3 has one. We average them (*average pooling*), so that all layers come on the
-# grid of layer3 and nothing but the description differs. The backbone is the very one that chapter 2 has used; it lies in the run folder.
+# The slow part is the {term}`backbone`, and most knobs come after it. On its way to layer3 an image
+# passes layer1 and layer2, so one pass gives all three. Their {term}`places <place>` are finer:
+# four of layer2, or sixteen of layer1, lie where layer3 has one. We average them (*average
+# pooling*), so that all layers come on the grid of layer3 and nothing but the description differs.
+# The backbone is the very one that chapter 2 has used; it lies in the run folder.
 
 # %%
 image_size = run.parameter("image_size")
@@ -132,9 +139,10 @@ pd.DataFrame.from_dict(shapes, orient="index", columns=["N", "C", "H", "W"])
 # %% [markdown]
 # ## The baseline
 #
-# All knobs stand where this run has them, which are the published settings unless you changed a parameter. One thing is different: each fit gets fewer
-# {term}`epochs <epoch>` than in chapter 3, since there are many of them. All points of one picture get equally many, so they can be compared with each other, not with
-# the numbers of chapter 5.
+# All knobs stand where this run has them, which are the published settings unless you changed a
+# parameter. One thing is different: each fit gets fewer {term}`epochs <epoch>` than in chapter 3,
+# since there are many of them. All points of one picture get equally many, so they can be compared
+# with each other, not with the numbers of chapter 5.
 
 # %%
 names = ["hidden", "bottleneck", "batch_size", "learning_rate"]
@@ -160,8 +168,9 @@ baseline = score(fitted, F_test)
 baseline_auroc = np.array(image_auroc(labels, baseline), dtype=float)
 
 # %% [markdown]
-# Each measurement becomes a row: which knob, how it was set, the AUROC, and its 95-percent interval by DeLong's formula, as in chapter 5. A picture shows the rows of one
-# knob, and a dotted line where the baseline is.
+# Each measurement becomes a row: which knob, how it was set, the AUROC, and its 95-percent interval
+# by DeLong's formula, as in chapter 5. A picture shows the rows of one knob, and a dotted line
+# where the baseline is.
 
 # %%
 results, scores_of = [], {}
@@ -191,10 +200,13 @@ def picture(ablation):
 # %% [markdown]
 # ## When is a difference more than chance?
 #
-# Two settings were tested on *the same images*. An image that is hard for the one is mostly hard for the other, so their AUROCs rise and fall together from test to
-# test, and their difference varies less than each of them. Looking whether two intervals overlap is therefore too timid. The better way is an interval of the
-# difference itself {cite:p}`delong1988comparing`: for each pair of a defective and a good image, note by how much the one setting did better than the other, and see how
-# much this varies from image to image. If the interval does not hold 0, the difference is more than chance.
+# Two settings were tested on *the same images*. An image that is hard for the one is mostly hard
+# for the other, so their AUROCs rise and fall together from test to test, and their difference
+# varies less than each of them. Looking whether two intervals overlap is therefore too timid. The
+# better way is an interval of the difference itself {cite:p}`delong1988comparing`: for each pair of
+# a defective and a good image, note by how much the one setting did better than the other, and see
+# how much this varies from image to image. If the interval does not hold 0, the difference is more
+# than chance.
 
 
 # %%
@@ -233,9 +245,13 @@ def verdict(ablation, own):
     if len(rows) == 1:
         return f"There is one setting only, with an AUROC of {high:.3f}."
     if high == low:
-        said = f"{'Both' if len(rows) == 2 else f'All {len(rows)}'} settings have the same AUROC, {high:.3f}."
+        said = (
+            f"{'Both' if len(rows) == 2 else f'All {len(rows)}'} settings have the "
+            f"same AUROC, {high:.3f}."
+        )
         return said + (
-            " Each ranks every defective image above every good one: this data set is too easy to tell them apart."
+            " Each ranks every defective image above every good one: this data set is "
+            "too easy to tell them apart."
             if high == 1
             else ""
         )
@@ -243,7 +259,11 @@ def verdict(ablation, own):
         list(rows.index[rows["auroc"] == high]),
         list(rows.index[rows["auroc"] == low]),
     )
-    said = f"Best {'is' if len(best) == 1 else 'are'} {listed(best)} with an AUROC of {high:.3f} ({rows.loc[best[0], 'low']:.3f} to {rows.loc[best[0], 'high']:.3f})"
+    said = (
+        f"Best {'is' if len(best) == 1 else 'are'} {listed(best)} with an AUROC of "
+        f"{high:.3f} ({rows.loc[best[0], 'low']:.3f} to "
+        f"{rows.loc[best[0], 'high']:.3f})"
+    )
     said += (
         f", worst {'is' if len(worst) == 1 else 'are'} {listed(worst)} with {low:.3f}. "
     )
@@ -268,8 +288,9 @@ def verdict(ablation, own):
 # %% [markdown]
 # ## Which layer?
 #
-# Chapter 2 has given reasons for layer3. Here is the test, with one more setting: the channels of layer2 and layer3 side by side, so that a place is described by the
-# small and by the larger patterns around it.
+# Chapter 2 has given reasons for layer3. Here is the test, with one more setting: the channels of
+# layer2 and layer3 side by side, so that a place is described by the small and by the larger
+# patterns around it.
 
 
 # %%
@@ -291,18 +312,23 @@ figure
 Markdown(verdict("layers", "layer3"))
 
 # %% [markdown]
-# *What to look for:* does the order follow the depth? An early layer sees small things only, and this may be all that a data set asks for, if its defects are small and
-# sharp. A deep one knows patterns, if it was trained; a random one has learnt none.
+# *What to look for:* does the order follow the depth? An early layer sees small things only, and
+# this may be all that a data set asks for, if its defects are small and sharp. A deep one knows
+# patterns, if it was trained; a random one has learnt none.
 #
 # ## Normalise the input?
 #
-# ImageNet networks were trained on images from which a mean colour had been subtracted, and whose colours had been divided by a standard deviation. The published method
-# leaves this out. We extract layer3 once more, the other way round. A random backbone calibrates its {term}`batch normalization` on the images that it gets, so it is
-# calibrated again.
+# ImageNet networks were trained on images from which a mean colour had been subtracted, and whose
+# colours had been divided by a standard deviation. The published method leaves this out. We extract
+# layer3 once more, the other way round. A random backbone calibrates its
+# {term}`batch normalization` on the images that it gets, so it is calibrated again.
 #
-# There is a second difference, and it is easy to overlook. The convolutions of the backbone look a little beyond the border of the image, and find zeros there. For an input from
-# 0 to 1, zero is black: each photograph stands in a black frame. For a normalised input, zero is the mean colour, and the frame is hardly seen. How much of the features is
-# about the frame? The frame is the same for all images, so we take the mean over the images at each place, and ask which share of the features' variance lies in it.
+# There is a second difference, and it is easy to overlook. The convolutions of the backbone look a
+# little beyond the border of the image, and find zeros there. For an input from 0 to 1, zero is
+# black: each photograph stands in a black frame. For a normalised input, zero is the mean colour,
+# and the frame is hardly seen. How much of the features is about the frame? The frame is the same
+# for all images, so we take the mean over the images at each place, and ask which share of the
+# features' variance lies in it.
 
 # %%
 is_random = run.read()["weights"]["name"] == "random"
@@ -347,19 +373,26 @@ figure
 # %% tags=["remove-input"]
 said = verdict("input", "ImageNet-normalised" if own_normalize else "from 0 to 1")
 if len(F_train) < 20:
-    said += " With so few training images, the share of the place cannot be told from chance."
+    said += (
+        " With so few training images, the share of the place cannot be told from "
+        "chance."
+    )
 else:
-    said += f" The place alone explains **{shares[0]:.0%}** of the features' variance with the input from 0 to 1, and **{shares[1]:.0%}** with the normalised one."
+    said += (
+        f" The place alone explains **{shares[0]:.0%}** of the features' variance "
+        f"with the input from 0 to 1, and **{shares[1]:.0%}** with the normalised one."
+    )
 Markdown(said)
 
 # %% [markdown]
-# *What to look for:* whether the two shares differ much. What is spent on the frame is lost for the surface. A trained backbone saw normalised images when it learnt, and
-# from 0 to 1 meets an input that it does not know; whether that harms it, the picture says.
+# *What to look for:* whether the two shares differ much. What is spent on the frame is lost for the
+# surface. A trained backbone saw normalised images when it learnt, and from 0 to 1 meets an input
+# that it does not know; whether that harms it, the picture says.
 #
 # ## How narrow a bottleneck?
 #
-# Too narrow, and even good surfaces are rebuilt badly; too wide, and defects are rebuilt well. What the {term}`bottleneck` lets through should be the normal, all of it
-# and nothing else.
+# Too narrow, and even good surfaces are rebuilt badly; too wide, and defects are rebuilt well. What
+# the {term}`bottleneck` lets through should be the normal, all of it and nothing else.
 
 # %%
 own_width = options["bottleneck"]
@@ -376,14 +409,16 @@ figure
 Markdown(verdict("bottleneck", str(own_width)))
 
 # %% [markdown]
-# *What to look for:* how flat it is. Within a few epochs a wide bottleneck does not learn to copy everything, so it is less dangerous than it sounds. If even the narrowest
-# one does well, few numbers describe a good surface.
+# *What to look for:* how flat it is. Within a few epochs a wide bottleneck does not learn to copy
+# everything, so it is less dangerous than it sounds. If even the narrowest one does well, few
+# numbers describe a good surface.
 #
 # ## How many of the largest errors, and of which?
 #
-# The score is the mean of the $k$ largest errors. Chapter 4 knows two readings of this: the largest of all $C \cdot H \cdot W$ entries of the {term}`error map` $E$ (`none`), or
-# the largest of the $H \cdot W$ places of the {term}`anomaly map` $A$, which is averaged over the channels first (`channel_mean`). Nothing has to be fit again: one error
-# map, many $k$.
+# The score is the mean of the $k$ largest errors. Chapter 4 knows two readings of this: the largest
+# of all $C \cdot H \cdot W$ entries of the {term}`error map` $E$ (`none`), or the largest of the
+# $H \cdot W$ places of the {term}`anomaly map` $A$, which is averaged over the channels first
+# (`channel_mean`). Nothing has to be fit again: one error map, many $k$.
 
 # %%
 E = scoring.error_map(F_test, scoring.reconstruct(fitted, F_test))  # (N, C, H, W)
@@ -413,14 +448,18 @@ figure
 Markdown(verdict("top-k", f"{reduction}, k = {top_k}"))
 
 # %% [markdown]
-# *What to look for:* both ends. On the left a single error decides, and a single error can be a whim. On the right, where all of them count, both readings are the same
-# mean over everything, and a small defect drowns in it. A defect that is spread over the whole surface is found best there.
+# *What to look for:* both ends. On the left a single error decides, and a single error can be a
+# whim. On the right, where all of them count, both readings are the same mean over everything, and
+# a small defect drowns in it. A defect that is spread over the whole surface is found best there.
 #
 # ## How many training images?
 #
-# Good images are cheap, but not free. We fit to fewer and fewer of them, each set a part of the next. So that the number of *images* is all that changes, each fit may make as
-# many steps as the one with all images: half the images, twice the epochs. And we ask two questions: is the *order* right (the AUROC), and is the *threshold* right? For the
-# second we take the published rule `sigma`, $\mu + 3\sigma$ of the same training images, and count how many good test images it rejects.
+# Good images are cheap, but not free. We fit to fewer and fewer of them, each set a part of the
+# next. So that the number of *images* is all that changes, each fit may make as many steps as the
+# one with all images: half the images, twice the epochs. And we ask two questions: is the *order*
+# right (the AUROC), and is the *threshold* right? For the second we take the published rule
+# `sigma`, $\mu + 3\sigma$ of the same training images, and count how many good test images it
+# rejects.
 
 # %%
 counts = [n for n in (1, 2, 4, 8, 16, 32) if n < len(F_train)] + [len(F_train)]
@@ -463,39 +502,56 @@ if not images[["auroc", "false_alarm_rate"]].isna().any(axis=None):
     )
     steady = next((n for i, n in enumerate(counts) if calm[i:].all()), None)
     said += (
-        f"\n\nAn AUROC of no more than 0.02 below that of all {counts[-1]} images is reached with **{enough}**. With so few, the rule `sigma` rejects "
-        f"{images['false_alarm_rate'][counts.index(enough)]:.0%} of the good test images. "
+        f"\n\nAn AUROC of no more than 0.02 below that of all {counts[-1]} images is "
+        f"reached with **{enough}**. With so few, the rule `sigma` rejects "
+        f"{images['false_alarm_rate'][counts.index(enough)]:.0%} of the good test "
+        "images. "
     )
     if steady is None:
         said += "Its false-alarm rate is above 10% with all images, too."
     elif steady > enough:
-        said += f"Its false-alarm rate stays at or below 10% only from **{steady}** training images on: the order was right before the threshold was."
+        said += (
+            f"Its false-alarm rate stays at or below 10% only from **{steady}** "
+            "training images on: the order was right before the threshold was."
+        )
     else:
-        said += f"Its false-alarm rate stays at or below 10% from **{steady}** training images on: here the threshold needs no more images than the order."
+        said += (
+            f"Its false-alarm rate stays at or below 10% from **{steady}** training "
+            "images on: here the threshold needs no more images than the order."
+        )
 Markdown(said)
 
 # %% [markdown]
-# *What to look for:* the left end of the second curve. With one image, $\sigma$ is 0 and the threshold is that image's own score, while the order of the scores may be good. With a
-# few, it depends on luck: images that the autoencoder knows by heart score too low and draw the threshold down; one that `fit` held out to know when to stop scores higher,
-# makes $\sigma$ large and draws it up. The AUROC shows nothing of all this. It is why chapter 4 sets images aside for the threshold.
+# *What to look for:* the left end of the second curve. With one image, $\sigma$ is 0 and the
+# threshold is that image's own score, while the order of the scores may be good. With a few, it
+# depends on luck: images that the autoencoder knows by heart score too low and draw the threshold
+# down; one that `fit` held out to know when to stop scores higher, makes $\sigma$ large and draws
+# it up. The AUROC shows nothing of all this. It is why chapter 4 sets images aside for the
+# threshold.
 #
 # ## Does pre-training matter?
 #
-# The weights of a backbone can be had at two prices: for nothing, by drawing them at random, or for the labels of 1.3 million photographs and days of computing, by training on
-# {term}`ImageNet`. What does the higher price buy?
+# The weights of a backbone can be had at two prices: for nothing, by drawing them at random, or for
+# the labels of 1.3 million photographs and days of computing, by training on {term}`ImageNet`. What
+# does the higher price buy?
 #
-# Random weights deserve a fair chance first. The backbone is a chain of *residual blocks* {cite:p}`he2016resnet`. Each adds to its input $x$ what its convolutions $g$ make of it:
+# Random weights deserve a fair chance first. The backbone is a chain of *residual blocks*
+# {cite:p}`he2016resnet`. Each adds to its input $x$ what its convolutions $g$ make of it:
 #
 # $$y = x + g(x) .$$
 #
-# The $x$ of this sum is called the *shortcut*. While nothing has been learnt, $g$ stirs into each place whatever lies around it, and after thirteen blocks a small defect is lost in the mixture. Whoever
-# trains such a network therefore often begins with $g = 0$ {cite:p}`goyal2017accurate`: each block is its shortcut alone, and a place is described by what lies at this place. Random weights in this book
-# begin so, too. We compare four backbones:
+# The $x$ of this sum is called the *shortcut*. While nothing has been learnt, $g$ stirs into each
+# place whatever lies around it, and after thirteen blocks a small defect is lost in the mixture.
+# Whoever trains such a network therefore often begins with $g = 0$ {cite:p}`goyal2017accurate`:
+# each block is its shortcut alone, and a place is described by what lies at this place. Random
+# weights in this book begin so, too. We compare four backbones:
 #
 # - *random, as created*: shortcuts alone, and nothing else done;
-# - *random, calibrated*: the same with {term}`batch normalization` calibrated on the training images;
+# - *random, calibrated*: the same with {term}`batch normalization` calibrated on the training
+#   images;
 # - *random, stirred*: calibrated as well, with a random $g$ in each block;
-# - *trained*: if trained weights are at hand on this computer. Nothing is downloaded for this picture.
+# - *trained*: if trained weights are at hand on this computer. Nothing is downloaded for this
+#   picture.
 
 
 # %%
@@ -534,15 +590,20 @@ figure
 # %% tags=["remove-input"]
 said = verdict("weights", "random, calibrated" if is_random else "trained")
 if is_random and not at_hand:
-    said += " Trained weights were **not at hand**, so the row that matters most is missing."
+    said += (
+        " Trained weights were **not at hand**, so the row that matters most is "
+        "missing."
+    )
 else:
     said += f" The trained weights are `{loaded.name if loaded else own_weights}`."
 Markdown(said)
 
 # %% [markdown]
-# *What to look for:* how far weights come that have learnt nothing. Where surfaces are as even as drawn ones, they may come far: a defect is then whatever differs at its
-# place. What training adds shows on photographs, where good surfaces differ from each other in light, wear and pattern: a trained backbone knows which of these differences
-# belong together. The page *Real surfaces* of this book measures it.
+# *What to look for:* how far weights come that have learnt nothing. Where surfaces are as even as
+# drawn ones, they may come far: a defect is then whatever differs at its place. What training adds
+# shows on photographs, where good surfaces differ from each other in light, wear and pattern: a
+# trained backbone knows which of these differences belong together. The page *Real surfaces* of
+# this book measures it.
 #
 # Which defects does each of them miss? The same scores, one kind of defect at a time.
 
@@ -557,8 +618,9 @@ figure = study_plots.coloured_table(pd.DataFrame(by_weights, dtype=float))
 figure
 
 # %% [markdown]
-# And what do they look with? The first layer consists of 64 *filters* of 7 × 7 pixels. Each answers where the image resembles it. Here they are as small pictures, each at its own full contrast; grey is
-# zero.
+# And what do they look with? The first layer consists of 64 *filters* of 7 × 7 pixels. Each answers
+# where the image resembles it. Here they are as small pictures, each at its own full contrast; grey
+# is zero.
 
 # %% mystnb={"figure": {"caption": "The filters of the first layer."}, "image": {"alt": "Squares of eight by eight small filters for the random weights, and for the trained ones where at hand."}}
 backbones = {"random": random_backbone(own_normalize)}
@@ -577,13 +639,15 @@ figure = plots.image_grid(filters, list(backbones))
 figure
 
 # %% [markdown]
-# *What to look for:* random filters look like noise, and are. Trained ones are edges in all directions, stripes, and spots of colour: what photographs are made of. Nobody drew
-# them; they are what telling objects apart needs first.
+# *What to look for:* random filters look like noise, and are. Trained ones are edges in all
+# directions, stripes, and spots of colour: what photographs are made of. Nobody drew them; they are
+# what telling objects apart needs first.
 #
 # ## How much is luck?
 #
-# The seed decides the first weights of the autoencoder, which images are held out, and the order of the vectors. It should not matter. How much it does is the yardstick
-# for all the rest: a knob that moves the result less than the seed is no knob.
+# The seed decides the first weights of the autoencoder, which images are held out, and the order of
+# the vectors. It should not matter. How much it does is the yardstick for all the rest: a knob that
+# moves the result less than the seed is no knob.
 
 # %%
 keep("seed", str(seed), baseline)
@@ -605,7 +669,9 @@ else:
         (seeds["high"] - seeds["low"]).mean(),
     )
     said = (
-        f"Over {len(seeds)} seeds the AUROC reaches from {seeds['auroc'].min():.3f} to {seeds['auroc'].max():.3f}, a spread of **{spread:.3f}**; one interval is on average "
+        f"Over {len(seeds)} seeds the AUROC reaches from {seeds['auroc'].min():.3f} "
+        f"to {seeds['auroc'].max():.3f}, a spread of **{spread:.3f}**; one interval "
+        "is on average "
         f"{width:.3f} wide. "
         + (
             "The seed makes no difference at all."
@@ -618,12 +684,13 @@ else:
 Markdown(said)
 
 # %% [markdown]
-# *What to look for:* two kinds of chance. The points differ by the seed alone, the lines say what other test images might have done. Only the first kind can be bought off
-# with more computing.
+# *What to look for:* two kinds of chance. The points differ by the seed alone, the lines say what
+# other test images might have done. Only the first kind can be bought off with more computing.
 #
 # ## Which knob moves the result most?
 #
-# For each knob, the range from its worst to its best setting, the largest range first. All rows of the chapter go to `ablations.csv` in the run folder.
+# For each knob, the range from its worst to its best setting, the largest range first. All rows of
+# the chapter go to `ablations.csv` in the run folder.
 
 # %%
 table = pd.DataFrame(results)
@@ -649,7 +716,10 @@ figure
 if ranges.empty:
     said = NOTHING
 elif ranges["range"].max() == 0:
-    said = f"No knob moved the AUROC: it is {ranges['highest'].max():.3f} at every setting. This data set cannot tell what matters; a harder one is needed."
+    said = (
+        f"No knob moved the AUROC: it is {ranges['highest'].max():.3f} at every "
+        "setting. This data set cannot tell what matters; a harder one is needed."
+    )
 else:
     luck = ranges["range"]["seed"]
     more = [name for name in ranges.index if ranges["range"][name] > luck]
@@ -658,7 +728,10 @@ else:
         for name in ranges.index
         if ranges["range"][name] <= luck and name != "seed"
     ]
-    said = f"The knob **{ranges.index[0]}** moves the AUROC most, by {ranges['range'].iloc[0]:.3f}. The seed moves it by {luck:.3f}. "
+    said = (
+        f"The knob **{ranges.index[0]}** moves the AUROC most, by "
+        f"{ranges['range'].iloc[0]:.3f}. The seed moves it by {luck:.3f}. "
+    )
     said += (
         f"Moving it more than the seed: {listed(more)}."
         if more
@@ -667,12 +740,16 @@ else:
     said += f" No more than the seed: {listed(less)}." if less else ""
     perfect = [name for name in ranges.index if ranges["lowest"][name] == 1]
     if perfect:
-        said += f" All settings of {listed(perfect)} are perfect here: on these, the data set is too easy to say anything."
+        said += (
+            f" All settings of {listed(perfect)} are perfect here: on these, the data "
+            "set is too easy to say anything."
+        )
 Markdown(said)
 
 # %% [markdown]
-# *What to look for:* a long line says that *some* setting is bad, not that the published one is. See on which side of the dotted line it lies. And a range depends on which
-# settings were tried: whoever tries a bottleneck of one number gets a longer line.
+# *What to look for:* a long line says that *some* setting is bad, not that the published one is.
+# See on which side of the dotted line it lies. And a range depends on which settings were tried:
+# whoever tries a bottleneck of one number gets a longer line.
 
 # %%
 run.finish()
@@ -680,11 +757,15 @@ run.finish()
 # %% [markdown]
 # :::{admonition} What could go wrong
 # :class: warning
-# - **Choosing by this chapter.** All these pictures look at the labels of the test images. Whoever picks the best row of each and then reports its AUROC has trained on
-#   the test. Take ideas from here, and choose in another way; chapter 8 shows one.
-# - **Many comparisons.** Among forty settings that are all as good as the baseline, about one will look better by more than chance, by chance.
-# - **Knobs that hang together.** One at a time says nothing about two at once: with layer2 the best width may be another.
-# - **Perfect everywhere.** Where every setting reaches an AUROC of 1, nothing was learnt about the settings. A harder data set is needed.
+# - **Choosing by this chapter.** All these pictures look at the labels of the test images. Whoever
+#   picks the best row of each and then reports its AUROC has trained on the test. Take ideas from
+#   here, and choose in another way; chapter 8 shows one.
+# - **Many comparisons.** Among forty settings that are all as good as the baseline, about one will
+#   look better by more than chance, by chance.
+# - **Knobs that hang together.** One at a time says nothing about two at once: with layer2 the best
+#   width may be another.
+# - **Perfect everywhere.** Where every setting reaches an AUROC of 1, nothing was learnt about the
+#   settings. A harder data set is needed.
 # - **One surface.** What matters for leather may not matter for a grid. Run the chapter on yours.
 # :::
 #
@@ -695,8 +776,9 @@ run.finish()
 # :label: exercise-winner
 # :nonumber:
 #
-# Five seeds are five detectors of one kind. Choose the best of them on one half of the test images, and measure it on the other half. Repeat this with 200 random halves. By how
-# much, on the average, does the AUROC of the chosen one fall? Why does it fall, although the detector stays the same?
+# Five seeds are five detectors of one kind. Choose the best of them on one half of the test images,
+# and measure it on the other half. Repeat this with 200 random halves. By how much, on the average,
+# does the AUROC of the chosen one fall? Why does it fall, although the detector stays the same?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -717,8 +799,9 @@ if lost:
     print(f"on the average it falls by {np.mean(lost):.4f}")
 
 # %% [markdown] tags=["solution"]
-# The best of several is best partly by luck, and luck does not repeat. The more settings there are to choose from, and the fewer images, the more of the winner's lead is luck. Where
-# all are perfect there is nothing to choose, and nothing falls.
+# The best of several is best partly by luck, and luck does not repeat. The more settings there are
+# to choose from, and the fewer images, the more of the winner's lead is luck. Where all are perfect
+# there is nothing to choose, and nothing falls.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -729,8 +812,9 @@ if lost:
 # :label: exercise-overlap
 # :nonumber:
 #
-# Take the narrowest and the widest bottleneck. Compute the interval of their difference as if each had been tested on images of its own: then the squares of the two errors
-# add up. How much wider is it than the interval of the paired difference?
+# Take the narrowest and the widest bottleneck. Compute the interval of their difference as if each
+# had been tested on images of its own: then the squares of the two errors add up. How much wider is
+# it than the interval of the paired difference?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -752,7 +836,8 @@ if min(n_good, n_defective) > 1:
     print(f"unpaired ± {1.96 * apart:.3f}, paired ± {1.96 * standard_error(a - b):.3f}")
 
 # %% [markdown] tags=["solution"]
-# The more the two settings stumble over the same images, the more the pairing gains. Where one of them is perfect, it does not stumble at all, and nothing is gained.
+# The more the two settings stumble over the same images, the more the pairing gains. Where one of
+# them is perfect, it does not stumble at all, and nothing is gained.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -764,7 +849,8 @@ if min(n_good, n_defective) > 1:
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 quiz.Quiz(
     quiz.Question(
-        "You change the layer and the width of the bottleneck, and the AUROC rises. Which of the two was it?",
+        "You change the layer and the width of the bottleneck, and the AUROC rises. "
+        "Which of the two was it?",
         right="Nobody can say",
         why="Two things changed. Change one at a time, or try all four combinations.",
         wrong={
@@ -773,7 +859,8 @@ quiz.Quiz(
         },
     ),
     quiz.Question(
-        "Two settings were tested on the same images, and their intervals overlap. What follows?",
+        "Two settings were tested on the same images, and their intervals overlap. "
+        "What follows?",
         right="Nothing yet: look at the interval of the difference",
         why="On the same images both vary together, so their difference varies less than each.",
         wrong={
@@ -782,7 +869,8 @@ quiz.Quiz(
         },
     ),
     quiz.Question(
-        "The score is the mean of all errors, k = C · H · W. How do the two readings differ?",
+        "The score is the mean of all errors, k = C · H · W. How do the two readings "
+        "differ?",
         right="Not at all",
         why="The mean over the places of the mean over the channels is the mean over everything.",
         wrong={
@@ -791,7 +879,8 @@ quiz.Quiz(
         },
     ),
     quiz.Question(
-        f"How many numbers describe a place when layer2 and layer3 stand side by side, {train_maps['layer2'].shape[1]} and {F_train.shape[1]} channels?",
+        "How many numbers describe a place when layer2 and layer3 stand side by "
+        f"side, {train_maps['layer2'].shape[1]} and {F_train.shape[1]} channels?",
         right=f"{both[0].shape[1]}",
         why="The channels are put behind each other, so their numbers add up.",
         wrong={
@@ -807,10 +896,13 @@ quiz.Quiz(
 # - Turn one knob at a time, and hold images, seed and epochs still.
 # - Settings tested on the same images are compared by the interval of their *difference*.
 # - The seed is the yardstick: what moves the result less than it does is no knob.
-# - The order of the scores and the threshold each need their number of training images, and the AUROC sees the first only.
+# - The order of the scores and the threshold each need their number of training images, and the
+#   AUROC sees the first only.
 # - These pictures have seen the test labels. They give ideas, not settings.
 #
-# **Further reading.** How papers on deep learning go wrong in explaining what helped {cite:p}`lipton2019troubling`; how transferable the layers of a network are
-# {cite:p}`yosinski2014transferable`; two methods that take several layers, PaDiM {cite:p}`defard2021padim` and PatchCore {cite:p}`roth2022patchcore`.
+# **Further reading.** How papers on deep learning go wrong in explaining what helped
+# {cite:p}`lipton2019troubling`; how transferable the layers of a network are
+# {cite:p}`yosinski2014transferable`; two methods that take several layers, PaDiM
+# {cite:p}`defard2021padim` and PatchCore {cite:p}`roth2022patchcore`.
 #
 # Next: a detector that takes up these ideas, and chooses among them without the test labels.

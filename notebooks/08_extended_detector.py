@@ -9,9 +9,11 @@
 # %% [markdown]
 # # 8 A stronger detector: words instead of numbers
 #
-# In chapter 3 you described a carpet over the telephone. Now make the rule stricter. You and your friend own the same catalogue of carpet samples, and all you may
-# say is a page number. For a normal carpet that is enough: some sample is always close. But there is no page for a cut. You name the page that comes nearest,
-# and the friend draws a carpet without a cut. This detector is built on that. You will learn
+# In chapter 3 you described a carpet over the telephone. Now make the rule stricter. You and your
+# friend own the same catalogue of carpet samples, and all you may say is a page number. For a
+# normal carpet that is enough: some sample is always close. But there is no page for a cut. You
+# name the page that comes nearest, and the friend draws a carpet without a cut. This detector is
+# built on that. You will learn
 #
 # - what an autoencoder does when its code is a *word* from a fixed list;
 # - how neighbours, the place and the whole image help the score;
@@ -72,11 +74,15 @@ run
 # %% [markdown]
 # ## Why a smaller vocabulary finds more
 #
-# The published {term}`bottleneck` holds 256 numbers, and each may take any value. That is a rich language. It was learnt on good surfaces, but it can say
-# much that is not good: whatever lies *between* and *beyond* the normal codes. What can be said is rebuilt, and what is rebuilt is not found.
+# The published {term}`bottleneck` holds 256 numbers, and each may take any value. That is a
+# rich language. It was learnt on good surfaces, but it can say much that is not good: whatever
+# lies *between* and *beyond* the normal codes. What can be said is rebuilt, and what is rebuilt
+# is not found.
 #
-# A toy shows it. Suppose that vectors had two numbers, and the normal ones lay on a ring. We compare two autoencoders: a linear one, which may say any
-# point of a line, and one that may only name one of 24 *words*, points that stand for the normal ones. How large is the error at each point of the plane?
+# A toy shows it. Suppose that vectors had two numbers, and the normal ones lay on a ring. We
+# compare two autoencoders: a linear one, which may say any point of a line, and one that may only
+# name one of 24 *words*, points that stand for the normal ones. How large is the error at each
+# point of the plane?
 
 # %%
 rng = np.random.default_rng(seed)
@@ -103,7 +109,8 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# *What to look for:* the middle of the ring. No normal vector is there, yet the line rebuilds it without error. The words do not: there, the nearest word is far.
+# *What to look for:* the middle of the ring. No normal vector is there, yet the line rebuilds it
+# without error. The words do not: there, the nearest word is far.
 #
 # ## The code becomes a word
 #
@@ -111,13 +118,18 @@ figure
 #
 # $$z = U (v - \bar v), \qquad w = \text{the word nearest to } z, \qquad \hat v = U^\top w + \bar v .$$
 #
-# As in chapter 6, $\bar v$ is the mean of the normal vectors, and the rows of $U$ are the directions in which they vary most, found by {term}`principal component analysis`: the best linear
-# {term}`encoder` and {term}`decoder` there are (chapter 6). $z$ is the code. New is the middle: the code is replaced by the nearest entry of a list, the
-# {term}`codebook`. This is {term}`vector quantization`, and autoencoders of this kind are known from the generation of images {cite:p}`oord2017vqvae`; a relative with a
-# softer choice has been used for anomalies before {cite:p}`gong2019memae`.
+# As in chapter 6, $\bar v$ is the mean of the normal vectors, and the rows of $U$ are the
+# directions in which they vary most, found by {term}`principal component analysis`: the best linear
+# {term}`encoder` and {term}`decoder` there are (chapter 6). $z$ is the code. New is the middle: the
+# code is replaced by the nearest entry of a list, the {term}`codebook`. This is
+# {term}`vector quantization`, and autoencoders of this kind are known from the generation of images
+# {cite:p}`oord2017vqvae`; a relative with a softer choice has been used for anomalies before
+# {cite:p}`gong2019memae`.
 #
-# Only the words need training. They start as codes of random places; then, again and again, each code pulls its nearest word a little towards itself. This is
-# *k-means* in its mini-batch form {cite:p}`sculley2010kmeans`. It makes the same {term}`loss` fall as in chapter 3, and held-out images tell when to stop.
+# Only the words need training. They start as codes of random places; then, again and again, each
+# code pulls its nearest word a little towards itself. This is
+# *k-means* in its mini-batch form {cite:p}`sculley2010kmeans`. It makes the same {term}`loss` fall
+# as in chapter 3, and held-out images tell when to stop.
 
 # %%
 start = perf_counter()
@@ -134,7 +146,8 @@ places = N * H * W
 Markdown(
     f"The training images have {places:,} places. "
     + (
-        "That is fewer than there are words: every place that was learnt from is a word of its own, so nothing is left to train, and the loss stands still."
+        "That is fewer than there are words: every place that was learnt from is a "
+        "word of its own, so nothing is left to train, and the loss stands still."
         if places <= trained.widths["words"]
         else f"So a word stands for {places / trained.widths['words']:.0f} places on average."
     )
@@ -159,17 +172,22 @@ assert np.allclose(by_hand, F_hat[0, :, i, j], rtol=1e-3, atol=1e-3)
 # %% tags=["remove-input"]
 bits = np.log2(trained.widths["words"])
 Markdown(
-    f"A word is one of {trained.widths['words']:,}, so **{bits:.0f} bits** name it; the published code takes {32 * trained.widths['bottleneck']:,} bits for a place. "
-    f"The smallest squared distance here is {float(distances.min()):.3g}, the mean one {float(distances.mean()):.3g}."
+    f"A word is one of {trained.widths['words']:,}, so **{bits:.0f} bits** name it; "
+    f"the published code takes {32 * trained.widths['bottleneck']:,} bits for a "
+    "place. "
+    f"The smallest squared distance here is {float(distances.min()):.3g}, the mean "
+    f"one {float(distances.mean()):.3g}."
 )
 
 # %% [markdown]
 # ## Three helpers
 #
-# **Neighbours.** {term}`Places <place>` next to each other have seen overlapping pieces of the surface. Their mean is less noisy than each alone, as nearest
-# neighbours showed in chapter 6. But where neighbours have little in common, a mean only blurs. The training images tell which it is: we measure how much
-# of the variance *within* an image survives the averaging. Of numbers that have nothing to do with each other, 9 parts of 64 would. If a third survives or
-# more, neighbours are averaged.
+# **Neighbours.** {term}`Places <place>` next to each other have seen overlapping pieces of the
+# surface. Their mean is less noisy than each alone, as nearest neighbours showed in chapter 6. But
+# where neighbours have little in common, a mean only blurs. The training images tell which it is:
+# we measure how much of the variance *within* an image survives the averaging. Of numbers that have
+# nothing to do with each other, 9 parts of 64 would. If a third survives or more, neighbours are
+# averaged.
 
 # %%
 some = torch.from_numpy(np.array(F["train"][:32]))
@@ -179,7 +197,8 @@ kept = float(after / before)
 
 # %% tags=["remove-input"]
 Markdown(
-    f"On the first {len(some)} training images of this run, **{kept:.0%}** of the variance within an image survives. "
+    f"On the first {len(some)} training images of this run, **{kept:.0%}** of the "
+    "variance within an image survives. "
     + (
         "So neighbours are averaged."
         if trained.widths["averaged"]
@@ -188,9 +207,10 @@ Markdown(
 )
 
 # %% [markdown]
-# **The place.** Errors at the frame of an image are larger on good images, too, since the backbone sees black beyond it (chapter 6). So each place gets a unit of
-# its own: the mean error $e_{ij}$ there on held-out good images. With few such images the measurement is rough, so each place is pulled a little towards
-# the mean of all. We divide,
+# **The place.** Errors at the frame of an image are larger on good images, too, since the backbone
+# sees black beyond it (chapter 6). So each place gets a unit of its own: the mean error $e_{ij}$
+# there on held-out good images. With few such images the measurement is rough, so each place is
+# pulled a little towards the mean of all. We divide,
 #
 # $$E_{cij} = \frac{(F_{cij} - \hat F_{cij})^2}{e_{ij}} ,$$
 #
@@ -204,20 +224,23 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# *What to look for:* is the frame brighter than the middle? Without the unit, the ten largest errors of a good image would lie there, and hide a small defect
-# elsewhere.
+# *What to look for:* is the frame brighter than the middle? Without the unit, the ten largest
+# errors of a good image would lie there, and hide a small defect elsewhere.
 #
-# **The whole image.** Some defects are a spot, some are everywhere: a wrong grain, a worn tool. The mean of the ten largest places notices the first, the mean of *all*
-# places the second. Since the map has a unit, the two can be added:
+# **The whole image.** Some defects are a spot, some are everywhere: a wrong grain, a worn tool. The
+# mean of the ten largest places notices the first, the mean of *all* places the second. Since the
+# map has a unit, the two can be added:
 #
 # $$s = \frac{1}{k} \left( A_{(1)} + \dots + A_{(k)} \right) + \frac{1}{HW} \sum_{ij} A_{ij} .$$
 #
 # ## Choosing without the test
 #
-# Each helper sounds sensible. Does it help? The test must not tell: who tries variants on the test and keeps the best has trained on it. But we have good images that
-# nobody has learnt from, the {term}`calibration images <calibration image>`, and we can damage copies of them. Four kinds of {term}`pretend defect` are simple and
-# unlike each other: a patch pasted to a wrong place {cite:p}`li2021cutpaste`, a scratch, a stain, and a spot out of focus. They are not the defects of the
-# test, and need not be: the rehearsal only has to rank detectors.
+# Each helper sounds sensible. Does it help? The test must not tell: who tries variants on the test
+# and keeps the best has trained on it. But we have good images that nobody has learnt from, the
+# {term}`calibration images <calibration image>`, and we can damage copies of them. Four kinds of
+# {term}`pretend defect` are simple and unlike each other: a patch pasted to a wrong place
+# {cite:p}`li2021cutpaste`, a scratch, a stain, and a spot out of focus. They are not the defects of
+# the test, and need not be: the rehearsal only has to rank detectors.
 
 # %%
 images = run.images("calibration")
@@ -237,7 +260,8 @@ pictures, outlines = zip(*damaged[:8], strict=True)
 plots.image_grid(pictures, kinds[:8], outlines)
 
 # %% [markdown]
-# *What to look for:* some are obvious, some hardly to be seen. Both are wanted: a rehearsal that all pass, or all fail, ranks nobody.
+# *What to look for:* some are obvious, some hardly to be seen. Both are wanted: a rehearsal that
+# all pass, or all fail, ranks nobody.
 #
 # The backbone of this run, stored by chapter 2, measures good and damaged images alike.
 
@@ -258,8 +282,9 @@ F_rehearsal = measure([*good, *(picture for picture, _ in damaged)])
 labels = np.repeat([0, 1], [len(good), len(damaged)])
 
 # %% [markdown]
-# The variants, from the published autoencoder to the full detector. Each line adds one thing. (For the published one we take chapter 3's autoencoder; if this
-# run is already of the extended detector, it is fit anew.)
+# The variants, from the published autoencoder to the full detector. Each line adds one thing. (For
+# the published one we take chapter 3's autoencoder; if this run is already of the extended
+# detector, it is fit anew.)
 
 # %%
 if run.parameter("detector") == "published":
@@ -318,19 +343,25 @@ said = "; ".join(
     for new, old, label in steps
 ).replace("the whole image change", "the whole image changes")
 Markdown(
-    f"On the pretend defects of this run: {said}. All together: {by_name['all, and neighbours as decided']:.3f} against {by_name['published, ten places']:.3f}."
+    f"On the pretend defects of this run: {said}. All together: "
+    f"{by_name['all, and neighbours as decided']:.3f} against "
+    f"{by_name['published, ten places']:.3f}."
 )
 
 # %% [markdown]
-# *What to look for:* which step is the largest, and is it larger than the interval? How it was in truth, you should know, too. While this detector was
-# developed, its steps were compared on pretend defects, but the test results of the magnetic tiles were in view beside them, and led to the words, to the units of place
-# and to the number of words. The rule for neighbours was added after the detector, always averaging, had lost on the *test* of the synthetic grid with random weights.
-# So the results on these data flatter it. An honest judgement needs surfaces that nobody has looked at yet: yours.
+# *What to look for:* which step is the largest, and is it larger than the interval? How it was in
+# truth, you should know, too. While this detector was developed, its steps were compared on pretend
+# defects, but the test results of the magnetic tiles were in view beside them, and led to the
+# words, to the units of place and to the number of words. The rule for neighbours was added after
+# the detector, always averaging, had lost on the *test* of the synthetic grid with random weights.
+# So the results on these data flatter it. An honest judgement needs surfaces that nobody has looked
+# at yet: yours.
 #
 # ## Now the test
 #
-# The choice is made, and the test may speak. For every finished texture of this data set: the published detector as its run left it, and the extended one, both by their own
-# score and, to be fair, *scored alike* by their ten largest places.
+# The choice is made, and the test may speak. For every finished texture of this data set: the
+# published detector as its run left it, and the extended one, both by their own score and, to be
+# fair, *scored alike* by their ten largest places.
 
 
 # %%
@@ -425,15 +456,27 @@ wide = (
     else None
 )
 if wide is None or wide["auroc"].isna().all(axis=None):
-    text = "No finished run of the published detector with both kinds of test images stands beside this one, so there is nothing to compare."
+    text = (
+        "No finished run of the published detector with both kinds of test images "
+        "stands beside this one, so there is nothing to compare."
+    )
 else:
     gain = (wide["auroc"]["extended"] - wide["auroc"]["published"]).dropna()
     mean = wide["auroc"].mean()
-    text = f"The mean AUROC is **{mean['extended']:.3f}** for the extended detector and {mean['published']:.3f} for the published one. "
+    text = (
+        f"The mean AUROC is **{mean['extended']:.3f}** for the extended detector and "
+        f"{mean['published']:.3f} for the published one. "
+    )
     if (wide["auroc"].min(axis=None)) > 0.9995:
-        text += "Both rank every image rightly: these images are too easy to tell the two apart. "
+        text += (
+            "Both rank every image rightly: these images are too easy to tell the two "
+            "apart. "
+        )
     else:
-        text += f"It gains most on {name(gain.idxmax())} ({gain.max():+.3f}) and least on {name(gain.idxmin())} ({gain.min():+.3f}). "
+        text += (
+            f"It gains most on {name(gain.idxmax())} ({gain.max():+.3f}) and least on "
+            f"{name(gain.idxmin())} ({gain.min():+.3f}). "
+        )
         text += (
             "Where the number is negative, it loses, and we say so. "
             if gain.min() < 0
@@ -441,21 +484,28 @@ else:
         )
     misses = wide["miss_rate"].mean()
     if misses.notna().all():
-        text += f"At the conformal threshold it misses **{misses['extended']:.1%}** of the defective images, the published one {misses['published']:.1%}."
+        text += (
+            f"At the conformal threshold it misses **{misses['extended']:.1%}** of "
+            f"the defective images, the published one {misses['published']:.1%}."
+        )
 Markdown(text)
 
 # %% [markdown]
-# *What to look for:* the two columns of AUROC. The difference between them is what the whole image adds. And compare the misses, not only the AUROC: they are what a factory
-# pays for.
+# *What to look for:* the two columns of AUROC. The difference between them is what the whole image
+# adds. And compare the misses, not only the AUROC: they are what a factory pays for.
 #
 # ## What it costs
 #
-# - **Scoring** compares each code with every word, which takes longer than two small matrix products. Fitting is usually quicker, since words settle in a few rounds.
-# - **Storage** is fixed: the codebook, the directions $U$ and one unit for each place, however many images there were.
-# - **It knows its training images too well.** With few images there are nearly as many words as places, so a training image is its own catalogue. Its score
-#   is then far too small, and so is a threshold from training scores, as `sigma` draws it. So this detector decides by `conformal`, or `held_out` if
-#   there are too few calibration images (chapter 4).
-# - **A unit of place** assumes that images are framed alike. If the part moves in the image, the unit moves away from what it measured.
+# - **Scoring** compares each code with every word, which takes longer than two small matrix
+#   products. Fitting is usually quicker, since words settle in a few rounds.
+# - **Storage** is fixed: the codebook, the directions $U$ and one unit for each place, however many
+#   images there were.
+# - **It knows its training images too well.** With few images there are nearly as many words as
+#   places, so a training image is its own catalogue. Its score is then far too small, and so is a
+#   threshold from training scores, as `sigma` draws it. So this detector decides by `conformal`, or
+#   `held_out` if there are too few calibration images (chapter 4).
+# - **A unit of place** assumes that images are framed alike. If the part moves in the image, the
+#   unit moves away from what it measured.
 
 # %% tags=["remove-input"]
 start = perf_counter()
@@ -463,11 +513,13 @@ _ = scoring.score_features(trained, F["test"], progress=False)
 milliseconds = 1000 * (perf_counter() - start) / max(1, len(F["test"]))
 size = sum(tensor.numel() * 4 for tensor in trained.state_dict().values()) / 1e6
 Markdown(
-    f"Here the fit took **{fit_seconds:.1f} s** for {N} images, the score **{milliseconds:.0f} ms** an image; **{size:.0f} MB** are stored."
+    f"Here the fit took **{fit_seconds:.1f} s** for {N} images, the score "
+    f"**{milliseconds:.0f} ms** an image; **{size:.0f} MB** are stored."
 )
 
 # %% [markdown]
-# To use it in the pipeline, run `python -m texad run -p detector extended`, or set `detector = "extended"` in chapter 3 and run chapters 3 to 5 again.
+# To use it in the pipeline, run `python -m texad run -p detector extended`, or set
+# `detector = "extended"` in chapter 3 and run chapters 3 to 5 again.
 
 # %%
 run.finish()
@@ -475,12 +527,15 @@ run.finish()
 # %% [markdown]
 # :::{admonition} What could go wrong
 # :class: warning
-# - **A rehearsal that is too easy.** If all variants find all pretend defects, the rehearsal says nothing. Make them fainter.
-# - **A rehearsal that resembles the test.** Who shapes pretend defects after the real ones has peeked, only more slowly.
-# - **Rare but normal.** What appears in one good image of a thousand may get no word of its own, and is then taken for a defect. Look at the good images with the highest
-#   scores.
-# - **Calibrating and rehearsing with the same images.** The rehearsal chose between variants with the calibration images. It looked at them only through a few comparisons, and
-#   the threshold is of one score; still, for a strict promise, keep two sets apart.
+# - **A rehearsal that is too easy.** If all variants find all pretend defects, the rehearsal says
+#   nothing. Make them fainter.
+# - **A rehearsal that resembles the test.** Who shapes pretend defects after the real ones has
+#   peeked, only more slowly.
+# - **Rare but normal.** What appears in one good image of a thousand may get no word of its own,
+#   and is then taken for a defect. Look at the good images with the highest scores.
+# - **Calibrating and rehearsing with the same images.** The rehearsal chose between variants with
+#   the calibration images. It looked at them only through a few comparisons, and the threshold is
+#   of one score; still, for a strict promise, keep two sets apart.
 # :::
 #
 # ## Exercises
@@ -490,7 +545,8 @@ run.finish()
 # :label: exercise-words
 # :nonumber:
 #
-# Fit detectors with 1, 16, 256 and 4096 words, and compare their AUROC on the pretend defects. What is a codebook with a single word?
+# Fit detectors with 1, 16, 256 and 4096 words, and compare their AUROC on the pretend defects. What
+# is a codebook with a single word?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -506,8 +562,10 @@ for n_words in (1, 16, 256, 4096):
     print(f"{n_words:5} words: AUROC {auroc:.3f}")
 
 # %% [markdown] tags=["solution"]
-# A single word is the mean of all codes: the detector then asks how far a vector lies from the mean, and what varies in normal surfaces looks as wrong as a defect. With
-# more words the normal vectors are rebuilt better and better, and defects are not. Where the surface is simple, few words are enough.
+# A single word is the mean of all codes: the detector then asks how far a vector lies from the
+# mean, and what varies in normal surfaces looks as wrong as a defect. With more words the normal
+# vectors are rebuilt better and better, and defects are not. Where the surface is simple, few words
+# are enough.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -518,8 +576,8 @@ for n_words in (1, 16, 256, 4096):
 # :label: exercise-wrong-rule
 # :nonumber:
 #
-# Score the training images and the calibration images with the extended detector. Draw the line of `sigma` from the first. Which share of the calibration images, all of
-# them good, lies above it?
+# Score the training images and the calibration images with the extended detector. Draw the line of
+# `sigma` from the first. Which share of the calibration images, all of them good, lies above it?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -537,8 +595,9 @@ if len(new):
     print(f"new good images above the line of sigma: {(new > t).sum()} of {len(new)}")
 
 # %% [markdown] tags=["solution"]
-# The catalogue was made of the training images, so they fit it better than any image to come. The fewer they are, the larger the difference. A threshold must come from images
-# that were not learnt from.
+# The catalogue was made of the training images, so they fit it better than any image to come. The
+# fewer they are, the larger the difference. A threshold must come from images that were not learnt
+# from.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -582,11 +641,13 @@ quiz.Quiz(
 # ## Recap
 #
 # - The code is one word of a codebook: normal surfaces have close words, defects have none.
-# - Neighbours are averaged where that keeps most of what varies, errors are measured in the unit of their place, and the score adds the whole image to the ten largest places.
+# - Neighbours are averaged where that keeps most of what varies, errors are measured in the unit of
+#   their place, and the score adds the whole image to the ten largest places.
 # - Pretend defects, painted on good images, compare variants without the test.
 # - It needs a threshold from images that were kept out.
 #
-# **Further reading.** Vector quantization in autoencoders {cite:p}`oord2017vqvae`; a memory of normal codes {cite:p}`gong2019memae`; pretend defects {cite:p}`li2021cutpaste,zavrtanik2021draem`;
+# **Further reading.** Vector quantization in autoencoders {cite:p}`oord2017vqvae`; a memory of
+# normal codes {cite:p}`gong2019memae`; pretend defects {cite:p}`li2021cutpaste,zavrtanik2021draem`;
 # averages of neighbours and nearest neighbours {cite:p}`roth2022patchcore`.
 #
 # Next: a folder of good images of your own, without a test and without labels.

@@ -9,9 +9,10 @@
 # %% [markdown]
 # # 9 Your own textures: from a folder of good images to a decision
 #
-# A new inspector starts on Monday. Nobody shows her a collection of defects; there is none. She looks at good pieces for a week, and then stands at the line and says
-# "this one is odd". On Friday somebody asks: how often do you stop the line for nothing? That question she can answer, too, if she kept a few good
-# pieces aside. This chapter does the same with a camera. You will learn
+# A new inspector starts on Monday. Nobody shows her a collection of defects; there is none. She
+# looks at good pieces for a week, and then stands at the line and says "this one is odd". On Friday
+# somebody asks: how often do you stop the line for nothing? That question she can answer, too, if
+# she kept a few good pieces aside. This chapter does the same with a camera. You will learn
 #
 # - how to take the images, and what must stay as it was;
 # - how to fit a detector to a folder of good images, and what its report tells;
@@ -67,8 +68,9 @@ run
 # %% [markdown]
 # ## Taking the images
 #
-# The detector learns what *is*, not what matters. Whatever differs between your good images, it learns to accept; whatever does not differ, it takes for a law. So before you take
-# the first picture, decide what may change and what may not.
+# The detector learns what *is*, not what matters. Whatever differs between your good images, it
+# learns to accept; whatever does not differ, it takes for a law. So before you take the first
+# picture, decide what may change and what may not.
 #
 # | | Keep the same, for ever | Let vary, as it will in production |
 # | --- | --- | --- |
@@ -78,13 +80,17 @@ run
 # | surface | | lots, suppliers, shifts, the whole range that counts as good |
 # | file | size, format, no strong compression | |
 #
-# Two rules of thumb. **How many?** A hundred good images are a sound start. Fewer than twenty are for trying. Take them on several days rather than in one hour: a hundred photographs of one piece
-# are one piece. And look at every one, since a defect among them teaches the detector that this defect is {term}`normal`.
+# Two rules of thumb. **How many?** A hundred good images are a sound start. Fewer than twenty are
+# for trying. Take them on several days rather than in one hour: a hundred photographs of one piece
+# are one piece. And look at every one, since a defect among them teaches the detector that this
+# defect is {term}`normal`.
 #
-# **How large?** Each image becomes a square of `image_size` pixels. Let the smallest defect that matters cover at least a tenth of the width; if it does not, cut the
-# photographs into tiles first, and judge each.
+# **How large?** Each image becomes a square of `image_size` pixels. Let the smallest defect that
+# matters cover at least a tenth of the width; if it does not, cut the photographs into tiles first,
+# and judge each.
 #
-# In this chapter the folder `train/good` of a texture plays your folder of good images. Here are some.
+# In this chapter the folder `train/good` of a texture plays your folder of good images. Here are
+# some.
 
 # %% mystnb={"figure": {"caption": "A few images of the folder."}, "image": {"alt": "Four photographs of the surface without defects, which differ a little from each other."}}
 images = run.read_table("images.csv")  # what could be read, says chapter 1
@@ -94,11 +100,13 @@ shown = [np.asarray(read_image(path)) for path in good[:4]]
 plots.image_grid(shown, [path.name for path in good[:4]])
 
 # %% [markdown]
-# *What to look for:* what differs between them? That much difference, and no more, the detector will put up with.
+# *What to look for:* what differs between them? That much difference, and no more, the detector
+# will put up with.
 #
 # ## Fit: one command, one file
 #
-# What follows needs no notebook. You would type it into a terminal; the next cell makes a place to work, and a function that does just that.
+# What follows needs no notebook. You would type it into a terminal; the next cell makes a place to
+# work, and a function that does just that.
 
 # %%
 work = run.folder / "detector"
@@ -122,8 +130,9 @@ def seen_from_there(path):
 
 
 # %% [markdown]
-# `fit` reads a folder of good images, and all folders in it. It keeps some images out, fits the {term}`autoencoder` of chapter 3 to the others, and sets the
-# {term}`threshold` from those that it kept out.
+# `fit` reads a folder of good images, and all folders in it. It keeps some images out, fits the
+# {term}`autoencoder` of chapter 3 to the others, and sets the {term}`threshold` from those that it
+# kept out.
 
 # %%
 folder = seen_from_there(run.data_path("train/good"))
@@ -134,16 +143,20 @@ _ = texad("fit", folder, "--out", "my.safetensors", *promise, *choices, "--quiet
 # %% [markdown]
 # Read it slowly once, since everything else rests on it. It says
 #
-# 1. how many images were used, and which were left out, because they could not be read or were copies;
-# 2. the threshold, and what is promised of it. A promise is about *good* images; of defects none was seen, so none can be promised;
+# 1. how many images were used, and which were left out, because they could not be read or were
+#    copies;
+# 2. the threshold, and what is promised of it. A promise is about *good* images; of defects none
+#    was seen, so none can be promised;
 # 3. what would break the promise.
 #
-# `my.safetensors` is the whole detector: backbone, autoencoder, threshold, and where they come from. Take it to another computer, and it judges there as here, but for the last digits. Beside it lies
-# `my.html`, the report: one page, to be opened in a browser.
+# `my.safetensors` is the whole detector: backbone, autoencoder, threshold, and where they come
+# from. Take it to another computer, and it judges there as here, but for the last digits. Beside it
+# lies `my.html`, the report: one page, to be opened in a browser.
 #
 # ## Reading the report
 #
-# The report shows how the scores lie, and the strangest of your good images. The same can be had in Python, with one object.
+# The report shows how the scores lie, and the strangest of your good images. The same can be had in
+# Python, with one object.
 
 # %%
 detector = AnomalyDetector.load(work / "my.safetensors")
@@ -159,9 +172,12 @@ figure
 # %% [markdown]
 # *What to look for:* three things.
 #
-# - **Does one dot stand far from all others?** Look at that image first. Either it is defective, and must go; or it is good in a rare way, and you want more like it.
-# - **Do the images kept out score higher than those fit to?** A little is usual (chapter 4). Much higher means that the folder is too small for all that varies in it.
-# - **Are there two heaps?** Then the folder holds two kinds of images: two products, two lights. Fit a detector for each.
+# - **Does one dot stand far from all others?** Look at that image first. Either it is defective,
+#   and must go; or it is good in a rare way, and you want more like it.
+# - **Do the images kept out score higher than those fit to?** A little is usual (chapter 4). Much
+#   higher means that the folder is too small for all that varies in it.
+# - **Are there two heaps?** Then the folder holds two kinds of images: two products, two lights.
+#   Fit a detector for each.
 #
 # The good images with the highest scores, and below each its {term}`heatmap`:
 
@@ -179,16 +195,20 @@ both = [np.asarray(picture) for picture in [*pictures, *covered]]
 plots.image_grid(both, titles + [""] * len(covered), columns=len(pictures))
 
 # %% [markdown]
-# *What to look for:* is the bright place something that you would show to a colleague? If it is a hair, a scratch or a finger, remove the image and fit again: one bad image among
-# the good ones can lift the threshold above the defects that you are after.
+# *What to look for:* is the bright place something that you would show to a colleague? If it is a
+# hair, a scratch or a finger, remove the image and fit again: one bad image among the good ones can
+# lift the threshold above the defects that you are after.
 #
 # ## What so many images can promise
 #
-# Let $n$ be the number of {term}`calibration images <calibration image>`, those kept out. A new good image, taken as they were, is as likely to be the strangest of
-# all $n + 1$ as any of them. So its chance to lie above all of them is $1/(n+1)$, and no smaller {term}`false-alarm rate` can be promised with $n$ images.
+# Let $n$ be the number of {term}`calibration images <calibration image>`, those kept out. A new
+# good image, taken as they were, is as likely to be the strangest of all $n + 1$ as any of them. So
+# its chance to lie above all of them is $1/(n+1)$, and no smaller {term}`false-alarm rate` can be
+# promised with $n$ images.
 #
-# There is a second limit, which is often forgotten. The promise is kept *on average*, over all the folders of $n$ images that you might have taken. You took one.
-# With it, the true rate may lie a little higher or lower; how much, $n$ tells {cite:p}`vovk2012conditional`.
+# There is a second limit, which is often forgotten. The promise is kept *on average*, over all the
+# folders of $n$ images that you might have taken. You took one. With it, the true rate may lie a
+# little higher or lower; how much, $n$ tells {cite:p}`vovk2012conditional`.
 
 # %%
 numbers = np.unique(np.geomspace(max(2, 1 / false_alarms), 2000, 60).astype(int))
@@ -209,20 +229,31 @@ figure
 n = len(kept_out)
 if detector.rule_ == "conformal":
     ends = drift.rate_interval(n, false_alarms)
-    said = f"Here {n} images were kept out. They allow the promise of {false_alarms:.3g}, and with just these images the true rate lies between **{ends[0]:.1%}** and **{ends[1]:.1%}**, nine times in ten."
+    said = (
+        f"Here {n} images were kept out. They allow the promise of "
+        f"{false_alarms:.3g}, and with just these images the true rate lies between "
+        f"**{ends[0]:.1%}** and **{ends[1]:.1%}**, nine times in ten."
+    )
 else:
-    said = f"Here only {n} images were kept out; a promise of {false_alarms:.3g} takes {images_needed(false_alarms)}. So nothing is promised, and the rule `{detector.rule_}` decides."
+    said = (
+        f"Here only {n} images were kept out; a promise of {false_alarms:.3g} takes "
+        f"{images_needed(false_alarms)}. So nothing is promised, and the rule "
+        f"`{detector.rule_}` decides."
+    )
 Markdown(
     said + f" The smallest rate that they could promise is {detector.reachable_:.1%}."
 )
 
 # %% [markdown]
-# *What to look for:* how slowly the band closes. (Its teeth come from counting: the threshold is one of the scores, so the rate moves in steps.) For a small rate that you can rely on, hundreds of good images are worth more than a better network.
+# *What to look for:* how slowly the band closes. (Its teeth come from counting: the threshold is
+# one of the scores, so the rate moves in steps.) For a small rate that you can rely on, hundreds of
+# good images are worth more than a better network.
 #
 # ## On the line
 #
-# `predict` takes images, folders, patterns such as `'line/**/*.png'`, or `-` for paths that another program writes, one a line. It judges one after the other and keeps none in
-# memory, so it can run for years. The folder `test` plays the line.
+# `predict` takes images, folders, patterns such as `'line/**/*.png'`, or `-` for paths that another
+# program writes, one a line. It judges one after the other and keeps none in memory, so it can run
+# for years. The folder `test` plays the line.
 
 # %%
 line = seen_from_there(run.data_path("test"))
@@ -231,9 +262,11 @@ results = pd.read_csv(work / "line" / "predictions.csv").dropna(subset="score")
 results[["score", "p_value", "decision", "seconds"]].head()
 
 # %% [markdown]
-# - The {term}`p-value` is the part of good images that are as strange as this one. It is easier to explain than a score, and does not change its meaning from one detector to the next.
+# - The {term}`p-value` is the part of good images that are as strange as this one. It is easier to
+#   explain than a score, and does not change its meaning from one detector to the next.
 # - An image that cannot be read is `unreadable`, never `normal`; the others go on.
-# - `--heatmaps` adds pictures; `--fail-on-anomaly` lets a script know, by the exit status, that something was found.
+# - `--heatmaps` adds pictures; `--fail-on-anomaly` lets a script know, by the exit status, that
+#   something was found.
 #
 # In a program of your own, the loop around the camera is this:
 
@@ -242,7 +275,8 @@ for found in detector.stream(good[:3]):  # or any generator that waits for a cam
     print(found.anomalous, round(found.p_value, 3), f"{1000 * found.seconds:.0f} ms")
 
 # %% [markdown]
-# On a real line you do not know the truth. Here we do, since the names of the folders in `test` tell it. So we can check the promise, this once.
+# On a real line you do not know the truth. Here we do, since the names of the folders in `test`
+# tell it. So we can check the promise, this once.
 
 # %%
 truth = [Path(path).parent.name for path in results["path"]]
@@ -264,32 +298,38 @@ def counted(part, of, what):
 n_good, n_bad = int((labels == 0).sum()), int((labels == 1).sum())
 false, missed = int(decided[labels == 0].sum()), int((1 - decided[labels == 1]).sum())
 Markdown(
-    f"False alarms: **{counted(false, n_good, 'good images')}**. Missed: **{counted(missed, n_bad, 'defective images')}**. "
+    f"False alarms: **{counted(false, n_good, 'good images')}**. Missed: "
+    f"**{counted(missed, n_bad, 'defective images')}**. "
     + (
-        f"Promised was a rate of at most {false_alarms:.3g} for the first, and nothing for the second."
+        f"Promised was a rate of at most {false_alarms:.3g} for the first, and "
+        "nothing for the second."
         if detector.rule_ == "conformal"
         else "Promised was nothing."
     )
 )
 
 # %% [markdown]
-# *What to look for:* the defects left of the line. The promise says nothing of them. What a detector misses you learn only from defects, so keep each one that turns up, from the first
-# day. Thirty are enough for a first answer.
+# *What to look for:* the defects left of the line. The promise says nothing of them. What a
+# detector misses you learn only from defects, so keep each one that turns up, from the first day.
+# Thirty are enough for a first answer.
 #
 # ## Which false-alarm rate?
 #
-# A lower threshold finds more and stops the line more often. Which is better? That is a question of money. Let
+# A lower threshold finds more and stops the line more often. Which is better? That is a question of
+# money. Let
 #
 # - $c_f$ be the cost of a false alarm: a worker looks, a good piece is scrapped;
 # - $c_m$ the cost of a miss: the customer finds it;
 # - $\pi$ the part of the pieces that are defective;
-# - $F(t)$ the part of good images above the threshold $t$, and $M(t)$ the part of defective images not above it.
+# - $F(t)$ the part of good images above the threshold $t$, and $M(t)$ the part of defective images
+#   not above it.
 #
 # Each piece then costs, on average,
 #
 # $$K(t) = (1 - \pi)\, c_f\, F(t) + \pi\, c_m\, M(t) .$$
 #
-# The three numbers are yours; they stand in the first cell. $F$ and $M$ come from the images of the line, or from the defects that you have kept.
+# The three numbers are yours; they stand in the first cell. $F$ and $M$ come from the images of the
+# line, or from the defects that you have kept.
 
 # %%
 ts = np.unique(np.concatenate([[0.9 * scores.min()], scores, kept_out, [t]]))
@@ -310,9 +350,14 @@ figure
 if n_good and n_bad:
     here, best = K[np.searchsorted(ts, t)], int(np.nanargmin(K))
     cheapest = float((kept_out > ts[best]).mean())
-    text = f"At the threshold of the detector a piece costs **{here:.3g}** on average. The least is **{K[best]:.3g}**, at a threshold of {ts[best]:.3g}; of the good images kept out, {cheapest:.0%} lie above that."
+    text = (
+        f"At the threshold of the detector a piece costs **{here:.3g}** on average. "
+        f"The least is **{K[best]:.3g}**, at a threshold of {ts[best]:.3g}; of the "
+        f"good images kept out, {cheapest:.0%} lie above that."
+    )
     text += (
-        " On these images good and defective do not overlap, so one can do without any mistake; a real line is hardly ever so kind."
+        " On these images good and defective do not overlap, so one can do without "
+        "any mistake; a real line is hardly ever so kind."
         if K[best] == 0
         else ""
     )
@@ -321,8 +366,9 @@ else:
 Markdown(text)
 
 # %% [markdown]
-# *What to look for:* is the bottom flat? Then the choice hardly matters, and you may take the rate that people accept. Do not take the lowest point to the last digit: with few
-# images it is partly luck, and it was found by looking at the test.
+# *What to look for:* is the bottom flat? Then the choice hardly matters, and you may take the rate
+# that people accept. Do not take the lowest point to the last digit: with few images it is partly
+# luck, and it was found by looking at the test.
 #
 # Try it by hand, too. Drag the line, and watch the false alarms and the misses.
 
@@ -333,12 +379,14 @@ table["path"] = [f"test/{name}/{file}" for name, file in zip(truth, files, stric
 HTML(explorer.html(table, t, name="own"))
 
 # %% [markdown]
-# When the rate is chosen, fit once more with `--false-alarms`, or set the threshold alone with `texad calibrate my.safetensors FOLDER --false-alarms …`.
+# When the rate is chosen, fit once more with `--false-alarms`, or set the threshold alone with
+# `texad calibrate my.safetensors FOLDER --false-alarms …`.
 #
 # ## What breaks the promise
 #
-# "Made as those were": the promise rests on these words. What if they are not true? We take good images of the line and change them as a careless hand would: the light, the focus,
-# the distance, the mount.
+# "Made as those were": the promise rests on these words. What if they are not true? We take good
+# images of the line and change them as a careless hand would: the light, the focus, the distance,
+# the mount.
 
 # %%
 new = run.data_paths(images[is_test & (images["label"] == 0)]["path"])
@@ -390,7 +438,8 @@ said = "; ".join(f"{name}, {rate:.0%}" for name, rate in rates.items())
 Markdown(
     f"Part of good images above the threshold: {said}. "
     + (
-        f"The lowest scores belong to *{lowest}*: no false alarms there, and a defect would be missed more easily, too. "
+        f"The lowest scores belong to *{lowest}*: no false alarms there, and a defect "
+        "would be missed more easily, too. "
         if lowest != "as they are"
         else ""
     )
@@ -402,11 +451,13 @@ Markdown(
 )
 
 # %% [markdown]
-# *What to look for:* changes in *both* directions. Those to the right you will notice, since the line stops. Those to the left you will not: the line runs quietly, and defects pass.
+# *What to look for:* changes in *both* directions. Those to the right you will notice, since the
+# line stops. Those to the left you will not: the line runs quietly, and defects pass.
 #
 # ## Has the line drifted?
 #
-# Such a change is called {term}`drift`. So look, once a day or once a shift: take twenty new images of good pieces, and let `check` compare their scores with those of the calibration.
+# Such a change is called {term}`drift`. So look, once a day or once a shift: take twenty new images
+# of good pieces, and let `check` compare their scores with those of the calibration.
 
 # %%
 _ = texad("check", "my.safetensors", "change_0", "--quiet")
@@ -418,13 +469,18 @@ _ = texad("check", "my.safetensors", "change_0", "--quiet")
 status = texad("check", "my.safetensors", "change_2", "--quiet")
 
 # %% [markdown]
-# Two tests stand behind it {cite:p}`hodges1958significance,vovk2012conditional`. The first asks whether the two groups of scores may come from one distribution: the largest distance between
-# their cumulative curves says it. The second counts how many new images lie above the threshold, and whether so many fit the promise. Together they suspect a line that has not
-# changed in at most one of a hundred checks; `--level` sets that. The exit status is 1 when the line has drifted, so that a script can send a message.
+# Two tests stand behind it {cite:p}`hodges1958significance,vovk2012conditional`. The first asks
+# whether the two groups of scores may come from one distribution: the largest distance between
+# their cumulative curves says it. The second counts how many new images lie above the threshold,
+# and whether so many fit the promise. Together they suspect a line that has not changed in at most
+# one of a hundred checks; `--level` sets that. The exit status is 1 when the line has drifted, so
+# that a script can send a message.
 #
-# If the change is to stay (a new lamp, say), there are two ways. `calibrate` sets the threshold anew and leaves what was learnt as it is. It is quick, and needs as many images as a
-# promise needs. `fit` learns anew. Which? `check` says it: if a typical new image is as strange as the strangest were, calibrating would stop the alarms, and hide
-# defects behind the new, high threshold.
+# If the change is to stay (a new lamp, say), there are two ways. `calibrate` sets the threshold
+# anew and leaves what was learnt as it is. It is quick, and needs as many images as a promise
+# needs. `fit` learns anew. Which? `check` says it: if a typical new image is as strange as the
+# strangest were, calibrating would stop the alarms, and hide defects behind the new, high
+# threshold.
 
 # %%
 smallest = 1 / (len(new) + 1)  # what so few images can promise
@@ -444,13 +500,17 @@ _ = texad("calibrate", "my.safetensors", "change_2", *wanted)
 # | the heatmap glows at the border of all images | the frame shows something that moves | crop it away, before fit *and* predict |
 # | most of the scores are alike, good or bad | the backbone has learnt nothing (`random` weights) | get the ImageNet weights |
 #
-# And sometimes it is the wrong method: if "defective" means that a part is missing, turned, or in the wrong place, texture tells nothing. Surfaces are what this book is for.
+# And sometimes it is the wrong method: if "defective" means that a part is missing, turned, or in
+# the wrong place, texture tells nothing. Surfaces are what this book is for.
 
 # %% tags=["remove-input"]
 origin = detector.origin_
 Markdown(
-    f"The detector of this page was fit to {origin['n_train']} images with the weights `{origin['weights']['name']}`, its file has {(work / 'my.safetensors').stat().st_size / 1e6:.0f} MB, "
-    f"and an image took **{1000 * results['seconds'].median():.0f} ms** (median, on one core)."
+    f"The detector of this page was fit to {origin['n_train']} images with the "
+    f"weights `{origin['weights']['name']}`, its file has "
+    f"{(work / 'my.safetensors').stat().st_size / 1e6:.0f} MB, "
+    f"and an image took **{1000 * results['seconds'].median():.0f} ms** (median, on "
+    "one core)."
 )
 
 # %%
@@ -462,12 +522,17 @@ run.finish()
 # %% [markdown]
 # :::{admonition} What could go wrong
 # :class: warning
-# - **Calibrating with what was learnt.** Images that the autoencoder was fit to score too low. `texad calibrate` leaves them out, if it knows them by their bytes; a copy saved anew it does not
-#   know.
-# - **Frames of a film.** Twenty frames of one piece are one image, twenty times. The tests and the promise count them as twenty.
-# - **Choosing the threshold by the test, and then reporting the test.** Choose with some defects, report with others.
-# - **Automatic exposure.** The camera brightens a dark piece, and the one thing that was odd about it is gone.
-# - **A quiet line.** No alarms for a month: is all good, or is the lens dirty? Send a known defect through, now and then.
+# - **Calibrating with what was learnt.** Images that the autoencoder was fit to score too low.
+#   `texad calibrate` leaves them out, if it knows them by their bytes; a copy saved anew it does
+#   not know.
+# - **Frames of a film.** Twenty frames of one piece are one image, twenty times. The tests and the
+#   promise count them as twenty.
+# - **Choosing the threshold by the test, and then reporting the test.** Choose with some defects,
+#   report with others.
+# - **Automatic exposure.** The camera brightens a dark piece, and the one thing that was odd about
+#   it is gone.
+# - **A quiet line.** No alarms for a month: is all good, or is the lens dirty? Send a known defect
+#   through, now and then.
 # :::
 #
 # ## Exercises
@@ -477,7 +542,8 @@ run.finish()
 # :label: exercise-bad-among-good
 # :nonumber:
 #
-# Copy one defective image of the line into the calibration: compute the threshold from the scores kept out and that one score. What becomes of the misses?
+# Copy one defective image of the line into the calibration: compute the threshold from the scores
+# kept out and that one score. What becomes of the misses?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -501,8 +567,10 @@ if n_bad:
     print("with:    threshold {:.4g}, {} missed".format(*misses(with_one)))
 
 # %% [markdown] tags=["solution"]
-# If the promise uses up all the images (the threshold is the score of the strangest), one bad image *is* the threshold, and hardly any defect lies above it. With more
-# calibration images the threshold is the second or fifth strangest, and one mistake does little. It is one more reason to take many, and to look at the strangest.
+# If the promise uses up all the images (the threshold is the score of the strangest), one bad
+# image *is* the threshold, and hardly any defect lies above it. With more calibration images the
+# threshold is the second or fifth strangest, and one mistake does little. It is one more reason to
+# take many, and to look at the strangest.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -513,7 +581,8 @@ if n_bad:
 # :label: exercise-costs
 # :nonumber:
 #
-# A missed defect now costs a hundred times a false alarm. Where is the cheapest threshold? And where, if only one piece in ten thousand is defective?
+# A missed defect now costs a hundred times a false alarm. Where is the cheapest threshold? And
+# where, if only one piece in ten thousand is defective?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -533,7 +602,8 @@ print("a miss costs 100:    ", cheapest(1, 100, defective_share))
 print("and defects are rare:", cheapest(1, 100, 0.0001))
 
 # %% [markdown] tags=["solution"]
-# Only the ratio $\pi c_m / ((1 - \pi) c_f)$ matters. A dear miss pulls the threshold down; rare defects push it up, since nearly every alarm is then a false one.
+# Only the ratio $\pi c_m / ((1 - \pi) c_f)$ matters. A dear miss pulls the threshold down; rare
+# defects push it up, since nearly every alarm is then a false one.
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -544,7 +614,8 @@ print("and defects are rare:", cheapest(1, 100, 0.0001))
 # :label: exercise-notice
 # :nonumber:
 #
-# With 5, 10, 20 and 50 new images, how large must a shift of all scores be to be seen four times in five? Use `drift.smallest_shift`.
+# With 5, 10, 20 and 50 new images, how large must a shift of all scores be to be seen four times in
+# five? Use `drift.smallest_shift`.
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -558,7 +629,8 @@ for m in (5, 10, 20, 50):
     print(f"{m:3} new images: {shift:.2g} standard deviations")
 
 # %% [markdown] tags=["solution"]
-# More new images help, but only down to a floor: the calibration images are as few as they are, and their scores are only roughly known. (`inf` means that no shift could be seen.)
+# More new images help, but only down to a floor: the calibration images are as few as they are, and
+# their scores are only roughly known. (`inf` means that no shift could be seen.)
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -570,7 +642,8 @@ for m in (5, 10, 20, 50):
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 quiz.Quiz(
     quiz.Question(
-        "You want to promise at most one false alarm in 200 good images. How many good images must be kept out, at least?",
+        "You want to promise at most one false alarm in 200 good images. How many "
+        "good images must be kept out, at least?",
         right=f"{images_needed(0.005):,}",
         why="1 / (n + 1) must not be larger than 0.005.",
         wrong={
@@ -588,7 +661,8 @@ quiz.Quiz(
         },
     ),
     quiz.Question(
-        "Since this morning the scores of good pieces are lower than ever. What do you do?",
+        "Since this morning the scores of good pieces are lower than ever. What do "
+        "you do?",
         right="Find out why: look at light and camera first",
         why="What lowers the scores of good pieces usually lowers those of defects, too.",
         wrong={
@@ -602,12 +676,16 @@ quiz.Quiz(
 # ## Recap
 #
 # - Fix light, focus, distance and exposure; let vary what varies in production.
-# - `texad fit` makes one file from a folder of good images, and says what it can promise: at best a false-alarm rate of $1/(n+1)$ with $n$ images kept out.
+# - `texad fit` makes one file from a folder of good images, and says what it can promise: at best a
+#   false-alarm rate of $1/(n+1)$ with $n$ images kept out.
 # - Look at the strangest good images before you trust the threshold.
 # - Costs choose the rate. Only defects tell what is missed: keep them.
-# - `texad check` sees drift, in both directions; then mend the line, `texad calibrate`, or `texad fit`.
+# - `texad check` sees drift, in both directions; then mend the line, `texad calibrate`, or
+#   `texad fit`.
 #
-# **Further reading.** Conformal prediction from the beginning {cite:p}`angelopoulos2023conformal`; what is promised for one set of calibration images {cite:p}`vovk2012conditional`; the test of two
+# **Further reading.** Conformal prediction from the beginning {cite:p}`angelopoulos2023conformal`;
+# what is promised for one set of calibration images {cite:p}`vovk2012conditional`; the test of two
 # samples {cite:p}`hodges1958significance`.
 #
-# That is the end of the chapters. The results pages show the method on every texture of this run, and on real surfaces.
+# That is the end of the chapters. The results pages show the method on every texture of this run,
+# and on real surfaces.
