@@ -16,6 +16,7 @@ from texad import pipeline
 from texad.data import datasets, screening
 from texad.evaluation.pixel_metrics import upsample
 from texad.figures import result_figures
+from texad.io.json_files import write_json
 from texad.model import preprocessing, registry, weights
 from texad.model.backbone import save_backbone
 from texad.model.threshold import thresholds_by_rule
@@ -57,7 +58,8 @@ def run_category(
 
     run.start(STAGES[1], weights=weights_name, seed=seed, normalize=False)
     loaded = weights.load(weights_name, seed)
-    run.write_weights(loaded)
+    used = {"name": loaded.name, "sha256": loaded.sha256}
+    run.write(weights=used)
     images = {split: run.images(split) for split in SPLITS}
     paths = {split: run.data_paths(images[split]["path"]) for split in SPLITS}
     backbone = pipeline.make_backbone(loaded, paths["train"], **options)
@@ -100,8 +102,8 @@ def run_category(
         image_size,
     )
     counts = {f"n_{split}": len(images[split]) for split in SPLITS}
-    used = {"name": loaded.name, "sha256": loaded.sha256}
-    run.write_metrics(metrics | counts | {"threshold": found["sigma"], "weights": used})
+    kept = metrics | counts | {"threshold": found["sigma"], "weights": used}
+    write_json(run.folder / "metrics.json", kept)
     run.finish()
     return run.folder
 

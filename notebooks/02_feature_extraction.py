@@ -74,7 +74,7 @@ test = run.images("test")
 
 # %%
 loaded = backbone_weights.load(weights, seed)
-run.write_weights(loaded)
+run.write(weights=dict(name=loaded.name, sha256=loaded.sha256))
 backbone = build_backbone(loaded, normalize)
 run
 

@@ -46,6 +46,7 @@ from texad.evaluation.metrics import (
 )
 from texad.evaluation.pixel_metrics import upsample
 from texad.figures import plots, result_figures
+from texad.io.json_files import write_json
 from texad.model import preprocessing
 from texad.runs.run_folder import Run
 from texad.teaching import explorer, quiz
@@ -403,9 +404,8 @@ assert found["image_auroc"] == auroc and found["auroc_by_severity"] == by_severi
 counted = {
     name: record["data"][name] for name in ("n_train", "n_calibration", "n_test")
 }
-run.write_metrics(
-    found | counted | {"threshold": threshold, "weights": record["weights"]}
-)
+kept = found | counted | {"threshold": threshold, "weights": record["weights"]}
+write_json(run.folder / "metrics.json", kept)
 names = ["image_auroc", "average_precision", "pixel_auroc", "aupro", "accuracy"]
 names += ["precision", "recall", "f1", "f1_max", "false_alarm_rate", "miss_rate"]
 shown = {name: found[name] for name in names} | {"threshold": threshold}

@@ -25,7 +25,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from texad import pipeline
-from texad.data.splitting import calibration_images
+from texad.data import splitting
 from texad.errors import check_range
 from texad.io.atomic import write_tensors
 from texad.model import extraction, preprocessing, registry, scoring, weights
@@ -180,7 +180,7 @@ class AnomalyDetector(BaseEstimator):
         name = f"image_size of the {self.detector} detector"
         check_range(name, self.image_size, at_least=least, multiple_of=STRIDE)
         images_needed(self.false_alarms)
-        calibration_images(2, self.calibration_fraction, self.seed)
+        splitting.keep_out((), self.calibration_fraction, self.seed)
         weights.check(self.weights)
 
     def fit(self, paths: Sequence[str | Path], y: None = None) -> "AnomalyDetector":

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from texad.data.splitting import calibration_images
+from texad.data import splitting
 from texad.evaluation import intervals, metrics, pixel_metrics
 from texad.model import extraction, preprocessing, scoring, threshold, weights
 from texad.model.backbone import build_backbone, calibrate_batchnorm, fold_batchnorm
@@ -42,9 +42,7 @@ def keep_out(
     if false_alarms is not None:
         fewest = min(threshold.images_needed(false_alarms), len(paths) // 2)
         fraction = max(fraction, fewest / len(paths))
-    chosen = calibration_images(len(paths), fraction, seed)
-    train = [path for i, path in enumerate(paths) if i not in chosen]
-    return train, [path for i, path in enumerate(paths) if i in chosen]
+    return splitting.keep_out(paths, fraction, seed)
 
 
 def make_backbone(

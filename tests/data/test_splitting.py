@@ -18,7 +18,8 @@ from texad.data import splitting
     ],
 )
 def test_how_many_images_are_kept_out(n, fraction, kept_out):
-    assert len(splitting.calibration_images(n, fraction, 0)) == kept_out
+    train, calibration = splitting.keep_out(range(n), fraction, 0)
+    assert len(calibration) == kept_out and len(train) == n - kept_out
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 7, 100])

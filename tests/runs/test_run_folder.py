@@ -15,7 +15,7 @@ from texad.io import paths
 from texad.io.atomic import sha256
 from texad.io.json_files import write_json
 from texad.io.locks import HELD, LOCK
-from texad.model.weights import RANDOM_WARNING, Weights
+from texad.model.weights import RANDOM_WARNING
 from texad.runs import run_folder as artifacts
 from texad.runs.run_folder import SPLITS, STAGES, STUDIES, Run
 
@@ -134,7 +134,7 @@ def test_parameters_seconds_and_memory_are_kept(run):
 
 def test_later_stages_refuse_other_weights_than_those_of_the_features(run):
     finish(run, *STAGES[:2])
-    run.write_weights(Weights("random", "0" * 64, {}))
+    run.write(weights={"name": "random", "sha256": "0" * 64})
     run.start(STAGES[2], weights="random")
     run.start(STAGES[2], weights="auto")
     with pytest.raises(
@@ -262,7 +262,7 @@ def test_the_files_of_a_stage_are_known_by_their_hashes(run):
     run.start(STAGES[3])
     run.write_table("scores.csv", pd.DataFrame({"score": [1.0]}))
     run.write_array("maps/test.npy", np.ones(3))
-    run.write_metrics({"a": 1})  # another stage's
+    write_json(run.folder / "metrics.json", {"a": 1})  # another stage's
     run.finish()
     assert run.read()["stages"][STAGES[3]]["files"] == {
         name: sha256(run.folder / name) for name in ("scores.csv", "maps/test.npy")
@@ -329,10 +329,10 @@ def test_the_kernel_of_a_batch_may_start_in_the_folder_that_its_batch_holds(run,
 
 
 def test_random_weights_cannot_be_overlooked(run):
-    run.write_weights(Weights("random", "0" * 64, {}))
+    run.write(weights={"name": "random", "sha256": "0" * 64})
     assert RANDOM_WARNING in repr(run)
     assert "texad-weights-warning" in run._repr_html_()
-    run.write_weights(Weights("imagenet", "0" * 64, {}))
+    run.write(weights={"name": "imagenet", "sha256": "0" * 64})
     assert "RANDOM" not in repr(run) and "RANDOM" not in run._repr_html_()
 
 
@@ -344,7 +344,7 @@ def test_names_are_escaped_in_html(surfaces, tmp_path):
 def test_a_run_shows_its_facts_one_a_line(run, surfaces):
     assert repr(run) == "data set: surfaces\ncategory: steel"
     run.write_images(datasets.load_category(surfaces, "steel"))
-    run.write_weights(Weights("imagenet", "0123456789abcdef", {}))
+    run.write(weights={"name": "imagenet", "sha256": "0123456789abcdef"})
     assert repr(run).splitlines() == [
         "data set: surfaces",
         "category: steel",
@@ -385,13 +385,6 @@ def test_a_run_folder_without_a_record_says_what_to_run(run):
         with pytest.raises(RunError) as caught:
             ask()
         assert str(caught.value).startswith(f"{file} does not say {missing}: run ")
-
-
-def test_a_damaged_run_json_that_is_set_aside_stays_to_be_looked_at(run):
-    finish(run, STAGES[0])
-    (run.folder / "run.json").write_text("{")
-    assert run.set_aside() == run.folder / "run.damaged.json"
-    assert (run.folder / "run.damaged.json").read_text() == "{" and run.read() == {}
 
 
 def test_names_in_tables_that_look_like_numbers_stay_names(run):

@@ -66,7 +66,8 @@ def run_of(
     by_defect = auroc_by_defect(test["label"], test["score"], test["defect"])
     auroc = image_auroc(test["label"], test["score"])
     counts = {"n_train": len(images) - len(test), "n_test": len(test)}
-    run.write_metrics(
+    write_json(
+        run.folder / "metrics.json",
         {
             "image_auroc": auroc,
             **decisions,
@@ -75,7 +76,7 @@ def run_of(
             "pixel_auroc": None,
             **counts,
             "weights": weights,
-        }
+        },
     )
     for name in FIGURES:
         (run.folder / "figures").mkdir(exist_ok=True)

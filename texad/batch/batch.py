@@ -27,8 +27,8 @@ from texad.batch.notebooks import COLUMNS, Job, cores
 from texad.batch.sweeps import Setting, settings
 from texad.data import datasets
 from texad.errors import RunError, check_range
-from texad.io.atomic import remove_leftovers, replacing
-from texad.io.escape import for_spreadsheet
+from texad.io.atomic import remove_leftovers
+from texad.io.escape import write_table
 from texad.io.json_files import write_json
 from texad.model import weights
 from texad.runs.run_folder import STAGES, STUDIES, Run, lead
@@ -146,7 +146,8 @@ def run(
     _say_if_random(resolved)
     found = [_head(setting) | row for setting, rows in results for row in rows]
     if len(combinations) > 1:
-        _write_table(out / "sweep.csv", found, [*combinations[0].swept, *COLUMNS])
+        columns = [*combinations[0].swept, *COLUMNS]
+        write_table(out / "sweep.csv", pd.DataFrame(found, columns=columns))
     failed = zip((setting for setting, _ in shown), studied, strict=True)
     return found + [_head(setting) | row for setting, row in failed if row["error"]]
 
@@ -175,12 +176,7 @@ def _sum_up(dataset: str, setting: Setting, rows: list[dict], folder: Path) -> N
     }
     remove_leftovers(folder, older_than=60)  # of a batch that was killed; another may be here now
     write_json(folder / "summary.json", summary)
-    _write_table(folder / "summary.csv", rows, list(COLUMNS))
-
-
-def _write_table(file: Path, rows: list[dict], columns: list[str]) -> None:
-    with replacing(file) as temporary:
-        for_spreadsheet(pd.DataFrame(rows, columns=columns)).to_csv(temporary, index=False)
+    write_table(folder / "summary.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 def _weights_used(dataset: str, category: str, folder: Path) -> dict | None:

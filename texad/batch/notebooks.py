@@ -148,8 +148,9 @@ def _set_aside_if_damaged(run: Run) -> None:
     try:
         run.read()
     except DamagedError as error:
+        aside = (run.folder / "run.json").replace(run.folder / "run.damaged.json")
         reason = str(error).split(";")[0]
-        _say(f"{reason}; it is now {run.set_aside().name}, and the run is made again")
+        _say(f"{reason}; it is now {aside.name}, and the run is made again")
 
 
 def _say(line: str) -> None:

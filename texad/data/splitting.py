@@ -3,9 +3,14 @@
 Whole images are kept out, since the places of one image resemble each other.
 """
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import numpy as np
 
 from texad.errors import check_range
+
+Image = TypeVar("Image")  # whatever stands for one
 
 
 def split(n: int, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -31,21 +36,22 @@ def split(n: int, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
 
 
-def calibration_images(n: int, fraction: float, seed: int = 0) -> set[int]:
-    """Choose the calibration images: good images that are kept out of the fit.
+def keep_out(
+    images: Sequence[Image], fraction: float, seed: int = 0
+) -> tuple[list[Image], list[Image]]:
+    """Divide good images into those to fit to, and calibration images, which are kept out.
 
     Parameters
     ----------
-    n : int
-        Number of good training images.
+    images : sequence
     fraction : float
         See `split`.
     seed : int, default 0
 
     Returns
     -------
-    set of int
-        Indices of the images.
+    train, calibration : list
+        Both in the order given.
 
     Raises
     ------
@@ -54,9 +60,10 @@ def calibration_images(n: int, fraction: float, seed: int = 0) -> set[int]:
 
     Examples
     --------
-    >>> sorted(calibration_images(10, 0.2))
-    [4, 6]
+    >>> keep_out("abcdef", 0.3)
+    (['a', 'b', 'e', 'f'], ['c', 'd'])
     """
     check_range("calibration_fraction", fraction, at_least=0, below=1)
     check_range("seed", seed, at_least=0)
-    return set(split(n, fraction, np.random.default_rng(seed))[1].tolist())
+    train, calibration = split(len(images), fraction, np.random.default_rng(seed))
+    return [images[i] for i in train], [images[i] for i in calibration]

@@ -9,10 +9,12 @@ CSV injection, OWASP: https://owasp.org/www-community/attacks/CSV_Injection.
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 
 from texad.errors import printable
+from texad.io.atomic import replacing
 
 # How a cell starts that a spreadsheet would work out; its apostrophes may be ours already.
 FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
@@ -53,6 +55,12 @@ def for_spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
         A new one. `from_spreadsheet` takes the apostrophes away again.
     """
     return _of_texts(table, cell)
+
+
+def write_table(file: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, whole or not at all, and as `for_spreadsheet` makes it."""
+    with replacing(file) as temporary:
+        for_spreadsheet(table).to_csv(temporary, index=False)
 
 
 def cell(text: str) -> str:

@@ -18,9 +18,8 @@ process at a time writes, and holds the lock `.lock`. Everything here can be mad
 folder may be deleted whenever nobody is writing.
 """
 
-import csv
-import html
 import platform
+import re
 import time
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -33,13 +32,14 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from texad.data import datasets, splitting
-from texad.errors import RunError, check_range, printable
+from texad.errors import RunError, printable
 from texad.io.atomic import digests, replacing
-from texad.io.escape import for_spreadsheet, from_spreadsheet
+from texad.io.escape import from_spreadsheet, write_table
 from texad.io.json_files import write_json
 from texad.io.locks import is_held, leave, take
 from texad.io.paths import runs_root
-from texad.model.weights import RANDOM_WARNING, Weights, check
+from texad.io.templates import templates
+from texad.model.weights import RANDOM_WARNING, check
 from texad.runs.schema import read_record
 
 STAGES = (
@@ -76,6 +76,9 @@ FILES = {  # that a stage leaves, by name or pattern; run.json keeps their hashe
 }
 
 
+HTML = templates(Path(__file__).parent).get_template("run.html.j2")
+
+
 def lead(categories: Iterable[str]) -> str:
     """The category that the chapters show: leather where it is there, else the first."""
     categories = list(categories)
@@ -99,32 +102,34 @@ class Run:
         If there is no such data set or category.
     """
 
+    _stage = ""  # that was started
+
     def __init__(self, dataset: str | Path, category: str, runs: str | Path = ""):
         try:
             self.category, *others = datasets.select(dataset, category)
-            if others:
-                choices = ", ".join((self.category, *others))
-                raise ValueError(
-                    f"a run is of one category, not {category!r}: choose one of {choices}"
-                )
             self.dataset, self._given = datasets.name(dataset), dataset
         except (ValueError, OSError) as error:
             raise RunError(str(error)) from None
+        if others:
+            raise RunError(
+                f"a run is of one category, not {category!r}: "
+                f"choose one of {', '.join((self.category, *others))}"
+            )
         self.folder = (
             (Path(runs).expanduser().resolve() if str(runs) else runs_root())
             / self.dataset
             / self.category
         )
-        self._stage, self._started = "", 0.0
-        self._parameters: dict[str, object] = {}
 
     def finished(self) -> list["Run"]:
         """The runs of the same data set, this one included, whose five stages are finished."""
-        runs = [
-            Run(self._given, category, self.folder.parent.parent)
+        return [
+            run
             for category in datasets.categories(self._given)
+            if (run := Run(self._given, category, self.folder.parent.parent)).is_finished(
+                STAGES[-1]
+            )
         ]
-        return [run for run in runs if run.is_finished(STAGES[-1])]
 
     # -- run.json ----------------------------------------------------------------------------------
 
@@ -168,7 +173,7 @@ class Run:
             weights = check(weights)
         except (ValueError, OSError) as error:
             raise RunError(str(error)) from None
-        self._check_ready(stage, weights)  # before a folder is made
+        self._ready(stage, weights)  # before a folder is made
         if not (is_held(self.folder) or take(self.folder)):
             raise RunError(
                 f"{self.folder} is in use: a batch, or another notebook that has not come to its "
@@ -176,12 +181,10 @@ class Run:
                 "folder can be chosen with the parameter runs"
             )
         try:
-            self._check_ready(stage, weights)  # as the last one to write has left it
+            kept = self._ready(stage, weights)  # as the last one to write has left it
         except RunError:
             leave(self.folder)
             raise
-        before, position = self.read().get("stages", {}), (STAGES + STUDIES).index(stage)
-        kept = STAGES[:position] + (STUDIES if stage in STUDIES else ())
         self.write(
             dataset=self.dataset,
             category=self.category,
@@ -190,17 +193,18 @@ class Run:
                 for name in ("texad", "torch", "torchvision", "numpy", "scikit-learn")
             }
             | {"python": platform.python_version()},
-            stages={
-                name: entry for name, entry in before.items() if name in kept and name != stage
-            },
+            stages=kept,
         )
-        if position == 1:
+        if stage == STAGES[1]:
             parameters["weights"] = weights
         self._stage, self._parameters, self._started = stage, parameters, time.perf_counter()
         return self
 
-    def _check_ready(self, stage: str, weights: str) -> None:
-        """Raise a RunError if what the stage builds on is missing or other than wanted."""
+    def _ready(self, stage: str, weights: str) -> dict[str, dict]:
+        """Entries of the stages that still count when this one starts.
+
+        A RunError if what it builds on is missing or other than wanted.
+        """
         record = self.read()
         before, position = record.get("stages", {}), (STAGES + STUDIES).index(stage)
         for needed in STAGES[:position]:
@@ -216,6 +220,8 @@ class Run:
                 f"not {printable(weights)}: "
                 f"run notebooks/{STAGES[1]}.ipynb with these weights first"
             )
+        kept = STAGES[:position] + (STUDIES if stage in STUDIES else ())
+        return {name: entry for name, entry in before.items() if name in kept and name != stage}
 
     def finish(self) -> None:
         """Record that the stage which was started is done, and the hashes of its files."""
@@ -224,20 +230,14 @@ class Run:
                 f"{self._stage or 'this stage'} is finished already, or was never started: "
                 "run its notebook from the first cell on"
             )
-        files = digests(self.folder, FILES[self._stage])
-        seconds = round(time.perf_counter() - self._started, 2)
         entry = {
             "parameters": self._parameters,
-            "seconds": seconds,
+            "seconds": round(time.perf_counter() - self._started, 2),
             "peak_mb": _peak_mb(),
-            "files": files,
+            "files": digests(self.folder, FILES[self._stage]),
         }
         self.write(stages=self.read()["stages"] | {self._stage: entry})
         leave(self.folder)
-
-    def set_aside(self) -> Path:
-        """Rename a damaged run.json, so that the run can be made again; return where it is now."""
-        return (self.folder / "run.json").replace(self.folder / "run.damaged.json")
 
     # -- what the stages leave ---------------------------------------------------------------------
 
@@ -270,20 +270,15 @@ class Run:
         RunError
             If `calibration_fraction` is not at least 0 and below 1, or `seed` is negative.
         """
-        check_range("seed", seed, at_least=0, error=RunError)
         try:
-            kept_out = splitting.calibration_images(len(category.train), calibration_fraction, seed)
+            train, calibration = splitting.keep_out(category.train, calibration_fraction, seed)
         except ValueError as error:
             raise RunError(str(error)) from None
 
         def relative(path: Path) -> str:
             return path.relative_to(category.root).as_posix()
 
-        splits = {
-            "train": [sample for i, sample in enumerate(category.train) if i not in kept_out],
-            "calibration": [sample for i, sample in enumerate(category.train) if i in kept_out],
-            "test": category.test,
-        }
+        splits = {"train": train, "calibration": calibration, "test": category.test}
         samples = [sample for split in splits.values() for sample in split]
         images = pd.DataFrame(
             {
@@ -295,16 +290,17 @@ class Run:
             }
         )
         self.write_table("images.csv", images)
-        data = {
-            "folder": str(category.root),
-            "fingerprint": datasets.fingerprint(category),
-            **{f"n_{split}": len(those) for split, those in splits.items()},
-            "unreadable": [
-                {"path": printable(relative(left_out.sample.path)), "reason": left_out.reason}
-                for left_out in category.unreadable
-            ],
-        }
-        self.write(data=data)
+        self.write(
+            data={
+                "folder": str(category.root),
+                "fingerprint": datasets.fingerprint(category),
+                **{f"n_{split}": len(those) for split, those in splits.items()},
+                "unreadable": [
+                    {"path": printable(relative(left_out.sample.path)), "reason": left_out.reason}
+                    for left_out in category.unreadable
+                ],
+            }
+        )
         return images
 
     def images(self, split: str) -> pd.DataFrame:
@@ -328,16 +324,12 @@ class Run:
 
     def data_path(self, relative: str) -> Path | None:
         """The file of an image or mask named in a table; None for an empty name."""
-        return self._data_folder() / relative if relative else None
+        return self.data_paths([relative])[0] if relative else None
 
     def data_paths(self, relatives: Iterable[str]) -> list[Path]:
         """The files of images named in a table."""
-        folder = self._data_folder()
-        return [folder / relative for relative in relatives]
-
-    def _data_folder(self) -> Path:
         if folder := self.read().get("data", {}).get("folder"):
-            return Path(folder)
+            return [Path(folder, relative) for relative in relatives]
         raise RunError(
             f"{self.folder / 'run.json'} does not say where the images are: "
             f"run notebooks/{STAGES[0]}.ipynb for it first"
@@ -354,22 +346,22 @@ class Run:
         )
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        with replacing(self.folder / name) as temporary:
-            for_spreadsheet(table).to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
+        write_table(self.folder / name, table)
 
     def read_table(self, name: str) -> pd.DataFrame:
         """Read a table that `write_table` wrote.
 
         An image may be called NA; only an empty p-value is missing.
         """
-        table = pd.read_csv(
-            self.folder / name,
-            keep_default_na=False,
-            lineterminator="\n",  # a name may have another kind of line end in it
-            na_values={"p_value": [""]},
-            dtype={"path": str, "defect": str, "mask": str, "p_value": float},
+        return from_spreadsheet(
+            pd.read_csv(
+                self.folder / name,
+                keep_default_na=False,
+                lineterminator="\n",  # a name may have another kind of line end in it
+                na_values={"p_value": [""]},
+                dtype={"path": str, "defect": str, "mask": str, "p_value": float},
+            )
         )
-        return from_spreadsheet(table)
 
     def write_array(self, name: str, array: np.ndarray) -> None:
         with replacing(self.folder / name) as temporary, temporary.open("wb") as file:
@@ -378,40 +370,27 @@ class Run:
     def read_array(self, name: str) -> np.ndarray:
         return np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
 
-    def write_metrics(self, metrics: dict) -> None:
-        write_json(self.folder / "metrics.json", metrics)
-
     def write_figure(self, name: str, figure: Figure) -> None:
         """Save a figure under figures/; the ending of `name` (.svg, .png) chooses the format."""
-        metadata = (
-            {"Date": None} if name.endswith(".svg") else None
-        )  # the same figure, the same file
         with (
             replacing(self.folder / "figures" / name) as temporary,
             rc_context({"svg.hashsalt": "texad"}),
         ):
-            figure.savefig(temporary, bbox_inches="tight", dpi=150, metadata=metadata)
-
-    def write_weights(self, weights: Weights) -> None:
-        self.write(weights={"name": weights.name, "sha256": weights.sha256})
+            dated = {"Date": None} if name.endswith(".svg") else None  # same figure, same file
+            figure.savefig(temporary, bbox_inches="tight", dpi=150, metadata=dated)
 
     # -- how a run shows itself --------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        facts = "\n".join(f"{name}: {value}" for name, value in self._facts().items())
-        return f"{facts}\n{RANDOM_WARNING}" if self._is_random() else facts
+        facts, warning = self._facts()
+        return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), *warning])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<b>{html.escape(name)}</b> {html.escape(value)}<br>"
-            for name, value in self._facts().items()
-        )
-        return f"<p>{rows}</p>" + (weights_banner() if self._is_random() else "")
+        facts, warning = self._facts()
+        return HTML.render(facts=facts, warning=warning)
 
-    def _is_random(self) -> bool:
-        return self.read().get("weights", {}).get("name") == "random"
-
-    def _facts(self) -> dict[str, str]:
+    def _facts(self) -> tuple[dict[str, str], list[str]]:
+        """What is said of the run by name, and the warning of random weights if they are."""
         record = self.read()
         facts = {"data set": self.dataset, "category": self.category}
         if data := record.get("data"):
@@ -419,9 +398,10 @@ class Run:
             counts = [(data.get(f"n_{split}"), f"for {use}") for split, use in uses]
             counts.append((len(data.get("unreadable", [])), "left out, since they cannot be read"))
             facts["images"] = ", ".join(f"{count} {what}" for count, what in counts if count)
-        if weights := record.get("weights"):
+        weights = record.get("weights", {})
+        if weights:
             facts["weights"] = f"{weights['name']} (sha256 {weights['sha256'][:12]}…)"
-        return facts
+        return facts, [RANDOM_WARNING] if weights.get("name") == "random" else []
 
 
 class FinishedRun(Run):
@@ -445,16 +425,6 @@ class FinishedRun(Run):
 
 def _peak_mb() -> float | None:
     """Peak resident memory of this process in 10⁶ bytes; None where the system does not say."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    kibibytes = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
-    return None if kibibytes is None else round(kibibytes * 1024 / 1e6, 1)
-
-
-def weights_banner() -> str:
-    """Warning about random weights as HTML, for JupyterLab and the book, light and dark."""
-    style = "border: 3px solid #d9480f; border-radius: 6px; padding: 0.6em 1em; margin: 1em 0"
-    text = f"<b>⚠</b> {html.escape(RANDOM_WARNING)}"
-    return f'<div class="texad-weights-warning" role="note" style="{style}">{text}</div>'
+    status = Path("/proc/self/status")
+    kibibytes = status.exists() and re.search(r"VmHWM:\s+(\d+) kB", status.read_text("ascii"))
+    return round(int(kibibytes[1]) * 1024 / 1e6, 1) if kibibytes else None
