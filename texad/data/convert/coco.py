@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
 from texad.data.convert.marks import Labels, Mark, find
 from texad.data.convert.outlines import Polygon, Runs, box, uncompressed
 from texad.errors import DataError
 
-FAR = 1e9  # no coordinate is out there
-CORRECT = "correct or remove the annotation"
+SCHEMA = Draft202012Validator(json.loads(Path(__file__).with_name("coco.json").read_text()))
 
 
 def read_coco(source: Path, labels: Labels, folder: Path | None = None) -> list[Mark]:
@@ -55,121 +56,60 @@ def coco_files(folder: Path) -> list[Path]:
 
 def _looks_like_coco(file: Path) -> bool:
     try:
-        return {"images", "annotations"} <= _json(file).keys()
+        content = _json(file)
     except (DataError, OSError):
         return False
+    return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _json(file: Path) -> Any:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        # NaN and the like are read as text, which the schema refuses.
+        return json.loads(file.read_text(encoding="utf-8-sig"), parse_constant=str)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is no JSON ({error}): export it again") from None
-    if not isinstance(content, dict):
-        raise DataError(
-            f"{file} is not as COCO has it: it holds a {type(content).__name__} instead of an "
-            "object; export it again"
-        )
-    return content
 
 
 def _marks(file: Path, labels: Labels, folder: Path | None) -> Iterator[Mark]:
     content = _json(file)
+    if error := best_match(SCHEMA.iter_errors(content)):
+        at = error.json_path.removeprefix("$.")
+        raise DataError(  # the end of the message says what is wrong, the beginning quotes the file
+            f"{file}, {at} is damaged ({error.message[-200:]}): correct it, or export it again"
+        )
     around = (file.parent, file.parent.parent)
     roots = [folder] if folder else [root / name for root in around for name in ("", "images")]
-    categories = {
-        number: _get(entry, "name", at, str)
-        for number, (at, entry) in _by_id(file, content, "categories").items()
-    }
-    images = _by_id(file, content, "images")
+    images, categories = (_by_id(file, content, key) for key in ("images", "categories"))
     notes: dict[Any, list[tuple[str, dict[str, Any]]]] = {number: [] for number in images}
-    for at, note in _entries(file, content, "annotations"):
+    for i, note in enumerate(content["annotations"]):
+        where = f"{file}, annotations[{i}]"
         for key, known in (("image_id", images), ("category_id", categories)):
-            if _get(note, key, at) not in known:
-                raise DataError(f"{at}: {key} {note[key]!r} is not listed in the file: {CORRECT}")
-        notes[note["image_id"]].append((at, note))
+            if note[key] not in known:
+                raise DataError(
+                    f"{where}: {key} {note[key]!r} is not listed in the file: correct or remove "
+                    "the annotation"
+                )
+        notes[note["image_id"]].append((where, note))
     for number, (at, entry) in images.items():
-        path = find(_get(entry, "file_name", at, str), roots, at)
-        size = None
-        if {"width", "height"} <= entry.keys():
-            size = _get(entry, "width", at, int), _get(entry, "height", at, int)
-        is_good = True
-        for where, note in notes[number]:
-            defect = labels.defect(categories[note["category_id"]])
-            if defect != "good":
-                is_good = False
-                shapes = _shapes(note, where)
-                runs = [(each.width, each.height) for each in shapes if isinstance(each, Runs)]
-                yield Mark(path, defect, where, shapes, size or next(iter(runs), None))
-        if is_good:
-            yield Mark(path, "good", at)
-
-
-def _shapes(note: dict[str, Any], where: str) -> tuple[Polygon | Runs, ...]:
-    outline = note.get("segmentation")
-    if isinstance(outline, dict):
-        return (_runs(outline, where),)
-    if outline:
-        if not isinstance(outline, list):
-            raise DataError(
-                f"{where}: segmentation is neither a list of polygons nor run lengths: export it "
-                "again"
-            )
-        polygons = outline if isinstance(outline[0], list) else [outline]
-        what = f"{where}: a polygon of the segmentation"
-        points = [_numbers(polygon, what) for polygon in polygons]
-        if any(len(each) < 6 or len(each) % 2 for each in points):
-            raise DataError(f"{what} needs x and y of three corners or more: {CORRECT}")
-        return tuple(Polygon(each.reshape(-1, 2)) for each in points)
-    if note.get("bbox"):
-        numbers = _numbers(note["bbox"], f"{where}: bbox")
-        if len(numbers) != 4 or (numbers[2:] < 0).any():
-            raise DataError(f"{where}: bbox is not x, y, width and height: {CORRECT}")
-        return (box(*numbers.tolist()),)
-    raise DataError(f"{where} has neither segmentation nor bbox: correct or remove it")
-
-
-def _runs(outline: dict[str, Any], where: str) -> Runs:
-    counts = outline.get("counts")
-    try:
-        if isinstance(counts, str):
-            counts = uncompressed(counts)
-        else:
-            counts = _numbers(counts, "counts").astype(np.int64)
-        height, width = _numbers(outline.get("size"), "size").astype(np.int64).tolist()
-    except ValueError as error:
-        raise DataError(
-            f"{where}: the run lengths are damaged ({error}): export it again"
-        ) from None
-    if (counts < 0).any() or counts.sum() != height * width:
-        raise DataError(
-            f"{where}: the run lengths are not those of an image of {width} x {height} pixels: "
-            "export it again"
-        )
-    return Runs(counts, height, width)
-
-
-def _entries(file: Path, content: dict[str, Any], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield where each entry of a list is, and what it says."""
-    entries = content.get(key)
-    if not isinstance(entries, list):
-        raise DataError(f"{file} is not as COCO has it: it has no list {key}; export it again")
-    for i, entry in enumerate(entries):
-        at = f"{file}, {key}[{i}]"
-        if not isinstance(entry, dict):
-            raise DataError(
-                f"{at} is a {type(entry).__name__} instead of an object: correct or remove it"
-            )
-        yield at, entry
+        path = find(entry["file_name"], roots, at)
+        is_sized = {"width", "height"} <= entry.keys()
+        size = (int(entry["width"]), int(entry["height"])) if is_sized else None
+        said = [
+            (labels.defect(categories[note["category_id"]][1]["name"]), where, note)
+            for where, note in notes[number]
+        ]
+        defective = [_mark(path, *each, size) for each in said if each[0] != "good"]
+        yield from defective or [Mark(path, "good", at)]
 
 
 def _by_id(
     file: Path, content: dict[str, Any], key: str
 ) -> dict[int | str, tuple[str, dict[str, Any]]]:
+    """Where each entry of a list is, and what it says."""
     found: dict[int | str, tuple[str, dict[str, Any]]] = {}
-    for at, entry in _entries(file, content, key):
-        number = _get(entry, "id", at)
-        if number in found:
+    for i, entry in enumerate(content[key]):
+        at = f"{file}, {key}[{i}]"
+        if (number := entry["id"]) in found:
             raise DataError(
                 f"{at} has the id {number!r}, and so has {found[number][0]}: give each its own"
             )
@@ -177,22 +117,24 @@ def _by_id(
     return found
 
 
-def _get(
-    entry: dict[str, Any], key: str, where: str, kind: type | tuple[type, ...] = (int, str)
-) -> Any:
-    value = entry.get(key)
-    if value is None:
-        raise DataError(f"{where} has no {key}")
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise DataError(f"{where}: {key} is {value!r}, of the wrong kind: correct or remove it")
-    return value
+def _mark(
+    path: Path, defect: str, where: str, note: dict[str, Any], size: tuple[int, int] | None
+) -> Mark:
+    outline = note.get("segmentation")
+    try:
+        if isinstance(outline, dict):
+            runs = _runs(outline)
+            return Mark(path, defect, where, (runs,), (runs.width, runs.height))
+        polygons = [np.array(each, np.float64).reshape(-1, 2) for each in outline or []]
+    except ValueError as error:
+        raise DataError(f"{where}.segmentation is damaged ({error}): export it again") from None
+    shapes = [Polygon(each) for each in polygons] or [box(*note["bbox"])]
+    return Mark(path, defect, where, tuple(shapes), size)
 
 
-def _numbers(values: Any, where: str) -> np.ndarray:
-    """Finite numbers as float64; DataError for anything else."""
-    if not isinstance(values, list) or not all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= FAR
-        for value in values
-    ):
-        raise DataError(f"{where} is not a list of numbers to compute with")
-    return np.array(values, dtype=np.float64)
+def _runs(outline: dict[str, Any]) -> Runs:
+    counts, (height, width) = outline["counts"], map(int, outline["size"])
+    counts = uncompressed(counts) if isinstance(counts, str) else np.array(counts, np.int64)
+    if (counts < 0).any() or counts.sum() != height * width:
+        raise ValueError(f"its run lengths are not those of an image of {width} x {height} pixels")
+    return Runs(counts, height, width)

@@ -129,14 +129,9 @@ def draw(shapes: Sequence[Polygon | Runs], width: int, height: int) -> np.ndarra
     for shape in shapes:
         if isinstance(shape, Polygon):
             mask |= _fill(shape.points * ((width, height) if shape.relative else 1), width, height)
-        elif (shape.width, shape.height) == (width, height):
-            inside = np.repeat(np.arange(len(shape.counts)) % 2 == 1, shape.counts)
-            mask |= inside.reshape(width, height).T
         else:
-            raise ValueError(
-                f"a mask of {shape.width} x {shape.height} pixels for an image of {width} x "
-                f"{height}"
-            )
+            inside = np.repeat(np.arange(len(shape.counts)) % 2 == 1, shape.counts)
+            mask |= inside.reshape(shape.width, shape.height).T
     return mask
 
 
