@@ -257,8 +257,8 @@ def test_a_name_that_ends_in_mask_does_not_get_the_mask_of_another(tmp_path):
 @pytest.mark.parametrize(
     "files, options, words",
     [
-        (["a/1.png", "b/1.png"], {}, ["no good image", "a (1), b (1)", "--good"]),
-        (["good/1.png", "bad/1.png"], {}, ["one good image", "at least 2"]),
+        (["a/1.png", "b/1.png"], {}, ["too few good images (0)", "a (1), b (1)", "--good"]),
+        (["good/1.png", "bad/1.png"], {}, ["too few good images (1)", "at least 2"]),
         (
             ["good/1.png", "good/2.png"],
             {"test_fraction": 0},
@@ -382,7 +382,7 @@ def test_which_labels_are_good_is_usual_or_said(tmp_path, labels, good, expected
             "path,label,mask\n000.png,ok,\n001.png,ok,\n002.png,dent,small.png\n",
             ["line 4", "9 x 9", "64 x 48"],
         ),
-        ("path,label\n000.png,Good\n", ["one good image"]),
+        ("path,label\n000.png,Good\n", ["too few good images (1)"]),
     ],
 )
 def test_a_damaged_table_is_refused_with_its_line(tmp_path, text, words):
@@ -546,7 +546,7 @@ def test_a_mask_is_upright_whether_the_tool_turned_the_image_or_not(tmp_path, or
         (
             [note(0, bbox=[0, 0, 5, 5])],
             {"images": [{"id": 0, "file_name": "000.png"}]},
-            ["no good image", "scratch (1)"],
+            ["too few good images (0)", "scratch (1)"],
         ),
     ],
 )

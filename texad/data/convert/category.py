@@ -71,9 +71,8 @@ class Imported:
 
     def __str__(self) -> str:
         """What to tell the user, with the commands that may follow."""
-        good = "without annotation"
-        if self.good_labels:
-            good = f"labelled {', '.join(self.good_labels)}"
+        labels = ", ".join(self.good_labels)
+        good = f"labelled {labels}" if labels else "without annotation"
         lines = [
             f"{self.root}: imported as {self.kind}",
             f"  train/good      {self.n_train:6d} images to learn from ({good})",
@@ -84,19 +83,13 @@ class Imported:
             for name, count in self.defects.items()
         ]
         lines += [f"  note: {note}" for note in self.notes]
-        if not self.defects:
-            lines.append(
-                "  note: no defective image: a detector can be fit, but nothing here tells which "
-                "defects it finds"
-            )
-        root = self.root
-        names = (root, root.parent, root.name, f"{root.name}.safetensors")
-        folder, dataset, category, file = (shlex.quote(str(name)) for name in names)
+        of_dataset = ["--dataset", str(self.root.parent), "--category", self.root.name]
+        fit = ["texad", "fit", str(self.root), "--out", f"{self.root.name}.safetensors"]
         return "\n".join(
             [
-                *(printable(line) for line in lines),
-                f"next: texad run --dataset {dataset} --category {category}",
-                f"or:   texad fit {folder} --out {file}",
+                *map(printable, lines),
+                f"next: {shlex.join(['texad', 'run', *of_dataset])}",
+                f"or:   {shlex.join(fit)}",
             ]
         )
 
@@ -200,33 +193,47 @@ def import_category(
     reasons = [f"{entry.path} ({reason})" for entry, reason in unreadable]
     notes += _first(reasons, "left out, since it cannot be read:")
     entries = [replace(entry, size=size) for entry, size in readable]
-    train, test = _split([each for each in entries if each.defect == "good"], test_fraction, seed)
-    if not train:
-        raise DataError(
-            f"there is no good image to learn from; the labels are {labels.listed()}: say which of "
-            "them are good by --good LABEL, or add images"
-        )
+    good_ones = [entry for entry in entries if entry.defect == "good"]
     defective = [entry for entry in entries if entry.defect != "good"]
-    if not test + defective:
+    if len(good_ones) < 2:
+        raise DataError(
+            f"too few good images ({len(good_ones)}): at least 2 are needed, to learn from and to "
+            f"test with; the labels are {labels.listed()}: say which of them are good by --good "
+            "LABEL, or add images"
+        )
+    train, test = splitting.split(len(good_ones), test_fraction, np.random.default_rng(seed))
+    if not len(test) and not defective:
         raise DataError(
             "no image would be left to test with, since none is defective: let the test fraction "
             "be more than 0"
         )
     masks: Counter[str] = Counter()
     empty: list[str] = []
-    parts = [("train", entry) for entry in train] + [("test", entry) for entry in test + defective]
+    parts = [("train", good_ones[i]) for i in train] + [("test", good_ones[i]) for i in test]
+    parts += [("test", entry) for entry in defective]
     with filling(root) as folder:
         for part, entry in tqdm(parts, "writing", unit="image", disable=not progress):
             file = folder / part / entry.defect / (entry.name + entry.path.suffix)
-            _put(entry.path, file, link)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if link:
+                file.symlink_to(entry.path.resolve())
+            else:
+                shutil.copyfile(entry.path, file)
             if (mask := _mask(entry, empty)) is not None:
-                _save(mask, folder / "ground_truth" / entry.defect / f"{entry.name}_mask.png")
+                file = folder / "ground_truth" / entry.defect / f"{entry.name}_mask.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask.astype(np.uint8) * 255).save(file)
                 masks[entry.defect] += 1
     notes += _first(empty, "left out, since it marks nothing of the image:")
     defects = Counter(sorted(entry.defect for entry in defective))
     if n_combined := sum(len({mark.defect for mark in entry.marks}) > 1 for entry in defective):
         notes.append(
             f"{n_combined} images have several kinds of defect: they are in test/{COMBINED}"
+        )
+    if not defective:
+        notes.append(
+            "no defective image: a detector can be fit, but nothing here tells which defects it "
+            "finds"
         )
     return Imported(root, kind, len(train), len(test), defects, masks, sorted(labels.good), notes)
 
@@ -311,20 +318,12 @@ def _marks(
     image_folder: str | Path | None,
     columns: tuple[str | None, ...],
 ) -> list[Mark]:
-    if kind in ("folders", "yolo") and image_folder is not None:
+    if image_folder and kind in ("folders", "yolo") or any(columns) and kind != "csv":
         raise DataError(
-            f"--images is for csv and coco, not for {kind}: there, the images are in the source"
+            "--images is for csv and coco, --path-column, --label-column and --mask-column are for "
+            f"csv, not for {kind}: leave them out, or say --kind csv"
         )
-    if kind != "csv" and any(columns):
-        raise DataError(
-            f"--path-column, --label-column and --mask-column are for csv, not for {kind}: leave "
-            "them out, or say --kind csv"
-        )
-    folder = None if image_folder is None else _absolute(image_folder)
-    if folder is not None and not folder.is_dir():
-        raise FileNotFoundError(f"{folder}, where the images should be, is no folder")
-    if kind == "folders" and not source.is_dir():
-        raise DataError(f"{source} is a file, and no folder of folders: name a folder")
+    folder = _absolute(image_folder) if image_folder else None
     readers: dict[str, Callable[[], list[Mark]]] = {
         "folders": lambda: read_folders(source, labels),
         "csv": lambda: read_csv(source, labels, folder, *columns),
@@ -336,45 +335,34 @@ def _marks(
 
 def _merged(marks: Sequence[Mark]) -> list[_Entry]:
     """Gather what is said of each image, in natural order of the images."""
-    if not marks:
-        raise DataError(
-            "nothing is said of any image: see whether the source is the right one, and of which "
-            "--kind it is"
-        )
     of_image: dict[Path, list[Mark]] = {}
     for mark in marks:
         of_image.setdefault(mark.path.resolve(), []).append(mark)
-    try:
-        common = os.path.commonpath([mark.path.parent for mark in marks])
-    except ValueError:  # of several drives
-        common = ""
-    relative = {
-        os.path.relpath(said[0].path, common) if common else str(said[0].path): said
-        for said in of_image.values()
-    }
     entries: list[_Entry] = []
     taken: set[tuple[str, str]] = set()
-    for path in sorted(relative, key=natural):
-        said = relative[path]
+    for said in sorted(of_image.values(), key=lambda said: natural(str(said[0].path))):
         kinds = {mark.defect: mark for mark in reversed(said)}
-        if len(kinds) > 1 and "good" in kinds:
-            other = next(mark for defect, mark in kinds.items() if defect != "good")
+        good = kinds.pop("good", None)
+        if good and kinds:
+            other = next(iter(kinds.values()))
             raise DataError(
-                f"{said[0].path} is good by {kinds['good'].where}, but {other.defect} by "
-                f"{other.where}: remove one of the two"
+                f"{good.path} is good by {good.where}, but {other.defect} by {other.where}: remove "
+                "one of the two"
             )
-        defect = next(iter(kinds)) if len(kinds) == 1 else COMBINED
-        entries.append(_Entry(said[0].path, _name(Path(path), defect, taken), defect, said))
+        defect = COMBINED if len(kinds) > 1 else next(iter(kinds), "good")
+        entries.append(_Entry(said[0].path, _name(said[0].path, defect, taken), defect, said))
     return entries
 
 
-def _name(relative: Path, defect: str, taken: set[tuple[str, str]]) -> str:
+def _name(path: Path, defect: str, taken: set[tuple[str, str]]) -> str:
     """Choose a name that no other image of the defect has.
 
-    It is the image's own if possible, else its folders go before it, and else a number after it.
+    It is the image's own if possible, else its folders go before it, one after the other, and else
+    a number after all of them.
     """
-    own, long = clean(relative.stem), clean("_".join(relative.with_suffix("").parts))
-    for name in chain((own, long), (f"{long}_{i}" for i in count(2))):
+    parts = path.with_suffix("").parts
+    names = [clean("_".join(parts[-n:])) for n in range(1, len(parts) + 1)]
+    for name in chain(names, (f"{names[-1]}_{i}" for i in count(2))):
         if name.casefold().endswith("_mask"):  # so is the mask of another one called
             name = f"{name}_image"
         if (key := (defect.casefold(), name.casefold())) not in taken:
@@ -388,37 +376,7 @@ def _first(reasons: Sequence[str], what: str) -> list[str]:
     return [f"{what} {reason}" for reason in reasons[:MOST_NOTES]] + more
 
 
-def _split(good: list[_Entry], fraction: float, seed: int) -> tuple[list[_Entry], list[_Entry]]:
-    """Good images to learn from, and to test with."""
-    if len(good) == 1:
-        raise DataError(
-            f"there is one good image, {good[0].path}, and at least 2 are needed, to learn from "
-            "and to test with: add images"
-        )
-    train, test = splitting.split(len(good), fraction, np.random.default_rng(seed))
-    return [good[i] for i in train], [good[i] for i in test]
-
-
 # -- what is written -------------------------------------------------------------------------------
-
-
-def _put(image: Path, file: Path, link: bool) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if not link:
-        shutil.copyfile(image, file)
-        return
-    try:
-        file.symlink_to(image.resolve())
-    except OSError as error:
-        raise OSError(
-            f"{image} cannot be linked to from {file.parent} ({error.strerror}): leave out --link, "
-            "which copies the images"
-        ) from error
-
-
-def _save(mask: np.ndarray, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask.astype(np.uint8) * 255).save(file)
 
 
 def _mask(entry: _Entry, empty: list[str]) -> np.ndarray | None:
@@ -437,23 +395,18 @@ def _mask(entry: _Entry, empty: list[str]) -> np.ndarray | None:
     stored = entry.size if orientation in SIDEWAYS else shown
     whole = np.zeros(entry.size, dtype=bool)
     for mark in drawn:
-        shapes = mark.shapes
-        mask = read_mask(shapes) if isinstance(shapes, Path) else None
-        frame = mark.frame or shown if mask is None else mask.shape[::-1]
+        mask = read_mask(mark.shapes) if isinstance(mark.shapes, Path) else whole
+        frame = mark.frame or mask.shape[::-1]
         if frame not in (stored, shown):
             raise DataError(
                 f"{mark.where} is for an image of {frame[0]} x {frame[1]} pixels, but {entry.path} "
                 f"has {shown[0]} x {shown[1]}: take that which it was made for"
             )
-        if not isinstance(shapes, Path):
-            try:
-                mask = draw(shapes, *frame)
-            except ValueError as error:
-                raise DataError(f"{mark.where}: {error}: export it again") from None
-        if mask is None or not mask.any():
-            empty.append(str(shapes) if isinstance(shapes, Path) else mark.where)
-        else:
-            whole |= mask if frame == shown else _upright(mask, orientation)
+        if not isinstance(mark.shapes, Path):
+            mask = draw(mark.shapes, *frame)
+        if not mask.any():
+            empty.append(str(mark.shapes) if isinstance(mark.shapes, Path) else mark.where)
+        whole |= mask if frame == shown else _upright(mask, orientation)
     return whole if whole.any() else None
 
 

@@ -46,23 +46,22 @@ def read_csv(
     DataError
         A ValueError that names the line.
     """
-    table = source
     if source.is_dir():
         tables = tables_of(source)
         if len(tables) != 1:
             raise DataError(
                 f"{source} holds {len(tables)} tables (.csv, .tsv) instead of one: name the file"
             )
-        table = tables[0]
-    header, rows = _rows(table)
-    path_at = _column(table, header, path_column, PATH_COLUMNS, "--path-column")
-    label_at = _column(table, header, label_column, LABEL_COLUMNS, "--label-column")
+        source = tables[0]
+    header, rows = _rows(source)
+    path_at = _column(source, header, path_column, PATH_COLUMNS, "--path-column")
+    label_at = _column(source, header, label_column, LABEL_COLUMNS, "--label-column")
     mask_at = None
     if mask_column is not None or any(plain(name) in MASK_COLUMNS for name in header):
-        mask_at = _column(table, header, mask_column, MASK_COLUMNS, "--mask-column")
+        mask_at = _column(source, header, mask_column, MASK_COLUMNS, "--mask-column")
     bad = {plain(row[label_at]) for _, row in rows if not labels.is_good(row[label_at])}
     only_yes = len(bad) == 1 and bad <= YES  # then "1" is no name of a defect
-    roots = [folder or table.parent]
+    roots = [folder or source.parent]
     marks = []
     for where, row in rows:
         if not row[label_at].strip():
@@ -70,11 +69,12 @@ def read_csv(
                 f"{where} has no {header[label_at]}: say what the image is, or remove the line"
             )
         defect = labels.defect(row[label_at])
-        defect = "defect" if only_yes and defect != "good" else defect
         path = find(row[path_at], roots, where, absolute=True)
-        drawn = row[mask_at].strip() if mask_at is not None and defect != "good" else ""
-        mask = find(drawn, roots, where, absolute=True) if drawn else ()
-        marks.append(Mark(path, defect, where, mask))
+        mask = row[mask_at].strip() if mask_at is not None and defect != "good" else ""
+        shapes = find(mask, roots, where, absolute=True) if mask else ()
+        marks.append(
+            Mark(path, "defect" if only_yes and defect != "good" else defect, where, shapes)
+        )
     return marks
 
 
@@ -93,34 +93,30 @@ def _rows(table: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
     separator = max(",;\t|", key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
+        header = [cell.strip() for cell in next(reader, [])]
         numbered = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise DataError(
             f"{table}, line {reader.line_num} is damaged ({error}): correct it"
         ) from None
-    if not numbered:
-        raise DataError(
-            f"{table} is empty: its first line is to name the columns, as in path,label"
-        )
-    header = [cell.strip() for cell in numbered[0][1]]
-    for number, row in numbered[1:]:
+    for number, row in numbered:
         if len(row) != len(header):
             raise DataError(
                 f"{table}, line {number} has {len(row)} cells, but the first line {len(header)}: "
                 f"correct it; a cell with {separator!r} in it needs quotes"
             )
-    return header, [(f"{table}, line {number}", row) for number, row in numbered[1:]]
+    return header, [(f"{table}, line {number}", row) for number, row in numbered]
 
 
 def _column(
     table: Path, header: list[str], wanted: str | None, usual: Sequence[str], option: str
 ) -> int:
-    choose = f"choose {option} from its first line, {', '.join(header)}"
     if wanted is None:
-        names = [plain(name) for name in header]
-        wanted = next((header[names.index(name)] for name in usual if name in names), None)
-        if wanted is None:
-            raise DataError(f"{table} has no column with a usual name such as {usual[0]}: {choose}")
+        names = (name for each in usual for name in header if plain(name) == each)
+        wanted = next(names, usual[0])
     if header.count(wanted) != 1:
-        raise DataError(f"{table} has {header.count(wanted)} columns {wanted!r}: {choose}")
+        raise DataError(
+            f"{table} has {header.count(wanted)} columns {wanted!r}: choose {option} from its "
+            f"first line, {', '.join(header) or 'which is empty'}"
+        )
     return header.index(wanted)

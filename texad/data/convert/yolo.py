@@ -38,20 +38,23 @@ def read_yolo(source: Path, labels: Labels) -> list[Mark]:
     """
     names_file, folder = class_file(source), source.parent if source.is_file() else source
     names = _class_names(names_file) if names_file else {}
-    marks: list[Mark] = []
-    n_texts = n_without = 0
-    for path in images(folder, labels):
-        text = label_file(folder, path)
-        n_texts, n_without = n_texts + bool(text), n_without + (not text)
-        mine = [_mark(path, *line, names, labels) for line in _lines(text)] if text else []
-        defective = [mark for mark in mine if mark.defect != "good"]
-        marks += defective or [Mark(path, "good", str(text or path))]
-    if not n_texts:
+    texts = {path: label_file(folder, path) for path in images(folder, labels)}
+    if not any(texts.values()):
         raise DataError(
             f"{folder}: no image has a text file beside it or in a folder labels: name the folder "
             "that holds images and labels"
         )
-    if n_without:
+    marks: list[Mark] = []
+    for path, text in texts.items():
+        lines = enumerate(read_text(text).splitlines(), 1) if text else ()
+        mine = [
+            _mark(path, f"{text}, line {i}", line, names, labels)
+            for i, line in lines
+            if line.strip()
+        ]
+        defective = [mark for mark in mine if mark.defect != "good"]
+        marks += defective or [Mark(path, "good", str(text or path))]
+    if n_without := list(texts.values()).count(None):
         labels.notes.append(f"{n_without} images without a text file taken for good")
     return marks
 
@@ -75,7 +78,6 @@ def label_file(source: Path, image: Path) -> Path | None:
 
 
 def _class_names(file: Path) -> dict[int, str]:
-    reason = "it has no list of names"
     try:
         text = file.read_text(encoding="utf-8-sig")
         if file.suffix.lower() not in (".yaml", ".yml"):
@@ -83,20 +85,11 @@ def _class_names(file: Path) -> dict[int, str]:
         names = yaml.safe_load(text)["names"]
         numbered = names.items() if isinstance(names, dict) else enumerate(names)
         return {int(number): str(name) for number, name in numbered}
-    except yaml.YAMLError as error:
-        reason = (str(error).splitlines() or [""])[0]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    raise DataError(
-        f"{file} does not say what the classes are called ({reason}): correct it, as in "
-        "names: [scratch, dent]"
-    )
-
-
-def _lines(text: Path) -> list[tuple[str, str]]:
-    """Read where each line of a text is, and what it says."""
-    lines = read_text(text).splitlines()
-    return [(f"{text}, line {i}", line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(
+            f"{file} does not say what the classes are called ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}): correct it, as in names: [scratch, dent]"
+        ) from None
 
 
 def _mark(path: Path, where: str, line: str, names: dict[int, str], labels: Labels) -> Mark:
@@ -123,7 +116,7 @@ def _mark(path: Path, where: str, line: str, names: dict[int, str], labels: Labe
         shape = box(centre_x - width / 2, centre_y - height / 2, width, height, relative=True)
     else:
         shape = Polygon(numbers.reshape(-1, 2), relative=True)
-    is_inside = np.all((shape.points >= -LEEWAY) & (shape.points <= 1 + LEEWAY))  # nor is NaN
+    is_inside = np.all(np.abs(shape.points - 0.5) <= 0.5 + LEEWAY)  # nor is NaN
     if not is_inside or (len(numbers) == 4 and numbers.min() < 0):
         raise DataError(
             f"{where} leads out of the image: YOLO's numbers are fractions of width and height, "
