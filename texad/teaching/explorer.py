@@ -27,12 +27,8 @@ from texad.io.templates import templates
 from texad.model import preprocessing
 
 PICTURE_SIZE = 160  # pixels; a picture is an image and its heatmap side by side
-SCRIPT = Path(__file__).with_name("explorer.js")
-STYLE = Path(__file__).with_name("explorer.css")
-EXPORT = "export default { render };"  # the last line of the script, which makes a module of it
-
-
-PAGE = templates(Path(__file__).parent).get_template("explorer.html.j2")
+HERE = Path(__file__).parent
+PAGE = templates(HERE).get_template("explorer.html.j2")
 
 
 # -- pictures of the test images -------------------------------------------------------------------
@@ -87,7 +83,7 @@ def _outlined(picture: Image.Image, mask: np.ndarray | None) -> np.ndarray:
     Returns uint8, shape (PICTURE_SIZE, PICTURE_SIZE, 3).
     """
     image = np.asarray(picture)
-    if mask is None or not mask.any() or mask.all():
+    if mask is None:
         return image
     small = np.asarray(
         Image.fromarray(mask).resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.NEAREST)
@@ -130,19 +126,13 @@ def records(scores: pd.DataFrame) -> list[dict]:
     ]
 
 
-def _data(scores: pd.DataFrame, threshold: float) -> dict:
+def _state(scores: pd.DataFrame, threshold: float) -> dict:
+    """What both explorers begin with: data, threshold, and the image with the highest score."""
     images = records(scores)
     labels, values = (np.array([image[name] for image in images]) for name in ("label", "score"))
-    return {
-        "images": images,
-        "auroc": image_auroc(labels, values),
-        "threshold": float(threshold),
-    }
-
-
-def _first(data: dict) -> int:
-    """The image shown first: the one with the highest score, where there is something to see."""
-    return int(np.argmax([image["score"] for image in data["images"]]))
+    threshold = float(threshold)
+    data = {"images": images, "auroc": image_auroc(labels, values), "threshold": threshold}
+    return {"data": data, "threshold": threshold, "selected": int(values.argmax())}
 
 
 # -- in a notebook ---------------------------------------------------------------------------------
@@ -168,19 +158,17 @@ class ThresholdExplorer(anywidget.AnyWidget):
         Position of the image that is shown, among the test images.
     """
 
-    _esm = SCRIPT
-    _css = STYLE
+    _esm = HERE / "explorer.js"
+    _css = HERE / "explorer.css"
     data = traitlets.Dict().tag(sync=True)
     threshold = traitlets.CFloat().tag(sync=True)
     selected = traitlets.Int().tag(sync=True)
-    picture = traitlets.Dict().tag(
-        sync=True
-    )  # of the selected image alone, so that the notebook stays small
+    # of the selected image alone, so that the notebook stays small
+    picture = traitlets.Dict().tag(sync=True)
 
     def __init__(self, scores: pd.DataFrame, threshold: float, pictures: Path | None = None):
         self._pictures = pictures
-        data = _data(scores, threshold)
-        super().__init__(data=data, threshold=threshold, selected=_first(data))
+        super().__init__(**_state(scores, threshold))
         self._send_picture()
 
     def __repr__(self) -> str:
@@ -245,28 +233,9 @@ def html(
     str
         HTML, with data, style and script in it. The script has to come after the rest, and does.
     """
-    data = _data(scores, threshold)
+    urls = picture_urls and list(picture_urls)
     return PAGE.render(
         id=re.sub(r"[^A-Za-z0-9_-]+", "-", name),
-        state={
-            "data": data,
-            "threshold": data["threshold"],
-            "selected": _first(data),
-            "pictures": picture_urls and list(picture_urls),
-        },
+        state=_state(scores, threshold) | {"pictures": urls},
         static=static,
-        sentence=_sentence(data),
-        style=STYLE.read_text(encoding="utf-8"),
-        script=SCRIPT.read_text(encoding="utf-8").replace(EXPORT, ""),
-    )
-
-
-def _sentence(data: dict) -> str:
-    """What the explorer says at the run's threshold, in words."""
-    labels = np.array([image["label"] for image in data["images"]], dtype=bool)
-    alarms = np.array([image["score"] for image in data["images"]]) > data["threshold"]
-    return (
-        f"At the threshold of {data['threshold']:.4g}, {(alarms & ~labels).sum()} of "
-        f"{(~labels).sum()} normal images raise a false alarm, and {(~alarms & labels).sum()} of "
-        f"{labels.sum()} anomalous images are missed."
     )
