@@ -56,6 +56,7 @@ def heatmaps(
     maps: np.ndarray | Sequence[np.ndarray],
     masks: Sequence[np.ndarray | None],
     titles: Sequence[str],
+    limits: tuple[float, float] | None = None,
 ) -> Figure:
     """Figure 2: test images above their anomaly maps, the true defect outlined.
 
@@ -66,17 +67,19 @@ def heatmaps(
         As large as the images; drawn on one scale.
     masks : sequence of (ndarray of bool, shape (H, W)) or None
     titles : sequence of str
+    limits : (float, float), optional
+        Ends of the scale; by default the lowest and the highest value of these maps.
     """
     n = len(images)
     figure, axes = panels(2 * n, n, 2.0)
-    low, high = min(m.min() for m in maps), max(m.max() for m in maps)
+    low, high = limits or (min(m.min() for m in maps), max(m.max() for m in maps))
     for top, bottom, image, values, mask, title in zip(
         axes[:n], axes[n:], images, maps, masks, titles, strict=True
     ):
         top.imshow(image)
         top.set_title(for_picture(title), fontsize=9)
         bottom.imshow(image)
-        strength = (values - low) / max(high - low, 1e-12)
+        strength = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
         opacity = 0.25 + 0.6 * strength  # where little is wrong, the surface shows
         drawn = bottom.imshow(values, cmap=HEAT, alpha=opacity, vmin=low, vmax=high)
         outline(top, mask)

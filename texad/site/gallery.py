@@ -1,8 +1,8 @@
 """Pictures of a run for the book: the data, what was found, and what was missed.
 
-Each function saves picture files and returns what a page needs to show them. Texts are plain: the
-page makes them harmless for its markup. The run folder is only read, so the data set may have moved
-or gone since; then an ImageError says so.
+Each function saves picture files and returns what a page needs to show them. The words are in
+templates/gallery.txt.j2; they are plain text, which the page makes harmless for its markup. The run
+folder is only read, so the data set may have moved or gone since; then an ImageError says so.
 """
 
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from PIL import Image
 
 from texad.evaluation.pixel_metrics import upsample
 from texad.figures import plots, result_figures
+from texad.figures.overlay import thumbnail
 from texad.io.atomic import replacing
-from texad.io.images import read_image, read_mask
+from texad.io.images import read_mask
 from texad.model import preprocessing
 from texad.runs.run_folder import FinishedRun
 
@@ -28,11 +29,20 @@ QUALITIES = (88, 75, 60, 45, 30)  # of JPEG, tried in this order until the file 
 MOST_BYTES = 190_000  # of one picture
 HITS_BYTES = 2_800_000  # of all pictures of hits and misses together
 PUZZLE = 4  # surfaces in the introduction's puzzle, half of them damaged where there are enough
-NUMBERS = ("None", "One", "Two", "Three", "Four")
 POSITIONS = (
     ("at the upper left", "at the top", "at the upper right"),
     ("at the left", "in the middle", "at the right"),
     ("at the lower left", "at the bottom", "at the lower right"),
+)
+WORDS = (
+    Environment(
+        loader=PackageLoader("texad.site"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    .get_template("gallery.txt.j2")
+    .module
 )
 
 
@@ -72,21 +82,9 @@ def data(run: FinishedRun, file: Path) -> Picture:
     defective = test[test["label"] == 1].drop_duplicates("defect")
     rows = pd.concat([train.head(1), defective], ignore_index=True)
     images, masks = _thumbnails(run, rows)
+    rows["extent"] = list(map(_extent, masks))
     figure = plots.image_grid(images, list(rows["defect"]), masks, columns=3)
-    kinds = [
-        f"{name}, {_extent(mask)}" for name, mask in zip(rows["defect"][1:], masks[1:], strict=True)
-    ]
-    outlined = (
-        "; the line is the border of the damage" if any(mask is not None for mask in masks) else ""
-    )
-    return Picture(
-        _save(figure, file, MOST_BYTES),
-        f"{run.category}: a good image and one of each kind of defect{outlined}."
-        if kinds
-        else f"{run.category}: a good image.",
-        f"Photographs of {run.category}. The first has no defect. "
-        + (f"Then one of each kind of defect: {'; '.join(kinds)}." if kinds else ""),
-    )
+    return _picture("data", figure, file, MOST_BYTES, run, rows)
 
 
 # -- hits and misses -------------------------------------------------------------------------------
@@ -150,40 +148,24 @@ def hits_and_misses(run: FinishedRun, folder: Path, stem: str, most_bytes: int) 
     ImageError
         If an image is not where the run read it.
     """
-    test, threshold, size = run.test(), run.read()["threshold"], run.parameter("image_size")
+    test, size = run.test(), run.parameter("image_size")
     groups = [cases for cases in right_and_wrong(test) if cases]
-    shown = [row for cases in groups for row in cases.values()]
-    all_maps = np.array(run.read_array("maps/test.npy")[shown])  # (n, H, W)
-    low, high = float(all_maps.min()), float(np.median(all_maps.max(axis=(1, 2))))
+    all_maps = run.read_array("maps/test.npy")  # (N, H, W)
+    shown = all_maps[[row for cases in groups for row in cases.values()]]
+    limits = float(shown.min()), float(np.median(shown.max(axis=(1, 2))))
     pictures = []
     for number, cases in enumerate(groups, start=1):
-        rows = test.loc[list(cases.values())]
-        maps = all_maps[[shown.index(row) for row in rows.index]]
+        rows = test.loc[list(cases.values())].assign(case=list(cases))
         photographs, masks = _squares(run, rows, size)
-        scores = [f"score {score:.4g}" for score in rows["score"]]
-        titles = ["\n".join(lines) for lines in zip(cases, rows["defect"], scores, strict=True)]
-        figure = result_figures.heatmaps(photographs, upsample(maps, size), masks, titles)
-        for image in figure.findobj(AxesImage):
-            if np.asarray(image.get_array()).ndim == 2:  # an anomaly map; photographs have colours
-                image.set_clim(low, high)
-        said = [
-            f"{case.capitalize()}: {path} ({defect}), {score}."
-            for case, path, defect, score in zip(
-                cases, rows["path"], rows["defect"], scores, strict=True
-            )
-        ]
-        seen = [
-            f"{case.capitalize()}: {defect}, its map is brightest {_brightest(values, mask)}."
-            for case, defect, values, mask in zip(cases, rows["defect"], maps, masks, strict=True)
-        ]
-        pictures.append(
-            Picture(
-                _save(figure, folder / f"{stem}-{number}.jpg", most_bytes),
-                f"{' '.join(said)} The threshold is {threshold:.4g}.",
-                f"Test images of {run.category}, and below each the same image covered by its "
-                f"anomaly map. {' '.join(seen)}",
-            )
+        maps = all_maps[rows.index]
+        rows["brightest"] = list(map(_brightest, maps, masks))
+        scores = rows["score"].map("score {:.4g}".format)
+        titles = rows["case"] + "\n" + rows["defect"] + "\n" + scores
+        figure = result_figures.heatmaps(
+            photographs, upsample(maps, size), masks, list(titles), limits
         )
+        file = folder / f"{stem}-{number}.jpg"
+        pictures.append(_picture("hits", figure, file, most_bytes, run, rows))
     return pictures
 
 
@@ -215,56 +197,33 @@ def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
     """
     rng = np.random.default_rng(seed)
     train, test, size = run.images("train"), run.test(), run.parameter("image_size")
-    rows = test.loc[_mixed(test, rng)].reset_index()
-    letters = [chr(ord("A") + i) for i in range(len(rows))]
+    rows = test.loc[_mixed(test, rng)]
     learnt = np.sort(rng.choice(len(train), min(PUZZLE, len(train)), replace=False))
     good, _ = _thumbnails(run, train.loc[learnt])
     images, outlines = _thumbnails(run, rows)
     photographs, masks = _squares(run, rows, size)
-    maps = np.array(run.read_array("maps/test.npy")[rows["index"].to_numpy()])
-    truth = [f"{letter}: {name}" for letter, name in zip(letters, rows["defect"], strict=True)]
-    verdicts = [
-        f"{letter}: score {score:.4g}, {'anomalous' if called else 'normal'}"
-        for letter, score, called in zip(letters, rows["score"], rows["prediction"], strict=True)
-    ]
-    titles = [verdict.replace(", ", "\n") for verdict in verdicts]
-    where = [
-        f"{name}, {_extent(mask)}" if label else name
-        for name, label, mask in zip(truth, rows["label"], outlines, strict=True)
-    ]
-    bright = [
-        f"{letter} is brightest {_brightest(values, mask)}"
-        for letter, values, mask in zip(letters, maps, masks, strict=True)
-    ]
-    n_right = int((rows["label"] == rows["prediction"]).sum())
-    material, pieces = run.category, "piece" if len(rows) == 1 else "pieces"
+    maps = run.read_array("maps/test.npy")[rows.index]
+    letters = pd.Series(list("ABCD"[: len(rows)]), rows.index)
+    decisions = rows["prediction"].map({0: "normal", 1: "anomalous"})
+    rows = rows.assign(
+        letter=letters,
+        truth=letters + ": " + rows["defect"],
+        verdict=letters + rows["score"].map(": score {:.4g}\n".format) + decisions,
+        right=rows["label"] == rows["prediction"],
+        extent=list(map(_extent, outlines)),
+        brightest=list(map(_brightest, maps, masks)),
+    )
     drawn = {
-        "good": (
-            plots.image_grid(good, columns=4),
-            f"Good {material}.",
-            f"Photographs of {material} without defect, each a little different in light and "
-            "position.",
-        ),
-        "question": (
-            plots.image_grid(images, letters, columns=2),
-            f"{NUMBERS[len(rows)]} {pieces} of {material}. {_how_many(rows['label'])}",
-            f"The pieces {', '.join(letters)} of {material}; nothing is marked.",
-        ),
-        "answer": (
-            plots.image_grid(images, truth, outlines, columns=2),
-            f"The answer: {'; '.join(truth)}.",
-            f"The same pieces of {material}, the damage outlined. {'; '.join(where)}.",
-        ),
-        "detector": (
-            result_figures.heatmaps(photographs, upsample(maps, size), masks, titles),
-            f"What the detector says, with the threshold {run.read()['threshold']:.4g}: "
-            f"{'; '.join(verdicts)}. It is right about {n_right} of {len(rows)}.",
-            f"The same pieces of {material}, and below each its anomaly map. {'; '.join(bright)}.",
+        "good": plots.image_grid(good, columns=4),
+        "question": plots.image_grid(images, list(letters), columns=2),
+        "answer": plots.image_grid(images, list(rows["truth"]), outlines, columns=2),
+        "detector": result_figures.heatmaps(
+            photographs, upsample(maps, size), masks, list(rows["verdict"])
         ),
     }
     return {
-        name: Picture(_save(figure, folder / f"{name}.jpg", MOST_BYTES), caption, alt)
-        for name, (figure, caption, alt) in drawn.items()
+        name: _picture(name, figure, folder / f"{name}.jpg", MOST_BYTES, run, rows)
+        for name, figure in drawn.items()
     }
 
 
@@ -274,14 +233,6 @@ def _mixed(test: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
     damaged = shuffled[shuffled["label"] == 1].drop_duplicates("defect").head(PUZZLE // 2)
     good = shuffled[shuffled["label"] == 0].head(PUZZLE - len(damaged))
     return rng.permutation([*damaged.index, *good.index])
-
-
-def _how_many(labels: pd.Series) -> str:
-    damaged = int(labels.sum())
-    if damaged == len(labels):
-        return "Each is damaged. Where?"
-    question = " Which?" if damaged else ""
-    return f"{NUMBERS[damaged]} {'are' if damaged > 1 else 'is'} damaged.{question}"
 
 
 # -- reading and saving ----------------------------------------------------------------------------
@@ -294,39 +245,46 @@ def _thumbnails(
 
     A pixel of a mask is defective if any part of it is.
     """
-    images, masks = [], []
-    for path, name in zip(run.data_paths(rows["path"]), rows["mask"], strict=True):
-        image = read_image(path)
-        scale = min(1.0, THUMBNAIL / max(image.size))
-        shape = [max(1, round(side * scale)) for side in image.size]  # width, height
-        images.append(np.asarray(image.resize(shape, Image.Resampling.BOX)))
-        mask = None
-        if file := run.data_path(name):
-            pixels = Image.fromarray(read_mask(file).astype(np.float32))
-            mask = np.asarray(pixels.resize(shape, Image.Resampling.BOX)) > 0
-        masks.append(mask)
-    return images, masks
+    images = [thumbnail(path, THUMBNAIL) for path in run.data_paths(rows["path"])]
+    masks = [
+        _shrunk(read_mask(file), image.size) if (file := run.data_path(name)) else None
+        for name, image in zip(rows["mask"], images, strict=True)
+    ]
+    return [np.asarray(image) for image in images], masks
+
+
+def _shrunk(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    pixels = Image.fromarray(mask.astype(np.float32))
+    return np.asarray(pixels.resize(size, Image.Resampling.BOX)) > 0
 
 
 def _squares(
     run: FinishedRun, rows: pd.DataFrame, size: int
-) -> tuple[np.ndarray, list[np.ndarray | None]]:
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Images and masks as the backbone sees them."""
     photographs = preprocessing.load_pictures(run.data_paths(rows["path"]), size)
-    masks = [
-        preprocessing.load_mask(run.data_path(mask), size) if mask else None
-        for mask in rows["mask"]
-    ]
+    masks = [preprocessing.load_mask(run.data_path(mask), size) for mask in rows["mask"]]
     return photographs, masks
 
 
-def _save(figure: Figure, file: Path, most_bytes: int) -> Path:
+def _picture(
+    name: str, figure: Figure, file: Path, most_bytes: int, run: FinishedRun, rows: pd.DataFrame
+) -> Picture:
+    """Save a figure, and describe it by the two macros of the template that have its name."""
+    _save(figure, file, most_bytes)
+    caption, alt = (
+        " ".join(getattr(WORDS, f"{name}_{part}")(run, rows.to_dict("records")).split())
+        for part in ("caption", "alt")
+    )
+    return Picture(file, caption, alt)
+
+
+def _save(figure: Figure, file: Path, most_bytes: int) -> None:
     for quality in QUALITIES:
         with replacing(file) as temporary:
             figure.savefig(temporary, bbox_inches="tight", dpi=DPI, pil_kwargs={"quality": quality})
         if file.stat().st_size <= most_bytes:
             break
-    return file
 
 
 # -- words -----------------------------------------------------------------------------------------
