@@ -78,9 +78,18 @@ def _run(
     from texad.batch import batch, sweeps
     from texad.batch.parameters import parse_values
 
-    where = (dataset, category, weights, out or runs_root(), jobs)
-    values = parse_values(dict(parameters))
-    rows = batch.run(*where, seed, values, studies, progress, scheduler)
+    rows = batch.run(
+        dataset,
+        category,
+        weights,
+        out or runs_root(),
+        jobs,
+        seed,
+        parse_values(dict(parameters)),
+        studies,
+        progress,
+        scheduler,
+    )
     print("\n".join(map(printable, sweeps.table(rows).split("\n"))))
     failures = [row for row in rows if row["error"]]
     for row in failures:

@@ -120,7 +120,7 @@ def test_of_mvtec_s_layout_only_the_good_images_of_one_part_are_taken(steel):
             ["steel/train/good/1.png", "wood/train/good/1.png"],
             "is a data set of 2 categories: name one .*steel",
         ),
-        (["notes.txt"], "holds no image, .* there are 1 other files in it, such as notes.txt"),
+        (["notes.txt"], "holds no image, .* other files: 1, such as notes.txt"),
         ([], "holds no image"),
     ],
 )
@@ -584,7 +584,7 @@ def test_no_paths_on_the_standard_input_are_nothing_judged(detector, monkeypatch
     with open(os.devnull) as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
         assert main(["predict", str(detector), "-"]) == 2
-    assert "no image was given: nothing is judged" in said(capsys)
+    assert "the standard input names no image" in said(capsys)
 
 
 # -- check and calibrate ---------------------------------------------------------------------------

@@ -116,13 +116,13 @@ def test_what_is_not_above_the_threshold_is_drawn_as_normal(scores, threshold):
     counts = np.histogram(scores, edges)[0]
     above = edges[:-1] > threshold
     assert np.all(np.diff(edges) > 0) and counts.sum() == 4 and counts[above].sum() == 1
-    drawn = bars(svg.histograms({"all": np.array(scores)}, threshold, "scores"))
+    drawn = bars(svg.histograms({"all": np.array(scores)}, threshold))
     assert drawn["--normal"] > drawn["--anomalous"] > 0
 
 
 @pytest.mark.parametrize("scores", [[1.0], [2.0, 2.0], [0.0], [1e-9, 1e9]])
 def test_any_scores_can_be_drawn(scores):
-    drawing = svg.histograms({"<few>": np.array(scores)}, 2.0, 'a "picture"')
+    drawing = svg.histograms({"<few>": np.array(scores)}, 2.0)
     assert "&lt;few&gt;" in drawing and not re.search("<few>|nan|inf", drawing)
     assert "threshold" in svg.text_histograms({"few": np.array(scores)}, 2.0)
 

@@ -51,16 +51,17 @@ def check(
     good, notes = files.new_images(
         loaded, folder, ("train", "calibration"), unreadable_limit, progress
     )
-    old = loaded.calibration_scores_
-    new = loaded.score_samples(tqdm(good.paths, "scoring", unit="image", disable=not progress))
+    paths = tqdm(good.paths, "scoring", unit="image", disable=not progress)
+    groups = {"calibration": loaded.calibration_scores_, "new": loaded.score_samples(paths)}
     promised = loaded.false_alarms if loaded.rule_ == "conformal" else None
-    found = drift.compare(old, new, loaded.threshold_, promised, level)
+    found = drift.compare(groups["calibration"], groups["new"], loaded.threshold_, promised, level)
     bar = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
-    groups = {"calibration": old, "new": new}
     print(text_histograms(groups, loaded.threshold_, bar=bar), end="\n\n")
     messages.say(*drift.words(found))
     if page:
-        about = (Path(detector).name, str(good.root), notes)
-        write_text(page, report.check_page(found, groups, loaded.threshold_, *about))
+        html = report.check_page(
+            found, groups, loaded.threshold_, Path(detector).name, str(good.root), notes
+        )
+        write_text(page, html)
         messages.say(f"Page: {page}")
     return int(found.has_drifted)

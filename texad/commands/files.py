@@ -22,14 +22,14 @@ def check_writable(file: Path) -> None:
         It is a folder, or cannot be written.
     """
     if file.is_dir():
-        example = f"{file / 'steel'}{file.suffix or '.safetensors'}"
-        raise ValueError(f"{file} is a folder: name a file in it, such as {example}")
+        raise ValueError(f"{file} is a folder: name a file in it, such as {file / 'steel'}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=file.parent).close()
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise OSError(f"{file} cannot be written ({reason}): choose another place") from error
+        raise OSError(
+            f"{file} cannot be written ({error.strerror}): choose another place"
+        ) from error
 
 
 def check_target(file: Path) -> None:
@@ -85,8 +85,11 @@ def new_images(
         seen = {digest for part in known for digest in images.get(part, ())} & set(good.images)
         for digest in seen:
             del good.images[digest]
-        known_from = "Left out, since the detector knows them from fit or calibration"
-        notes += [f"{known_from}: {len(seen)}; {len(good.images)} are left."] * bool(seen)
+        if seen:
+            notes.append(
+                f"Left out, since the detector knows them from fit or calibration: {len(seen)}; "
+                f"{len(good.images)} are left."
+            )
     else:  # it was made in Python
         notes.append(
             "The file does not say which images the detector knows: make sure that none of these "

@@ -85,8 +85,6 @@ def predict(
                 bar.update()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped. {_sum(counts)}; they stay.") from None
-    if not counts.total():
-        raise ValueError("no image was given: nothing is judged")
     if progress:
         messages.say(f"texad: {_sum(counts)}" + (f", in {folder}" if folder else ""), to=sys.stderr)
     return _status(counts, fail_on_anomaly)

@@ -114,21 +114,17 @@ def fit_page(
     str
         HTML.
     """
-    n, threshold = len(detector.calibration_scores_), detector.threshold_
-    groups = {f"fit to ({len(detector.train_scores_)} images)": detector.train_scores_}
-    if n:
-        groups[f"kept out ({n} images)"] = detector.calibration_scores_
-    alt = f"Histograms of the scores of the good images; threshold {threshold:.4g}."
+    groups = {"fit to": detector.train_scores_, "kept out": detector.calibration_scores_}
     return _page(
         "report_fit.html.j2",
         name=name,
         detector=detector,
-        n=n,
+        n=len(detector.calibration_scores_),
         random_warning=RANDOM_WARNING,
         promise=promise(detector),
         breaks=breaks(detector),
         reasons=BREAKS,
-        histograms=histograms(groups, threshold, alt),
+        histograms=histograms(groups, detector.threshold_),
         strangest=strangest,
         versions=", ".join(map(" ".join, detector.origin_["versions"].items())),
         notes=notes,
@@ -163,17 +159,12 @@ def check_page(
         HTML.
     """
     verdict, *reasons = drift.words(found)
-    groups = {f"{group} ({len(scores)} images)": scores for group, scores in groups.items()}
-    alt = (
-        "Histograms of the scores of the calibration images and of the new good images; threshold "
-        f"{threshold:.4g}."
-    )
     return _page(
         "report_check.html.j2",
         name=name,
         found=found,
         verdict=verdict,
-        histograms=histograms(groups, threshold, alt),
+        histograms=histograms(groups, threshold),
         reasons=reasons,
         notes=list(notes),
         folder=folder,

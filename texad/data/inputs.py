@@ -105,12 +105,14 @@ def good_images(
         )
     images, others = _listed(root)
     if not images:
-        seen = f"; there are {len(others)} other files in it, such as " if others else ""
+        seen = f"; other files: {len(others)}, such as {others[0].name}" if others else ""
         raise DataError(
-            f"{root} holds no image, and neither do its sub-folders ({', '.join(SUFFIXES)})"
-            f"{seen}{others[0].name if others else ''}: name a folder of good images"
+            f"{root} holds no image, and neither do its sub-folders ({', '.join(SUFFIXES)}){seen}: "
+            "name a folder of good images"
         )
-    readable, unreadable = screen(images, _look, progress)
+    readable, unreadable = screen(
+        images, lambda path: (sha256(path)[:DIGITS], check_image(path)), progress
+    )
     check_lost(root, unreadable, len(images), unreadable_limit)
     found = GoodImages(root, unreadable=dict(unreadable), layout=layout)
     for path, (digest, size) in readable:
@@ -143,10 +145,6 @@ def _listed(root: Path) -> tuple[list[Path], list[Path]]:
         for file in files:
             (images if is_image(file.name) else others).append(file)
     return images, others
-
-
-def _look(path: Path) -> tuple[str, tuple[int, int]]:
-    return sha256(path)[:DIGITS], check_image(path)
 
 
 # -- a stream of paths -----------------------------------------------------------------------------

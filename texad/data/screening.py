@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -43,11 +43,13 @@ def screen(
         Both in the order of `items`.
     """
 
-    def attempt(item: Item) -> Seen | ImageError | OSError:
+    def attempt(item: Item) -> tuple[Any, str | None]:
         try:
-            return look(item)
-        except (ImageError, OSError) as error:
-            return error
+            return look(item), None
+        except ImageError as error:
+            return None, error.reason
+        except OSError as error:
+            return None, error.strerror or type(error).__name__
 
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
@@ -56,15 +58,8 @@ def screen(
         looked = list(zip(items, bar, strict=True))
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits for no other image
-    readable, unreadable = [], []
-    for item, seen in looked:
-        if isinstance(seen, ImageError):
-            unreadable.append((item, seen.reason))
-        elif isinstance(seen, OSError):
-            unreadable.append((item, seen.strerror or type(seen).__name__))
-        else:
-            readable.append((item, seen))
-    return readable, unreadable
+    readable = [(item, seen) for item, (seen, reason) in looked if reason is None]
+    return readable, [(item, reason) for item, (_, reason) in looked if reason is not None]
 
 
 def check_lost(
@@ -160,8 +155,8 @@ def _check(sample: Sample) -> None:
     try:
         rows, columns = read_mask(sample.mask).shape
     except ImageError as error:
-        reason = f"its mask {printable(sample.mask.name)}: {error.reason}"
-        raise ImageError(sample.path, reason) from error
+        mask = printable(sample.mask.name)
+        raise ImageError(sample.path, f"its mask {mask}: {error.reason}") from error
     if (rows, columns) != (height, width):
         reason = f"its mask has {columns} × {rows} pixels, and the image {width} × {height}"
         raise ImageError(sample.path, reason)

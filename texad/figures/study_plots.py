@@ -32,17 +32,7 @@ def points_with_intervals(
     groups : str, optional
         Column that tells the points of a row apart, for instance "category".
     xlabel : str, default "image AUROC"
-
-    Raises
-    ------
-    ValueError
-        If the table has no row, or lacks a column.
     """
-    missing = {rows, "auroc", "low", "high", *([groups] if groups else [])} - set(table.columns)
-    if missing or table.empty:
-        lacks = f"the columns {', '.join(sorted(missing))}" if missing else "rows"
-        there = ", ".join(map(str, table.columns))
-        raise ValueError(f"table lacks {lacks}; it has the columns {there}")
     names = list(dict.fromkeys(table[rows].astype(str)))
     kinds = list(dict.fromkeys(table[groups])) if groups else [None]
     # one below the other within a row

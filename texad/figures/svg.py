@@ -19,22 +19,21 @@ from texad.io.templates import templates
 Groups = Mapping[str, np.ndarray]
 
 
-def histograms(groups: Groups, threshold: float, alt: str) -> str:
+def histograms(groups: Groups, threshold: float) -> str:
     """Draw histograms of the scores of groups, one below the other, and across all the threshold.
 
     Parameters
     ----------
     groups : mapping of str to (ndarray, shape (n,))
-        Each holds at least one score. Each has a scale of its own for the heights of its bars.
+        Each has a scale of its own for the heights of its bars; one without scores is left out.
     threshold : float
-    alt : str
-        Description of the drawing for readers who cannot see it.
 
     Returns
     -------
     str
         SVG.
     """
+    groups = {f"{name} ({len(each)} images)": each for name, each in groups.items() if len(each)}
     edges, is_log = bin_edges(groups, threshold)
     place = _scale(edges[0], edges[-1], 8, 392, np.log if is_log else float)
     rows = []
@@ -53,6 +52,7 @@ def histograms(groups: Groups, threshold: float, alt: str) -> str:
         rows.append((name, bars))
     ticks = _ticks(LogLocator(subs=(1, 2, 5)) if is_log else MaxNLocator(5), edges, place)
     label = "anomaly score, logarithmic" if is_log else "anomaly score"
+    alt = f"Histograms of scores: {', '.join(groups)}; threshold {threshold:.4g}."
     return _draw("histograms", rows, place(threshold), ticks, label, alt)
 
 
@@ -171,8 +171,8 @@ def _ticks(
 ) -> list[tuple[float, str]]:
     """Place and text of the numbers below an axis."""
     low, high = values[0], values[-1]
-    ticks = locator.tick_values(low, high)
-    return [(place(tick), f"{tick:g}") for tick in ticks if low <= tick <= high]
+    inside = (tick for tick in locator.tick_values(low, high) if low <= tick <= high)
+    return [(place(tick), f"{tick:g}") for tick in inside]
 
 
 def _draw(name: str, *values: Any) -> str:

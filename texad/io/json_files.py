@@ -5,7 +5,6 @@ error that names the file.
 """
 
 import json
-import math
 from pathlib import Path
 
 from texad.errors import DamagedError
@@ -22,14 +21,9 @@ def read_json(file: Path) -> dict:
         compute with.
     """
     try:
-        content = json.loads(
-            file.read_text(encoding="utf-8"),
-            parse_constant=_finite,
-            parse_float=_finite,
-            parse_int=_whole,
-        )
-        # Half a character, which JSON can name and no file can hold, is a ValueError.
-        json.dumps(content, ensure_ascii=False).encode()
+        content = json.loads(file.read_text(encoding="utf-8"), parse_int=_whole)
+        # A ValueError: numbers that are not finite, and half a character, which no file can hold.
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError, IsADirectoryError) as error:
@@ -48,12 +42,6 @@ def write_json(file: Path, content: dict) -> None:
 def damaged(file: Path, reason: str) -> DamagedError:
     """Error about a JSON file that a person, a full disk or a broken copy has changed."""
     return DamagedError(f"{file} is damaged ({reason}); delete it and run the stage again")
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is no number to compute with")
-    return number
 
 
 def _whole(text: str) -> int:

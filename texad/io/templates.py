@@ -1,5 +1,6 @@
 """Templates of HTML and SVG, which escape all that is put into them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jinja2
@@ -7,7 +8,14 @@ import jinja2
 from texad.errors import printable
 
 
-def templates(folder: Path) -> jinja2.Environment:
+def _on_one_line(value: object) -> object:
+    """Printable text; what is HTML already stays as it is."""
+    return value if hasattr(value, "__html__") else printable(str(value))
+
+
+def templates(
+    folder: Path, finalize: Callable[[object], object] = _on_one_line
+) -> jinja2.Environment:
     """Make the environment of the templates in a folder.
 
     What is put into a template is escaped, and control characters of names, which may come from
@@ -16,6 +24,8 @@ def templates(folder: Path) -> jinja2.Environment:
     Parameters
     ----------
     folder : Path
+    finalize : callable, optional
+        Takes what is put into a template, returns it as it is shown; by default for HTML.
 
     Returns
     -------
@@ -30,13 +40,8 @@ def templates(folder: Path) -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
-        finalize=_on_one_line,
+        finalize=finalize,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _on_one_line(value: object) -> object:
-    """Printable text; what is HTML already stays as it is."""
-    return value if hasattr(value, "__html__") else printable(str(value))

@@ -8,12 +8,11 @@ printed as they are; so is a fragment marked `safe`.
 import re
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from texad import __version__
 from texad.errors import printable
-from texad.io.atomic import replacing
+from texad.io.templates import templates
 from texad.model.weights import RANDOM_WARNING
 
 
@@ -57,12 +56,6 @@ def render(template: str, **data: object) -> str:
     return environment.get_template(f"{template}.md.j2").render(data).strip() + "\n"
 
 
-def write(file: Path, text: str) -> None:
-    """Write a file whole, making its folder."""
-    with replacing(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def _longest_run(content: str) -> int:
     return max(map(len, re.findall("`+", content)), default=0)
 
@@ -71,14 +64,7 @@ def _harmless(value: object) -> object:
     return value if isinstance(value, (Markup, int)) else text(str(value))
 
 
-environment = Environment(
-    loader=PackageLoader("texad.site"),
-    autoescape=True,  # of what `finalize` leaves; macros return Markup
-    finalize=_harmless,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+environment = templates(Path(__file__).with_name("templates"), _harmless)
 environment.filters |= {
     function.__name__: function for function in (code, fenced, hours, number, printable)
 }

@@ -27,7 +27,7 @@ import pandas as pd
 
 from texad.errors import DataError, RunError
 from texad.figures import plots
-from texad.io.atomic import replacing
+from texad.io.atomic import replacing, write_text
 from texad.io.json_files import read_json
 from texad.runs import run_folder
 from texad.runs.run_folder import SPLITS, STAGES, STUDIES, FinishedRun
@@ -72,13 +72,13 @@ def assemble(runs: Path, folder: Path) -> None:
     for stage in _chapters(lead_run):
         fragment = _explorer(lead_run, f"../results/{lead_stem}/pictures", stage)
         notebook = _chapter(lead_run.folder / "notebooks" / f"{stage}.ipynb", fragment)
-        markdown.write(folder / "chapters" / f"{stage}.ipynb", notebook)
+        write_text(folder / "chapters" / f"{stage}.ipynb", notebook)
     extra = folder / "extra" / folder.parent.name / folder.name / "results"
     extra.mkdir(parents=True)
     for stem, run in finished.items():
         _copy_results(run, folder / "results", stem, extra)
         page = _results_page(run, stem, summary)
-        markdown.write(folder / "results" / f"{stem}.md", page)
+        write_text(folder / "results" / f"{stem}.md", page)
     pages = {
         "comparison": _comparison_page(summary, list(zip(finished, done, strict=True)), folder),
         "hits_and_misses": _hits_page(summary, finished, folder),
@@ -88,7 +88,7 @@ def assemble(runs: Path, folder: Path) -> None:
         **_lead_pages(lead_run, summary, folder),
     }
     for name, text in pages.items():
-        markdown.write(folder / f"{name}.md", text)
+        write_text(folder / f"{name}.md", text)
 
 
 # -- chapters --------------------------------------------------------------------------------------
