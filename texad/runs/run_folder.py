@@ -85,6 +85,12 @@ def lead(categories: Iterable[str]) -> str:
     return "leather" if "leather" in categories else categories[0]
 
 
+def save_figure(file: Path, figure: Figure) -> None:
+    """Save a figure; the suffix chooses the format. The same figure gives the same file."""
+    with replacing(file) as temporary, rc_context({"svg.hashsalt": "texad"}):
+        figure.savefig(temporary, bbox_inches="tight", dpi=150, metadata={"Date": None})
+
+
 class Run:
     """The run folder of one category.
 
@@ -372,12 +378,7 @@ class Run:
 
     def write_figure(self, name: str, figure: Figure) -> None:
         """Save a figure under figures/; the ending of `name` (.svg, .png) chooses the format."""
-        with (
-            replacing(self.folder / "figures" / name) as temporary,
-            rc_context({"svg.hashsalt": "texad"}),
-        ):
-            dated = {"Date": None} if name.endswith(".svg") else None  # same figure, same file
-            figure.savefig(temporary, bbox_inches="tight", dpi=150, metadata=dated)
+        save_figure(self.folder / "figures" / name, figure)
 
     # -- how a run shows itself --------------------------------------------------------------------
 

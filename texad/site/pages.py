@@ -20,14 +20,14 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import nbformat
 import pandas as pd
 
 from texad.errors import DataError, RunError
 from texad.figures import plots
-from texad.io.atomic import replacing, write_text
+from texad.io.atomic import write_text
 from texad.io.json_files import read_json
 from texad.runs import run_folder
 from texad.runs.run_folder import SPLITS, STAGES, STUDIES, FinishedRun
@@ -37,7 +37,6 @@ from texad.teaching import explorer
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STATIC_FIGURE = "1_score_distribution.svg"  # the explorer's, for readers without scripts
-T = TypeVar("T")
 
 
 def assemble(runs: Path, folder: Path) -> None:
@@ -77,7 +76,16 @@ def assemble(runs: Path, folder: Path) -> None:
     extra.mkdir(parents=True)
     for stem, run in finished.items():
         _copy_results(run, folder / "results", stem, extra)
-        page = _results_page(run, stem, summary)
+        page = markdown.render(
+            "category",
+            run=run,
+            stem=stem,
+            summary=summary,
+            metrics=read_metrics(run.folder / "metrics.json"),
+            n_images=[str(len(run.images(split))) for split in SPLITS],
+            left_out=run.read()["data"].get("unreadable", []),
+            explorer=_explorer(run, f"{stem}/pictures", stem),
+        )
         write_text(folder / "results" / f"{stem}.md", page)
     pages = {
         "comparison": _comparison_page(summary, list(zip(finished, done, strict=True)), folder),
@@ -171,23 +179,9 @@ def _copy_results(run: FinishedRun, results: Path, stem: str, extra: Path) -> No
         shutil.copy(run.folder / "figures" / STATIC_FIGURE, pictures)
 
 
-def _results_page(run: FinishedRun, stem: str, summary: dict) -> str:
-    return markdown.render(
-        "category",
-        run=run,
-        stem=stem,
-        summary=summary,
-        metrics=read_metrics(run.folder / "metrics.json"),
-        n_images=[str(len(run.images(split))) for split in SPLITS],
-        left_out=run.read()["data"].get("unreadable", []),
-        explorer=_explorer(run, f"{stem}/pictures", stem),
-    )
-
-
 def _comparison_page(summary: dict, rows: list[tuple[str, dict]], folder: Path) -> str:
     figure = plots.category_comparison(pd.DataFrame([row for _, row in rows]))
-    with replacing(folder / "comparison.svg") as temporary:
-        figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None})
+    run_folder.save_figure(folder / "comparison.svg", figure)
     return markdown.render("comparison", summary=summary, rows=rows)
 
 
@@ -220,8 +214,11 @@ def _data_gallery(finished: dict[str, FinishedRun], folder: Path) -> str:
 def _lead_pages(run: FinishedRun, summary: dict, folder: Path) -> dict[str, str]:
     """What the introduction includes: four pictures, the result, and how much there is to read."""
     auroc = read_metrics(run.folder / "metrics.json")["image_auroc"]
-    files = [run.folder / "notebooks" / f"{chapter}.ipynb" for chapter in _chapters(run)]
-    cells = [cell for file in files for cell in nbformat.read(file, as_version=4).cells]
+    cells = [
+        cell
+        for chapter in _chapters(run)
+        for cell in nbformat.read(run.folder / "notebooks" / f"{chapter}.ipynb", 4).cells
+    ]
     words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
     seconds = sum(stage["seconds"] for stage in run.read()["stages"].values())
     pictures = _if_there(gallery.puzzle, run, folder / "lead", summary["seed"]) or {}
@@ -234,7 +231,7 @@ def _lead_pages(run: FinishedRun, summary: dict, folder: Path) -> dict[str, str]
     }
 
 
-def _if_there(draw: Callable[..., T], *given: object) -> T | None:
+def _if_there(draw: Callable[..., Any], *given: object) -> Any:
     """What a function of `gallery` draws; None if the images are not where the run read them."""
     try:
         return draw(*given)

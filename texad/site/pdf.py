@@ -49,7 +49,7 @@ def chromium() -> str:
     RunError
         If there is none.
     """
-    for path in filter(None, map(shutil.which, BROWSERS)):
+    if path := next(filter(None, map(shutil.which, BROWSERS)), None):
         return path
     raise RunError("no Chromium to print the book with: sudo apt install chromium")
 
@@ -120,30 +120,32 @@ def _open_as_one(page: Page, site: Path, book: dict) -> None:
 
 
 def _print_with_numbers(page: Page, file: Path) -> None:
-    """Print, read each heading's page, fill in the contents, and repeat until no page moves."""
-    numbers = None
-    for _ in range(3):
-        page.pdf(
-            path=file,
-            format="A4",
-            outline=True,
-            tagged=True,
-            display_header_footer=True,
-            header_template="<span></span>",
-            footer_template=FOOTER,
-            margin={"top": "24mm", "right": "20mm", "bottom": "22mm", "left": "20mm"},
-        )
-        reader = PdfReader(file)
-        places = {
-            name.lstrip("/"): number + 1
-            for name, place in reader.named_destinations.items()
-            if (number := reader.get_destination_page_number(place)) is not None
-        }
-        if places == numbers:
-            return
-        numbers = places
-        page.evaluate("pages => texadPrint.number(pages)", numbers)
-    raise RunError("the pages of the contents do not settle")
+    """Print, read each heading's page, fill in the contents, and print again.
+
+    The numbers have a column of their own, so no page moves. Chromium knows no `target-counter`.
+    """
+    _print(page, file)
+    reader = PdfReader(file)
+    places = {
+        name.lstrip("/"): number + 1
+        for name, place in reader.named_destinations.items()
+        if (number := reader.get_destination_page_number(place)) is not None
+    }
+    page.evaluate("pages => texadPrint.number(pages)", places)
+    _print(page, file)
+
+
+def _print(page: Page, file: Path) -> None:
+    page.pdf(
+        path=file,
+        format="A4",
+        outline=True,
+        tagged=True,
+        display_header_footer=True,
+        header_template="<span></span>",
+        footer_template=FOOTER,
+        margin={"top": "24mm", "right": "20mm", "bottom": "22mm", "left": "20mm"},
+    )
 
 
 def _space_outline(writer: PdfWriter, headings: list[str]) -> None:

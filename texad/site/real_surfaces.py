@@ -4,25 +4,21 @@ The record is the file that `texad.site.record` has written, `book/real_surfaces
 is that of `record.collect`.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 from markupsafe import Markup
 
 from texad.figures import study_plots
-from texad.io.atomic import replacing
 from texad.io.json_files import read_json
 from texad.model.registry import DETECTORS
 from texad.model.threshold import RULES
+from texad.runs.run_folder import save_figure
 from texad.site import markdown
 from texad.site.record import FILE, check, collect, is_random
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,16 +68,11 @@ class Seeds:
         return self.detector + (" with random weights" if self.with_random_weights else "")
 
     @property
-    def kinds(self) -> list[str]:
-        """The kinds of defect, in the order of the record."""
-        found = [run["metrics"]["auroc_by_defect"] or {} for run in self.runs]
-        return _unique(kind for by_defect in found for kind in by_defect)
-
-    @property
     def by_defect(self) -> dict[str, float]:
         """Mean AUROC of each kind of defect that is known."""
-        means = {kind: self.mean("auroc_by_defect", kind) for kind in self.kinds}
-        return {kind: mean for kind, mean in means.items() if mean is not None}
+        found = [run["metrics"]["auroc_by_defect"] or {} for run in self.runs]
+        means = pd.DataFrame(found, dtype=float).mean().dropna()
+        return {str(kind): float(auroc) for kind, auroc in means.items()}
 
 
 def page(runs: Path, folder: Path) -> str:
@@ -103,7 +94,6 @@ def page(runs: Path, folder: Path) -> str:
     if not content["runs"] and (recorded := read_json(folder.parent / FILE)):
         check(recorded, folder.parent / FILE)
         content = recorded
-    weights = [run["weights"] for run in content["runs"]]
     by_surface = itemgetter("dataset", "category")
     surfaces = {
         surface: [
@@ -123,15 +113,10 @@ def page(runs: Path, folder: Path) -> str:
         behind=_behind,
         pretraining=_pretraining,
         compared=_compared,
-        images=_unique((run["category"], run["data_sha256"]) for run in content["runs"]),
-        weights=_unique((own["name"], own["sha256"]) for own in weights),
-        programs=_unique(tuple(run["versions"].items()) for run in content["runs"]),
-        commands="\n".join(_unique(run["command"] for run in content["runs"])),
+        images=[(run["category"], run["data_sha256"]) for run in content["runs"]],
+        weights=[tuple(run["weights"].values()) for run in content["runs"]],
+        programs=[tuple(run["versions"].items()) for run in content["runs"]],
     )
-
-
-def _unique(values: Iterable[T]) -> list[T]:
-    return list(dict.fromkeys(values))
 
 
 def _behind(own: list[Seeds]) -> dict[str, float] | None:
@@ -184,7 +169,5 @@ def _draw(surfaces: dict[tuple[str, str], list[Seeds]], file: Path) -> str | Non
     table = table.astype({"auroc": float, "low": float, "high": float})
     if table["auroc"].isna().all():
         return None
-    with replacing(file) as temporary:
-        figure = study_plots.points_with_intervals(table, "method", "seed")
-        figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None})
+    save_figure(file, study_plots.points_with_intervals(table, "method", "seed"))
     return file.name

@@ -9,13 +9,13 @@ where their numbers come from. It holds names and never paths, so that it reads 
 machine; `real_surfaces.schema.json` describes it. `texad.site.real_surfaces` makes a page of it.
 """
 
-import csv
 import json
 import shlex
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+import pandas as pd
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
@@ -48,9 +48,8 @@ def check(content: dict, file: str | Path = FILE) -> None:
         If it does not fit: where, and why.
     """
     if error := best_match(Draft202012Validator(SCHEMA).iter_errors(content)):
-        reason = error.message if len(error.message) < 200 else f"{error.message[:200]} …"
         raise RunError(
-            f"{file} does not fit its schema at {error.json_path}: {reason}; "
+            f"{file} does not fit its schema at {error.json_path}: {error.message[:200]}; "
             "write it again with `python -m texad record RUNS`"
         )
 
@@ -191,15 +190,9 @@ def _command(entry: dict, with_studies: bool) -> str:
 
 def _read_comparison(file: Path) -> list[dict]:
     """The rows of comparison.csv; an empty field is not known."""
-    with file.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return [
-        {
-            name: text if name in ("category", "method") else float(text) if text else None
-            for name, text in row.items()
-        }
-        for row in rows
-    ]
+    names = {"category": str, "method": str}
+    table = pd.read_csv(file, dtype=names, keep_default_na=False, na_values=[""])
+    return json.loads(table.to_json(orient="records", double_precision=15))
 
 
 def is_random(run: dict) -> bool:
