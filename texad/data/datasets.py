@@ -134,15 +134,14 @@ def categories(dataset: str | Path) -> list[str]:
     FileNotFoundError
         If there is no such data set.
     """
-    if dataset == "synthetic":
-        return sorted(synthetic.CATEGORIES)
-    if dataset == "mvtec":
-        return sorted(mvtec.TEXTURES)
+    if is_embedded(dataset):
+        return sorted(mvtec.TEXTURES)  # which the synthetic ones are called after
     folder = _folder(dataset)
-    folders = [
-        sub for sub in folder.iterdir() if _train(sub).is_dir() and not sub.name.startswith(".")
-    ]
-    names = sorted(sub.name for sub in folders)
+    names = sorted(
+        sub.name
+        for sub in folder.iterdir()
+        if _train(sub).is_dir() and not sub.name.startswith(".")
+    )
     if not names and _train(folder).is_dir():
         raise DataError(
             f"{folder} is itself a category: pass its parent {folder.parent} as the data set and "
@@ -282,12 +281,11 @@ def load_category(dataset: str | Path, category: str) -> Category:
         raise DataError(
             f"{_train(root)} has no images: put defect-free ones there ({', '.join(SUFFIXES)})"
         )
-    for defect in defects:
-        if defect != "good" and defect.strip().lower() == "good":
-            raise DataError(
-                f"{folder / defect} would count as a kind of defect: rename it to good, or give "
-                "the defect another name"
-            )
+    for misnamed in (each for each in defects if each.strip().lower() == "good" != each):
+        raise DataError(
+            f"{folder / misnamed} would count as a kind of defect: rename it to good, or give "
+            "the defect another name"
+        )
     if not test:
         raise DataError(
             f"{folder} has no images in sub-folders: put defect-free ones into {folder / 'good'}, "
@@ -321,14 +319,18 @@ def _content(file: Path) -> str:
 
 
 def _samples(root: Path, split: str, defect: str) -> list[Sample]:
-    is_good = defect == "good"
-    drawn = [] if is_good else _images(root / "ground_truth" / defect)
+    drawn = _images(root / "ground_truth" / defect) if defect != "good" else []
     masks = {mask.stem: mask for mask in reversed(drawn)}
-    samples = []
-    for path in _images(root / split / defect):
-        mask = masks.get(f"{path.stem}_mask") or masks.get(path.stem)
-        samples.append(Sample(path, split, defect, int(not is_good), mask))
-    return samples
+    return [
+        Sample(
+            path,
+            split,
+            defect,
+            label=int(defect != "good"),
+            mask=masks.get(f"{path.stem}_mask") or masks.get(path.stem),
+        )
+        for path in _images(root / split / defect)
+    ]
 
 
 def _images(folder: Path) -> list[Path]:

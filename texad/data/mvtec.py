@@ -61,7 +61,14 @@ def prepare(folder: Path, categories: Sequence[str]) -> None:
     archive = folder.parent / ARCHIVE
     if not archive.exists():
         print(LICENCE)
-        _download(archive, folder / missing[0])
+        try:
+            downloads.download(URL, archive, SHA256, "MVTec AD")
+        except (ConnectionError, ValueError) as error:
+            raise type(error)(
+                f"MVTec AD could not be downloaded ({error}): run this again with a network, or "
+                f"put {URL} at {archive}, or the unpacked categories at {folder / missing[0]} and "
+                "so on"
+            ) from error
     elif downloads.hash_with_bar(archive, "MVTec AD") != SHA256:
         raise ValueError(
             f"{archive} is not the archive that MVTec published (its SHA-256 is wrong): delete it "
@@ -69,20 +76,6 @@ def prepare(folder: Path, categories: Sequence[str]) -> None:
         )
     _unpack(archive, folder, missing)
     print(f"{archive} may be deleted now; it is needed for further categories only.")
-
-
-def _download(archive: Path, example: Path) -> None:
-    try:
-        downloads.download(URL, archive, SHA256, "MVTec AD")
-    except ConnectionError as error:
-        raise ConnectionError(
-            f"MVTec AD could not be downloaded ({error}): run this again with a network, or put "
-            f"{URL} at {archive}, or the unpacked categories at {example} and so on"
-        ) from error
-    except ValueError as error:
-        raise ValueError(
-            f"{error}: run this again, or put the archive that MVTec published at {archive}"
-        ) from None
 
 
 def _unpack(archive: Path, folder: Path, categories: Sequence[str]) -> None:
@@ -96,8 +89,7 @@ def _unpack(archive: Path, folder: Path, categories: Sequence[str]) -> None:
             tarfile.open(fileobj=reader, mode="r|xz") as tar,
         ):
             # Old patch versions of Python know no filter; the archive's SHA-256 was checked anyway.
-            keep = getattr(tarfile, "data_filter", lambda member, _: member)
-            tar.extraction_filter = keep
+            tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
             for member in tar:
                 if PurePosixPath(member.name).parts[:1] in {(name,) for name in categories}:
                     tar.extract(member, temporary)

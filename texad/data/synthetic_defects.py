@@ -44,31 +44,25 @@ def damage(image: np.ndarray, kind: str, rng: np.random.Generator) -> tuple[np.n
     >>> bool((damaged[mask] != 0.5).all())
     True
     """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
     height, width = image.shape[:2]
     # Small spots are as frequent as large ones.
-    area = np.exp(rng.uniform(np.log(0.002), np.log(0.05)))
+    area = np.exp(rng.uniform(np.log(0.002), np.log(0.05))) * (2 if kind == "blur" else 1)
     sign = rng.choice([-1, 1])
+    mask = _line(height, width, rng) if kind == "scratch" else _spot(height, width, area, rng)
     if kind == "paste":
-        mask = _spot(height, width, area, rng)
-        shift = (
-            rng.integers(height // 5, 4 * height // 5 + 1),
-            rng.integers(width // 5, 4 * width // 5 + 1),
-        )
-        source = np.roll(image, shift, axis=(0, 1))[
-            :: rng.choice([-1, 1]), :: rng.choice([-1, 1])
-        ] * rng.uniform(0.8, 1.2)
+        down = rng.integers(height // 5, 4 * height // 5 + 1)
+        right = rng.integers(width // 5, 4 * width // 5 + 1)
+        moved = np.roll(image, (down, right), axis=(0, 1))
+        source = moved[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])] * rng.uniform(0.8, 1.2)
     elif kind == "scratch":
-        mask = _line(height, width, rng)
         source = image + sign * rng.uniform(0.15, 0.5)
     elif kind == "stain":
-        mask = _spot(height, width, area, rng)
         source = image * (1 + sign * rng.uniform(0.12, 0.4))
-    elif kind == "blur":
-        mask = _spot(height, width, 2 * area, rng)
+    else:
         blur = rng.uniform(0.01, 0.025) * height
         source = ndimage.gaussian_filter(image, (blur, blur, 0))
-    else:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
     # No hard edge.
     soft = ndimage.gaussian_filter(mask.astype(np.float32), rng.uniform(0.5, 2))[:, :, None]
     return np.clip(image * (1 - soft) + source * soft, 0, 1).astype(np.float32), mask

@@ -11,18 +11,14 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import Any, BinaryIO
 
 from texad.errors import DiskFullError
-
-if TYPE_CHECKING:
-    import torch
 
 # The disk, the user's share of it, or the largest file allowed is full.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")  # as `replacing` names them
 FILLED = ".filling-"  # begins the name of a folder that `filling` fills
-DAY_S = 86_400.0
 
 
 @contextmanager
@@ -64,15 +60,15 @@ def replacing(file: Path) -> Iterator[Path]:
         temporary = file.with_name(f".{uuid.uuid4().hex[:8]}.{file.name}")
         try:
             temporary.touch()
-            permissions = _permissions(file if file.exists() else temporary)
+            mode = (file if file.exists() else temporary).stat().st_mode
             yield temporary
-            if _permissions(temporary) != permissions:
-                temporary.chmod(permissions)
+            temporary.chmod(mode & 0o777)
             os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)
-    except Exception as error:
-        if not _is_full(error):
+    except OSError as error:
+        # NumPy says so in words, without the error's number.
+        if error.errno not in FULL and not re.search(r"\d+ requested and \d+ written", str(error)):
             raise
         raise DiskFullError(
             f"no room to write {file}: the disk is full, or a quota or limit on the size of files "
@@ -86,7 +82,7 @@ def write_text(file: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_tensors(file: Path, tensors: dict[str, "torch.Tensor"], metadata: dict[str, str]) -> None:
+def write_tensors(file: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
     """Write a safetensors file whole or not at all, as `replacing` does.
 
     safetensors' own `save_file` first writes to a hidden file of its own, which a killed process
@@ -134,7 +130,7 @@ def filling(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(f"{FILLED}*"):
-        if left.lstat().st_mtime < time.time() - DAY_S:
+        if left.lstat().st_mtime < time.time() - 86_400:
             shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=FILLED, dir=target.parent))
     try:
@@ -148,17 +144,6 @@ def filling(target: Path) -> Iterator[Path]:
         folder.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _permissions(file: Path) -> int:
-    return file.stat().st_mode & 0o777
-
-
-def _is_full(error: BaseException) -> bool:
-    """Tell whether there was no room; NumPy says so in words, without the error's number."""
-    return isinstance(error, OSError) and (
-        error.errno in FULL or bool(re.search(r"\d+ requested and \d+ written", str(error)))
-    )
 
 
 def sha256(file: Path) -> str:

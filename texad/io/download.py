@@ -26,6 +26,16 @@ BLOCK = 1 << 20  # bytes read at a time
 UNITS: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1000}  # of the bars
 
 
+@contextmanager
+def _network_errors() -> Iterator[None]:
+    """Give whatever goes wrong on the way one name, and so tell it from a full disk."""
+    try:
+        yield
+    # ValueError: an address that is none.
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
+
+
 def download(url: str, file: Path, sha256: str, what: str) -> None:
     """Download a file, or what is missing of it.
 
@@ -55,7 +65,20 @@ def download(url: str, file: Path, sha256: str, what: str) -> None:
     with locked(file.with_name(f"{file.name}.lock")):
         if file.exists():  # another process has just brought it
             return
-        _fetch_all(url, part, what)
+        part.touch()
+        while True:
+            before = part.stat().st_size
+            try:
+                _fetch(url, part, before, what)
+                break
+            except ConnectionError as error:
+                if (size := part.stat().st_size) > before:
+                    continue  # cut off, but not before something came: go on from there
+                if size:
+                    kept = f"{size / 1e9:.2f} GB are kept in {part}"
+                    raise ConnectionError(f"{error}; {kept}") from error
+                part.unlink()
+                raise
         if hash_with_bar(part, what) != sha256:
             part.unlink()
             raise ValueError(
@@ -65,6 +88,7 @@ def download(url: str, file: Path, sha256: str, what: str) -> None:
         os.replace(part, file)
 
 
+@_network_errors()
 def open_url(
     url: str,
     method: str = "GET",
@@ -87,14 +111,11 @@ def open_url(
         If that cannot be, for whatever reason: the only kind of error, so that it can be told from
         a full disk.
     """
-    with _network_errors():
-        _check(url)
-        request = urllib.request.Request(
-            url, headers={"User-Agent": "texad"} | (headers or {}), method=method
-        )
-        return urllib.request.build_opener(_CheckedRedirects).open(
-            request, timeout=TIMEOUT_S if timeout is None else timeout
-        )
+    _check(url)
+    headers = {"User-Agent": "texad"} | (headers or {})
+    return urllib.request.build_opener(_CheckedRedirects).open(
+        urllib.request.Request(url, headers=headers, method=method), timeout=timeout or TIMEOUT_S
+    )
 
 
 def hash_with_bar(file: Path, what: str) -> str:
@@ -105,65 +126,40 @@ def hash_with_bar(file: Path, what: str) -> str:
 
 def reading_with_bar(stream: BinaryIO, description: str) -> AbstractContextManager[Any]:
     """Wrap a stream in a bar that shows how much of the file has been read."""
-    total = os.fstat(stream.fileno()).st_size
-    return tqdm.wrapattr(stream, "read", desc=description, total=total, **UNITS)
+    size = os.fstat(stream.fileno()).st_size
+    return tqdm.wrapattr(stream, "read", desc=description, total=size, **UNITS)
 
 
-def _fetch_all(url: str, part: Path, what: str) -> None:
-    try:
-        while not _fetch(url, part, what):
-            pass  # cut off, but not before something came: go on from there
-    except ConnectionError as error:
-        if _size(part):
-            kept = f"{_size(part) / 1e9:.2f} GB are kept in {part}"
-            raise ConnectionError(f"{error}; {kept}") from error
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _fetch(url: str, part: Path, what: str) -> bool:
-    """Ask once for what `part` still lacks.
-
-    Returns
-    -------
-    bool
-        True when there is no more to come, False when the connection was cut after it brought
-        something.
+def _fetch(url: str, part: Path, before: int, what: str) -> None:
+    """Ask once for what `part`, of `before` bytes, still lacks.
 
     Raises
     ------
     ConnectionError
-        If it brought nothing.
+        If it does not come, or not all of it.
     """
-    before = _size(part)
     try:
         response = open_url(url, headers={"Range": f"bytes={before}-"} if before else None)
     except ConnectionError as error:
         if getattr(error.__cause__, "code", None) == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return True  # nothing comes after the last byte: whole, or the hash will tell
+            return  # nothing comes after the last byte: whole, or the hash will tell
         raise
     resumed = response.status == http.client.PARTIAL_CONTENT
     start = before if resumed else 0  # a server that knows no ranges sends the file from its start
     length = response.headers.get("Content-Length")
     total = start + int(length) if length else None
-    with response, part.open("ab" if resumed else "wb") as file:
-        try:
-            with tqdm(desc=f"{what}, downloading", total=total, initial=start, **UNITS) as bar:
-                while block := _next_block(response):
-                    file.write(block)
-                    bar.update(len(block))
-            if total is not None and file.tell() < total:
-                raise ConnectionError(f"the server stopped after {file.tell()} of {total} bytes")
-        except ConnectionError:
-            if file.tell() <= before:
-                raise
-            return False
-    return True
+    bar = tqdm(desc=f"{what}, downloading", total=total, initial=start, **UNITS)
+    with response, bar, part.open("ab" if resumed else "wb") as file:
+        while block := _next_block(response):
+            file.write(block)
+            bar.update(len(block))
+        if total is not None and file.tell() < total:
+            raise ConnectionError(f"the server stopped after {file.tell()} of {total} bytes")
 
 
+@_network_errors()
 def _next_block(response: http.client.HTTPResponse) -> bytes:
-    with _network_errors():
-        return response.read1(BLOCK)
+    return response.read1(BLOCK)
 
 
 class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
@@ -183,17 +179,3 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
 def _check(url: str) -> None:
     if urllib.parse.urlsplit(url).scheme.lower() not in SCHEMES:
         raise ConnectionError(f"{url} is no HTTPS address, and no other kind is opened")
-
-
-@contextmanager
-def _network_errors() -> Iterator[None]:
-    """Give whatever goes wrong on the way one name, and so tell it from a full disk."""
-    try:
-        yield
-    # ValueError: an address that is none.
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ConnectionError(str(error) or type(error).__name__) from error
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0

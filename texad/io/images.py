@@ -137,14 +137,14 @@ def _read(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
         # Given a path, Pillow maps grey TIFFs into memory and scrambles those that it has to turn.
         with open(path, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
             return convert(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError as error:
-        empty = not Path(path).stat().st_size
-        reason = "the file is empty" if empty else "not one of the formats below"
-        raise ImageError(path, reason) from error
     except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
         # Without the path, which is named anyway.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ImageError(path, printable(reason.splitlines()[0])) from error
+        said = getattr(error, "strerror", None) or str(error)
+        reason = (said.splitlines() or [type(error).__name__])[0]
+        if isinstance(error, UnidentifiedImageError):
+            is_empty = not Path(path).stat().st_size
+            reason = "the file is empty" if is_empty else "not one of the formats below"
+        raise ImageError(path, printable(reason)) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -172,8 +172,14 @@ def import_category(
     >>> made.n_train, made.n_good, dict(made.defects)
     (4, 1, {'scratch': 5})
     """
-    hint = "0.2 keeps one good image in five for testing"
-    check_range("the test fraction", test_fraction, at_least=0, below=1, hint=hint, error=DataError)
+    check_range(
+        "the test fraction",
+        test_fraction,
+        at_least=0,
+        below=1,
+        hint="0.2 keeps one good image in five for testing",
+        error=DataError,
+    )
     origin, root = _source(source, kind), _target(target)
     if root.is_relative_to(origin):
         raise DataError(
@@ -190,8 +196,10 @@ def import_category(
             )
     readable, unreadable = screen(_merged(marks), lambda each: check_image(each.path), progress)
     notes = labels.notes
-    reasons = [f"{entry.path} ({reason})" for entry, reason in unreadable]
-    notes += _first(reasons, "left out, since it cannot be read:")
+    notes += _first(
+        [f"{entry.path} ({reason})" for entry, reason in unreadable],
+        "left out, since it cannot be read:",
+    )
     entries = [replace(entry, size=size) for entry, size in readable]
     good_ones = [entry for entry in entries if entry.defect == "good"]
     defective = [entry for entry in entries if entry.defect != "good"]
@@ -255,8 +263,8 @@ def guess(source: Path) -> str:
         return KIND_OF[suffix]
     if coco_files(source):
         return "coco"
-    has_good = any(Labels().is_good(name) for _, below, _ in walk(source) for name in below)
-    if not has_good and len(tables_of(source)) == 1:
+    names = [name for _, below, _ in walk(source) for name in below]
+    if len(tables_of(source)) == 1 and not any(map(Labels().is_good, names)):
         return "csv"
     if class_file(source) or any(label_file(source, image) for image in images(source, Labels())):
         return "yolo"

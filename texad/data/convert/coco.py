@@ -77,8 +77,8 @@ def _marks(file: Path, labels: Labels, folder: Path | None) -> Iterator[Mark]:
         raise DataError(  # the end of the message says what is wrong, the beginning quotes the file
             f"{file}, {at} is damaged ({error.message[-200:]}): correct it, or export it again"
         )
-    around = (file.parent, file.parent.parent)
-    roots = [folder] if folder else [root / name for root in around for name in ("", "images")]
+    near = (file.parent / "images", file.parent.parent, file.parent.parent / "images")
+    roots = [folder] if folder else [file.parent, *near]
     images, categories = (_by_id(file, content, key) for key in ("images", "categories"))
     notes: dict[Any, list[tuple[str, dict[str, Any]]]] = {number: [] for number in images}
     for i, note in enumerate(content["annotations"]):
@@ -125,11 +125,10 @@ def _mark(
         if isinstance(outline, dict):
             runs = _runs(outline)
             return Mark(path, defect, where, (runs,), (runs.width, runs.height))
-        polygons = [np.array(each, np.float64).reshape(-1, 2) for each in outline or []]
+        polygons = [Polygon(np.array(each, np.float64).reshape(-1, 2)) for each in outline or []]
     except ValueError as error:
         raise DataError(f"{where}.segmentation is damaged ({error}): export it again") from None
-    shapes = [Polygon(each) for each in polygons] or [box(*note["bbox"])]
-    return Mark(path, defect, where, tuple(shapes), size)
+    return Mark(path, defect, where, tuple(polygons or [box(*note["bbox"])]), size)
 
 
 def _runs(outline: dict[str, Any]) -> Runs:

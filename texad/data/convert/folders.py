@@ -34,8 +34,9 @@ def read_folders(source: Path, labels: Labels) -> list[Mark]:
     masks: dict[tuple[str, str], Path] = {}
     n_loose = 0
     for file in files:
-        names = file.relative_to(source).parent.parts
-        names = tuple(name for name in names if plain(name) not in NEUTRAL)
+        names = [
+            name for name in file.relative_to(source).parent.parts if plain(name) not in NEUTRAL
+        ]
         kinds = [name for name in names if plain(name) not in MASKS]
         stem = file.stem.casefold()
         of_image = stem.removesuffix("_mask")

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -60,8 +61,9 @@ def texture(category: str, rng: np.random.Generator, size: int = 256) -> np.ndar
         If the category is unknown or the size out of range.
     """
     _check_name("category", category, CATEGORIES)
-    _check_whole("size", size)
-    return _photograph(category, None, 0.0, rng, rng.random(camera.CONDITIONS), size)[0]
+    return _photograph(
+        category, None, 0.0, rng, rng.random(camera.CONDITIONS), _whole("size", size)
+    )[0]
 
 
 def defective(
@@ -95,7 +97,7 @@ def defective(
     _check_name("category", category, CATEGORIES)
     _check_name(f"defect of {category}", defect, CATEGORIES[category])
     check_range("severity", severity, above=0, at_most=1)
-    _check_whole("size", size)
+    size = _whole("size", size)
     return _photograph(category, defect, severity, rng, rng.random(camera.CONDITIONS), size)
 
 
@@ -144,17 +146,15 @@ def write(
         If there is a folder of that name which this function has not written.
     """
     _check_name("category", category, CATEGORIES)
-    numbers = {
-        "seed": seed,
-        "n_train": n_train,
-        "n_good": n_good,
-        "n_defective": n_defective,
-        "size": size,
+    parameters = {
+        "generator": GENERATOR,
+        "category": category,
+        "seed": _whole("seed", seed),
+        "n_train": _whole("n_train", n_train),
+        "n_good": _whole("n_good", n_good),
+        "n_defective": _whole("n_defective", n_defective),
+        "size": _whole("size", size),
     }
-    for name, value in numbers.items():
-        _check_whole(name, value)
-    whole = {name: int(value) for name, value in numbers.items()}
-    parameters = {"generator": GENERATOR, "category": category, **whole}
     folder = Path(root) / category
     record = folder / "synthetic.json"
     with suppress(OSError, ValueError):  # there is none, or it is damaged
@@ -166,7 +166,7 @@ def write(
             "move it away"
         )
     with filling(folder) as temporary:
-        _write_images(temporary, category, whole, progress)
+        _write_images(temporary, parameters, progress)
         text = json.dumps(parameters, indent=2) + "\n"
         (temporary / record.name).write_text(text, encoding="utf-8")
         if folder.exists():
@@ -174,25 +174,25 @@ def write(
     return folder
 
 
-def _write_images(folder: Path, category: str, numbers: dict[str, int], progress: bool) -> None:
-    kinds = CATEGORIES[category]
-    groups = [("train", "good", numbers["n_train"]), ("test", "good", numbers["n_good"])]
+def _write_images(folder: Path, parameters: dict[str, Any], progress: bool) -> None:
+    category, kinds = parameters["category"], CATEGORIES[parameters["category"]]
+    groups = [("train", "good", parameters["n_train"]), ("test", "good", parameters["n_good"])]
     groups += [
-        ("test", kind, (numbers["n_defective"] + len(kinds) - 1 - k) // len(kinds))
+        ("test", kind, (parameters["n_defective"] + len(kinds) - 1 - k) // len(kinds))
         for k, kind in enumerate(kinds)
     ]
     images = [(*group, index) for group in groups for index in range(group[2])]
     rows = [("path", "defect", "severity")]
     for split, kind, count, index in tqdm(images, category, unit="image", disable=not progress):
         words = (zlib.crc32(word.encode()) for word in (category, split, kind))
-        key = [numbers["seed"], *words]
+        key = [parameters["seed"], *words]
         conditions = camera.dealt_conditions(np.random.default_rng(key), index)
         # From 0.2 to 1 in even steps, in random order.
         order = np.random.default_rng([*key, count]).permutation(count)
         severity = float(0.2 + 0.8 * (order[index] + 0.5) / count)
         defect = None if kind == "good" else kind
         rng = np.random.default_rng([*key, index])
-        image, mask = _photograph(category, defect, severity, rng, conditions, numbers["size"])
+        image, mask = _photograph(category, defect, severity, rng, conditions, parameters["size"])
         path = Path(split, kind, f"{index:03d}.png")
         _save(image, folder / path, compress_level=1)
         if defect:
@@ -225,10 +225,11 @@ def _photograph(
     return camera.photograph(surface, damaged, conditions, camera_rng)
 
 
-def _check_whole(name: str, value: float) -> None:
+def _whole(name: str, value: float) -> int:
     if int(value) != value:
         raise ValueError(f"{name} must be a whole number, not {value!r}")
     check_range(name, value, at_least=LIMITS[name][0], at_most=LIMITS[name][1])
+    return int(value)
 
 
 def _check_name(what: str, name: str, known: Collection[str]) -> None:
