@@ -20,14 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from texad import pipeline
 from texad.data import splitting
 from texad.errors import check_range
 from texad.io.atomic import write_tensors
+from texad.io.tensors import read_tensors, refusing
 from texad.model import extraction, preprocessing, registry, scoring, weights
 from texad.model.backbone import STRIDE, folded_backbone, stride_in_1x1
 from texad.model.base import device
@@ -44,7 +45,7 @@ FORMAT = 1  # of the file; a later one that cannot be read by this code has anot
 
 @dataclass(frozen=True)
 class Prediction:
-    """Judgement of one image.
+    """Score of one image, and the decision.
 
     Attributes
     ----------
@@ -75,7 +76,7 @@ class Prediction:
 
 
 class AnomalyDetector(BaseEstimator):
-    """Anomaly detector that learns from good images only.
+    """Anomaly detector, fitted to good images only.
 
     Parameters
     ----------
@@ -176,9 +177,12 @@ class AnomalyDetector(BaseEstimator):
             A parameter is out of range, or there is no such detector or file of weights.
         """
         registry.check(self.detector)
-        least = registry.DETECTORS[self.detector].smallest_image
-        name = f"image_size of the {self.detector} detector"
-        check_range(name, self.image_size, at_least=least, multiple_of=STRIDE)
+        check_range(
+            f"image_size of the {self.detector} detector",
+            self.image_size,
+            at_least=registry.DETECTORS[self.detector].smallest_image,
+            multiple_of=STRIDE,
+        )
         images_needed(self.false_alarms)
         splitting.keep_out((), self.calibration_fraction, self.seed)
         weights.check(self.weights)
@@ -227,13 +231,16 @@ class AnomalyDetector(BaseEstimator):
             del features  # Windows removes no file that is mapped
         self.train_scores_ = scores["train"]
         self.paths_ = {split: [str(path) for path in files] for split, files in splits.items()}
-        hottest = max(float(np.max(of_split)) for of_split in maps.values())
-        packages = ("texad", "torch", "torchvision", "numpy")
         self.origin_: dict[str, Any] = {
             "weights": {"name": loaded.name, "sha256": loaded.sha256},
             "n_train": len(train),
-            "versions": {name: version(name) for name in packages},
-            "heat": [float(np.median(maps["calibration"])), hottest],
+            "versions": {
+                name: version(name) for name in ("texad", "torch", "torchvision", "numpy")
+            },
+            "heat": [
+                float(np.median(maps["calibration"])),
+                max(float(np.max(of_split)) for of_split in maps.values()),
+            ],
         }
         return self.calibrate_with(scores["calibration"])
 
@@ -256,13 +263,13 @@ class AnomalyDetector(BaseEstimator):
 
     @property
     def reachable_(self) -> float:
-        """The smallest false-alarm rate that the calibration images can promise: 1 / (n + 1)."""
+        """Smallest false-alarm rate that the calibration images can promise: 1 / (n + 1)."""
         return 1 / (len(self.calibration_scores_) + 1)
 
     # -- judge -------------------------------------------------------------------------------------
 
     def score_samples(self, paths: Iterable[str | Path]) -> np.ndarray:
-        """How strange images are; the higher, the stranger.
+        """Score images: the higher, the stranger.
 
         Parameters
         ----------
@@ -324,12 +331,11 @@ class AnomalyDetector(BaseEstimator):
         maps = self.backbone_(images.to(device())).cpu().numpy()
         scores, anomaly_maps = scoring.score_features(self.autoencoder_, maps, progress=False)
         (p_value,) = p_values(self.calibration_scores_, scores)
-        anomalous = bool(predict(scores, self.threshold_)[0])
         return Prediction(
             os.fspath(path),
             float(scores[0]),
             float(p_value),
-            anomalous,
+            bool(predict(scores, self.threshold_)[0]),
             time.perf_counter() - started,
             anomaly_maps[0],
         )
@@ -344,13 +350,8 @@ class AnomalyDetector(BaseEstimator):
         """
         check_is_fitted(self, "threshold_")
         backbone = self.backbone_.cpu()
-        parts = {"backbone": backbone.state_dict(), "autoencoder": self.autoencoder_.state_dict()}
-        tensors = {
-            f"{part}.{name}": tensor.contiguous()
-            for part, state in parts.items()
-            for name, tensor in state.items()
-        }
-        tensors |= {
+        parts = nn.ModuleDict({"backbone": backbone, "autoencoder": self.autoencoder_})
+        tensors = {name: tensor.contiguous() for name, tensor in parts.state_dict().items()} | {
             name: torch.from_numpy(getattr(self, f"{name}_"))
             for name in ("train_scores", "calibration_scores")
         }
@@ -425,15 +426,16 @@ class AnomalyDetector(BaseEstimator):
         ValueError
             If there is no such file, or it is no detector of texad.
         """
-        try:
-            with safe_open(file, framework="pt") as stored:
-                about = json.loads((stored.metadata() or {})["texad"])
-                if about["format"] != FORMAT:
-                    raise ValueError(
-                        f"its format is {about['format']}, and this version of texad reads "
-                        f"format {FORMAT}"
-                    )
-                tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+        with refusing(
+            f"{file} is no detector of texad", f"make one with texad fit FOLDER --out {file}"
+        ):
+            tensors, metadata = read_tensors(file)
+            about = json.loads(metadata["texad"])
+            if about["format"] != FORMAT:
+                raise ValueError(
+                    f"its format is {about['format']}, and this version of texad reads "
+                    f"format {FORMAT}"
+                )
             detector = cls(**about["parameters"], progress=progress)
             detector.backbone_ = folded_backbone(_part(tensors, "backbone"), about["stride_in_1x1"])
             detector.autoencoder_ = registry.build(
@@ -442,12 +444,6 @@ class AnomalyDetector(BaseEstimator):
             detector.origin_ = _checked(about["origin"])
             detector.train_scores_ = tensors["train_scores"].numpy()
             return detector.calibrate_with(tensors["calibration_scores"].numpy())
-        except registry.NOT_OURS as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(
-                f"{file} is no detector of texad ({reason}); "
-                f"make one with texad fit FOLDER --out {file}"
-            ) from error
 
 
 def _part(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:

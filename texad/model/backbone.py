@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from texad.io.atomic import write_tensors
+from texad.io.tensors import read_tensors, refusing
 from texad.model import preprocessing
 from texad.model.base import device
 from texad.model.weights import Weights
@@ -116,23 +116,12 @@ def fold_batchnorm(backbone: nn.Sequential) -> nn.Sequential:
     convolution's weights and bias can do by themselves. The ReLU after it, and the addition in
     between, are then done along with the convolution: see `texad.model.onednn`.
     """
-    from torchvision.models.resnet import Bottleneck
-
     from texad.model.onednn import FusedBottleneck, FusedConvolution
 
-    pairs = [(backbone, "conv1", "bn1")]
-    for module in backbone.modules():
-        if isinstance(module, Bottleneck):
-            pairs += [(module, f"conv{i}", f"bn{i}") for i in (1, 2, 3)]
-            if module.downsample is not None:
-                pairs.append((module.downsample, "0", "1"))
-    for parent, conv, norm in pairs:
-        setattr(parent, conv, fuse_conv_bn_eval(getattr(parent, conv), getattr(parent, norm)))
-        setattr(parent, norm, nn.Identity())
-    first = backbone.conv1
-    assert isinstance(first, nn.Conv2d)
-    backbone.conv1 = FusedConvolution(first, relu=True)
-    backbone.relu = nn.Identity()
+    conv, norm = backbone.get_submodule("conv1"), backbone.get_submodule("bn1")
+    assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    backbone.conv1 = FusedConvolution(fuse_conv_bn_eval(conv, norm), relu=True)
+    backbone.bn1 = backbone.relu = nn.Identity()
     for layer in map(backbone.get_submodule, ("layer1", "layer2", "layer3")):
         for name, block in layer.named_children():
             setattr(layer, name, FusedBottleneck(block))
@@ -182,16 +171,11 @@ def load_backbone(file: Path) -> nn.Sequential:
     ValueError
         If the file is no such backbone.
     """
-    try:
-        with safe_open(file, framework="pt") as stored:
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
-            facts = {name: fact == "true" for name, fact in stored.metadata().items()}
-        return folded_backbone(tensors, facts["stride_in_1x1"], facts.get("normalize", False))
-    except (SafetensorError, OSError, KeyError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{file} is no backbone of texad ({reason}); run the feature extraction again"
-        ) from error
+    with refusing(f"{file} is no backbone of texad", "run the feature extraction again"):
+        tensors, facts = read_tensors(file)
+        return folded_backbone(
+            tensors, facts["stride_in_1x1"] == "true", facts.get("normalize") == "true"
+        )
 
 
 def folded_backbone(
@@ -211,7 +195,7 @@ def folded_backbone(
 
 
 def stride_in_1x1(backbone: nn.Sequential) -> bool:
-    """Tell whether it is the original network of He et al., see `weights.Weights`."""
+    """Tell whether a backbone is the original network of He et al., see `weights.Weights`."""
     return bool(backbone.get_submodule("layer2.0.conv1").stride == (2, 2))
 
 
@@ -220,10 +204,11 @@ def _resnet50_to_layer3(stride_in_1x1: bool, normalize: bool) -> nn.Sequential:
     from torchvision.models import resnet50
 
     whole = resnet50(weights=None)
-    names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
-    parts = OrderedDict((name, getattr(whole, name)) for name in names)
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
     if normalize:
-        parts = OrderedDict(normalize=preprocessing.Normalize()) | parts
+        parts["normalize"] = preprocessing.Normalize()
+    for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
+        parts[name] = getattr(whole, name)
     if stride_in_1x1:
         for layer in (whole.layer2, whole.layer3):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)

@@ -1,4 +1,4 @@
-"""What all autoencoders of features share: their interface, and one way to train and to stop."""
+"""Base of all autoencoders of features: their interface, and one way to train and to stop."""
 
 import copy
 from collections.abc import Callable, Iterator

@@ -64,7 +64,6 @@ def extract(
     """
     check_range("batch_size", batch_size, at_least=1)
     backbone.to(device())
-    side = image_size // STRIDE
 
     @torch.inference_mode()
     def features_of(batch: Sequence[Path]) -> np.ndarray:
@@ -83,7 +82,7 @@ def extract(
         temporary.open("wb") as out,
         tqdm(total=len(paths), desc=file.stem, unit="image", disable=not progress) as bar,
     ):
-        shape = (len(paths), side, side, CHANNELS)
+        shape = (len(paths), image_size // STRIDE, image_size // STRIDE, CHANNELS)
         np.lib.format.write_array_header_1_0(
             out, {"descr": "<f4", "fortran_order": False, "shape": shape}
         )
@@ -96,7 +95,7 @@ def extract(
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Generator[Result, None, None]:
-    """`function` of each item, in their order, computed by a thread for each core.
+    """Yield `function` of each item, in their order, computed by a thread for each core.
 
     Each thread computes on one core. This is faster than all cores on one item, since nobody waits:
     while one reads an image, another convolves. Few results are ever in memory, however slowly they
@@ -106,31 +105,27 @@ def in_order(
     cores = torch.get_num_threads()
     pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
     futures: queue.Queue[Future[Result] | None] = queue.Queue(2 * cores + 2)
-    stopped = threading.Event()
 
     def feed() -> None:
         try:
             for item in items:
-                if stopped.is_set():
-                    return
                 futures.put(pool.submit(function, item))
-        except BaseException as error:  # the items' own: to be raised where the results are taken
+        # the items' own, to be raised where the results are taken; or the pool was shut down
+        except BaseException as error:
             failed: Future[Result] = Future()
             futures.put(failed)
             failed.set_exception(error)
         futures.put(None)
 
-    threading.Thread(
-        target=feed, daemon=True
-    ).start()  # daemon: it may wait for an item that never comes
+    # a daemon, since it may wait for an item that never comes
+    threading.Thread(target=feed, daemon=True).start()
     try:
         while (future := futures.get()) is not None:
             yield future.result()
     finally:
-        stopped.set()
+        pool.shutdown(cancel_futures=True)
         while not futures.empty():  # the feeder may wait for room
             futures.get_nowait()
-        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(cores)  # for the threads that others will start
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import Bottleneck
 
 # shapes of the input for which the reordered weights are kept: full batches, the last one, and a
@@ -53,12 +53,16 @@ class FusedConvolution(nn.Conv2d):
         self._reordered: dict[tuple, torch.Tensor] = {}
 
     def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
-        """Compute relu(conv(x) + added), or a part of it; `added` is overwritten.
+        """Compute relu(conv(x) + added), each only if given; `added` is overwritten.
 
         (N, C, H, W) in, (N, C', H', W') out.
         """
         if has_onednn(x) and fused_calls_work():
             return self.fused(x, added)
+        return self.plain(x, added)
+
+    def plain(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute it step by step, on any device and with gradients."""
         y = super().forward(x)
         y = y if added is None else y.add_(added)
         return y.relu_() if self.relu else y
@@ -92,18 +96,19 @@ class FusedConvolution(nn.Conv2d):
 
 
 class FusedBottleneck(nn.Module):
-    """torchvision's `Bottleneck` after BatchNorm was folded: three convolutions and a shortcut.
+    """torchvision's `Bottleneck` with its BatchNorm folded: three convolutions and a shortcut.
 
     Where the input is added as it is, it is overwritten by the output.
     """
 
     def __init__(self, block: Bottleneck):
         super().__init__()
-        self.conv1 = FusedConvolution(block.conv1, relu=True)
-        self.conv2 = FusedConvolution(block.conv2, relu=True)
-        self.conv3 = FusedConvolution(block.conv3, relu=True)  # of the sum
+        self.conv1 = FusedConvolution(fuse_conv_bn_eval(block.conv1, block.bn1), relu=True)
+        self.conv2 = FusedConvolution(fuse_conv_bn_eval(block.conv2, block.bn2), relu=True)
+        # the ReLU is that of the sum
+        self.conv3 = FusedConvolution(fuse_conv_bn_eval(block.conv3, block.bn3), relu=True)
         self.downsample = block.downsample and nn.Sequential(
-            FusedConvolution(block.downsample[0], relu=False)
+            FusedConvolution(fuse_conv_bn_eval(*block.downsample), relu=False)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -124,21 +129,16 @@ def has_onednn(x: torch.Tensor) -> bool:
 
 @functools.cache
 def fused_calls_work() -> bool:
-    """Try the fused calls once: are they there, and equal to the plain convolution?"""
+    """Tell whether the fused calls are there, and equal the plain convolution; tried once."""
     conv = nn.Conv2d(8, 8, 3, padding=1, device="meta")  # "meta" draws no random numbers
     conv.weight = nn.Parameter(torch.arange(576.0).sin().view(8, 8, 3, 3), requires_grad=False)
     conv.bias = nn.Parameter(torch.arange(8.0).cos(), requires_grad=False)
     x = torch.arange(720.0).cos().view(2, 8, 5, 9).to(memory_format=torch.channels_last)
-    for relu in (True, False):
-        layer = FusedConvolution(conv, relu)
-        for added in (None, x):
-            wanted = functional.conv2d(x, conv.weight, conv.bias, padding=1)
-            wanted = wanted if added is None else wanted + added
-            wanted = wanted.relu() if relu else wanted
-            try:
-                found = layer.fused(x, None if added is None else added.clone())
-            except (AttributeError, NotImplementedError, RuntimeError, TypeError):
-                return False
-            if not torch.allclose(found, wanted, rtol=1e-4, atol=1e-4):
-                return False
-    return True
+    try:
+        return all(
+            torch.allclose(layer.fused(x, added()), layer.plain(x, added()), rtol=1e-4, atol=1e-4)
+            for layer in (FusedConvolution(conv, relu=True), FusedConvolution(conv, relu=False))
+            for added in (lambda: None, x.clone)  # it is overwritten
+        )
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        return False

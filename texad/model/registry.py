@@ -1,4 +1,4 @@
-"""Which detectors there are. Nothing else in the package knows them by name.
+"""The detectors by name. Nothing else in the package knows them by name.
 
 To add one, write a subclass of `FeatureAutoencoder` and a function that fits it, and add a line to
 `DETECTORS`.
@@ -12,21 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 
 from texad.io.atomic import write_tensors
+from texad.io.tensors import read_tensors, refusing
 from texad.model import autoencoder, codebook, threshold
 from texad.model.base import FeatureAutoencoder
-
-NOT_OURS = (  # what can go wrong while a file is read that is damaged, or something else
-    SafetensorError,
-    OSError,
-    KeyError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    RuntimeError,
-)
 
 
 @dataclass(frozen=True)
@@ -121,7 +111,7 @@ def fit(
 def default_rule(detector: str, n_calibration: int, false_alarms: float = 0.05) -> str:
     """Return the rule of `threshold.RULES` that decides if the user names none."""
     rules = DETECTORS[detector].rules
-    return next(r for r in rules if threshold.is_reachable(r, n_calibration, false_alarms))
+    return next(r for r in rules if n_calibration >= threshold.fewest_images(r, false_alarms))
 
 
 def save(fitted: FeatureAutoencoder, file: Path) -> None:
@@ -144,15 +134,11 @@ def load(file: Path) -> FeatureAutoencoder:
     ValueError
         If the file is no such autoencoder.
     """
-    try:
-        with safe_open(file, framework="pt") as stored:
-            widths = dict(stored.metadata())
-            # files of earlier versions do not name their detector
-            name = widths.pop("detector", "extended" if "words" in widths else "published")
-            tensors = {key: stored.get_tensor(key) for key in stored.keys()}
+    with refusing(f"{file} is no autoencoder of texad", "train it again"):
+        tensors, widths = read_tensors(file)
+        # files of earlier versions do not name their detector
+        name = widths.pop("detector", "extended" if "words" in widths else "published")
         return build(name, tensors, {key: int(width) for key, width in widths.items()})
-    except NOT_OURS as error:
-        raise ValueError(f"{file} is no autoencoder of texad ({error}); train it again") from error
 
 
 def build(

@@ -264,16 +264,11 @@ def thresholds_by_rule(
     found: dict[str, float | None] = dict.fromkeys(RULES)
     n = len(calibration_scores)
     found["sigma"] = sigma_threshold(train_scores, n_sigma)
-    if is_reachable("held_out", n, false_alarms):
+    if n >= fewest_images("held_out", false_alarms):
         found["held_out"] = sigma_threshold(calibration_scores, n_sigma)
-    if is_reachable("conformal", n, false_alarms):
+    if n >= fewest_images("conformal", false_alarms):
         found["conformal"] = conformal_threshold(calibration_scores, false_alarms)
     return found
-
-
-def is_reachable(rule: str, n_calibration: int, false_alarms: float = 0.05) -> bool:
-    """Tell whether there are enough calibration images for a rule."""
-    return n_calibration >= _fewest(rule, false_alarms)
 
 
 def check_rule(rule: str, n_calibration: int, false_alarms: float = 0.05) -> None:
@@ -295,22 +290,22 @@ def check_rule(rule: str, n_calibration: int, false_alarms: float = 0.05) -> Non
     """
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, not {rule!r}")
-    if not is_reachable(rule, n_calibration, false_alarms):
+    if n_calibration < (fewest := fewest_images(rule, false_alarms)):
         wanted = f" for false_alarms = {false_alarms}" if rule == "conformal" else ""
         raise ValueError(
-            f"rule {rule} needs at least {_fewest(rule, false_alarms)} calibration images{wanted}, "
+            f"rule {rule} needs at least {fewest} calibration images{wanted}, "
             f"and there are {n_calibration}: keep more out of the fit (calibration_fraction), or "
             "choose rule sigma"
         )
 
 
-def _fewest(rule: str, false_alarms: float) -> int:
-    """Calibration images that a rule needs; one alone has no standard deviation."""
+def fewest_images(rule: str, false_alarms: float) -> int:
+    """Return how many calibration images a rule needs; one alone has no standard deviation."""
     return {"sigma": 0, "held_out": 2, "conformal": images_needed(false_alarms)}[rule]
 
 
 def _n_at_least(sorted_scores: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """How many of `sorted_scores` are at least as large as each score."""
+    """Count how many of `sorted_scores` are at least as large as each score."""
     return len(sorted_scores) - np.searchsorted(sorted_scores, scores, side="left")
 
 

@@ -1,4 +1,4 @@
-"""Where the backbone's numbers come from.
+"""Weights of the backbone: ImageNet, a file of the user's, or random.
 
 A ResNet-50 that has learnt to tell a thousand kinds of objects apart on ImageNet also describes
 textures well. Its weights are a download of 98 MB. Where they cannot be had, a random network is
@@ -11,20 +11,16 @@ Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
 import hashlib
 import os
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
 
 from texad.errors import did_you_mean
 from texad.io.atomic import sha256
 from texad.io.download import download, open_url
-
-if TYPE_CHECKING:
-    from torchvision.models import ResNet50_Weights
+from texad.io.tensors import read_tensors, refusing
 
 ENVIRONMENT_VARIABLE = "TEXAD_WEIGHTS"
 NAMES = ("auto", "imagenet", "random")
@@ -42,7 +38,7 @@ RANDOM_WARNING = (
 
 
 class RandomWeightsWarning(UserWarning):
-    """The backbone is a random network, so the results say little about the method."""
+    """Warning that the backbone is a random network, so results say little about the method."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Weights:
     name : str
         "imagenet", "random", or the name of the file.
     sha256 : str
-        Of the file; for "random", of the initial tensors.
+        SHA-256 of the file; for "random", that of the initial tensors.
     state_dict : dict of str to Tensor
         Named as in torchvision's `resnet50`.
     stride_in_1x1 : bool
@@ -131,7 +127,9 @@ def resolve(weights: str | Path = "auto") -> str:
         weights = check(os.environ.get(ENVIRONMENT_VARIABLE) or "auto")
     if weights != "auto":
         return weights
-    if imagenet_file().exists() or _answers(_imagenet().url):
+    if imagenet_file().exists():
+        return "imagenet"
+    with suppress(OSError), open_url(_imagenet_url(), method="HEAD", timeout=TIMEOUT_S):
         return "imagenet"
     warnings.warn(RANDOM_WARNING, RandomWeightsWarning, stacklevel=2)
     return "random"
@@ -146,7 +144,7 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
         See `resolve`. A file is a state dict of torchvision's `resnet50`, whole or ending at
         layer3.
     seed : int, default 0
-        Of the random initialisation; used by "random" only.
+        Seed of the random initialisation; used by "random" only.
 
     Raises
     ------
@@ -157,19 +155,33 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
         If "imagenet" is asked for, not cached, and cannot be downloaded.
     """
     resolved = resolve(weights)
-    if resolved == "imagenet":
-        return _load_imagenet()
     if resolved == "random":
         return untrained(seed)
-    return _load_file(Path(resolved))
+    file = _downloaded() if resolved == "imagenet" else Path(resolved)
+    with refusing(
+        f"weights file {file} is no plain state dict of tensors up to layer3",
+        "their names must be those of torchvision's resnet50 (conv1.weight, …)",
+    ):
+        if file.suffix == ".safetensors":
+            tensors, facts = read_tensors(file)
+        else:
+            tensors, facts = torch.load(file, map_location="cpu", weights_only=True), {}
+        stride_in_1x1 = facts.get("stride_in_1x1", "false").lower() == "true"
+        if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+            raise ValueError("not all its values are tensors")
+        state_dict = _up_to_layer3(tensors)
+        if "layer3.5.conv3.weight" not in state_dict:
+            raise ValueError("it has no layer3.5.conv3.weight")
+    name = resolved if resolved == "imagenet" else file.name
+    return Weights(name, sha256(file), state_dict, stride_in_1x1)
 
 
-def _load_imagenet() -> Weights:
-    """Load the ImageNet weights, not by torch.hub: that follows any redirection.
+def _downloaded() -> Path:
+    """Return the file of ImageNet weights, not from torch.hub: that follows any redirection.
 
     It also trusts eight digits of a hash, and those only of what it has just downloaded.
     """
-    file, url = imagenet_file(), _imagenet().url
+    file, url = imagenet_file(), _imagenet_url()
     elsewhere = f"set {ENVIRONMENT_VARIABLE} to a file, or choose weights random"
     if not file.exists():
         try:
@@ -184,26 +196,7 @@ def _load_imagenet() -> Weights:
             f"weights file {file} is not the one of {url} (its SHA-256 is wrong): "
             f"delete it to have it downloaded, or {elsewhere}"
         )
-    state_dict = torch.load(file, map_location="cpu", weights_only=True)
-    return Weights("imagenet", IMAGENET_SHA256, _up_to_layer3(state_dict, file))
-
-
-def _load_file(path: Path) -> Weights:
-    stride_in_1x1 = False
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                facts = file.metadata() or {}
-                stride_in_1x1 = facts.get("stride_in_1x1", "false").lower() == "true"
-                state_dict = {name: file.get_tensor(name) for name in file.keys()}
-        else:
-            state_dict = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is something else raises errors of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"weights file {path} is no plain state dict of tensors ({reason})"
-        ) from error
-    return Weights(path.name, sha256(path), _up_to_layer3(state_dict, path), stride_in_1x1)
+    return file
 
 
 def untrained(seed: int, shortcuts: bool = True) -> Weights:
@@ -223,10 +216,12 @@ def untrained(seed: int, shortcuts: bool = True) -> Weights:
     Weights
         Named "random".
     """
+    from torchvision.models import resnet50  # takes seconds, and most stages do without
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _torchvision_models().resnet50(weights=None, zero_init_residual=shortcuts)
-        state_dict = _up_to_layer3(network.state_dict(), Path("random"))
+        network = resnet50(weights=None, zero_init_residual=shortcuts)
+    state_dict = _up_to_layer3(network.state_dict())
     digest = hashlib.sha256()
     for name in sorted(state_dict):
         digest.update(name.encode())
@@ -234,45 +229,17 @@ def untrained(seed: int, shortcuts: bool = True) -> Weights:
     return Weights("random", digest.hexdigest(), state_dict)
 
 
-def _up_to_layer3(state_dict: object, path: Path) -> dict[str, torch.Tensor]:
-    """Keep what the method uses, and refuse what is no ResNet-50."""
-    if not isinstance(state_dict, dict) or "layer3.5.conv3.weight" not in state_dict:
-        raise ValueError(
-            f"weights file {path} holds no ResNet-50 up to layer3: tensors named as in "
-            "torchvision's resnet50 state dict (conv1.weight, …, layer3.5.conv3.weight) are "
-            "expected"
-        )
-    if not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor)
-        for name, tensor in state_dict.items()
-    ):
-        raise ValueError(
-            f"weights file {path} is no plain state dict: all its values must be tensors, and "
-            "have names"
-        )
+def _up_to_layer3(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     stages = ("conv1", "bn1", "layer1", "layer2", "layer3")
-    return {name: tensor for name, tensor in state_dict.items() if name.split(".")[0] in stages}
+    return {name: tensor for name, tensor in tensors.items() if name.split(".")[0] in stages}
 
 
-def _torchvision_models() -> ModuleType:
-    # only when needed: importing it takes seconds, and most stages do without
-    from torchvision import models
+def _imagenet_url() -> str:
+    from torchvision.models import ResNet50_Weights  # takes seconds, and most stages do without
 
-    return models
-
-
-def _imagenet() -> "ResNet50_Weights":
-    return _torchvision_models().ResNet50_Weights.IMAGENET1K_V1
+    return ResNet50_Weights.IMAGENET1K_V1.url
 
 
 def imagenet_file() -> Path:
     """Return where ImageNet weights are kept: torchvision's place, which others share."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(_imagenet().url).name
-
-
-def _answers(url: str) -> bool:
-    try:
-        with open_url(url, method="HEAD", timeout=TIMEOUT_S):
-            return True
-    except OSError:
-        return False
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(_imagenet_url()).name
