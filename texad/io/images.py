@@ -119,11 +119,9 @@ def _size_of_whole_png(path: str | Path) -> tuple[int, int] | None:
     try:
         if not Path(path).is_file():  # to open a pipe would wait for what never comes
             return None
-        with open(path, "rb") as stream:
-            image = Image.open(stream, formats=("PNG",))
+        with Image.open(path, formats=("PNG",)) as image:
             image.verify()
-            stream.seek(0)
-            content = stream.read()
+        content = Path(path).read_bytes()
     except Exception:  # a damaged file makes Pillow raise errors of many kinds; `_read` names them
         return None
     is_plain = image.mode in ("L", "RGB") and not any(name in content for name in ORIENTED)

@@ -77,8 +77,8 @@ def _marks(file: Path, labels: Labels, folder: Path | None) -> Iterator[Mark]:
         raise DataError(  # the end of the message says what is wrong, the beginning quotes the file
             f"{file}, {at} is damaged ({error.message[-200:]}): correct it, or export it again"
         )
-    near = (file.parent / "images", file.parent.parent, file.parent.parent / "images")
-    roots = [folder] if folder else [file.parent, *near]
+    around = [file.parent, file.parent.parent]
+    roots = [folder] if folder else [root / name for root in around for name in ("", "images")]
     images, categories = (_by_id(file, content, key) for key in ("images", "categories"))
     notes: dict[Any, list[tuple[str, dict[str, Any]]]] = {number: [] for number in images}
     for i, note in enumerate(content["annotations"]):

@@ -70,10 +70,9 @@ def class_file(source: Path) -> Path | None:
 def label_file(source: Path, image: Path) -> Path | None:
     """Find the text that belongs to an image, if there is one."""
     inner = image.relative_to(source).with_suffix(".txt")
-    swapped = list(inner.parts)
-    if "images" in swapped[:-1]:  # the innermost folder of that name
-        swapped[len(swapped) - 2 - swapped[-2::-1].index("images")] = "labels"
-    files = (source.joinpath(*swapped), source / inner, source / "labels" / inner)
+    # The innermost folder images becomes labels.
+    swapped = "/labels/".join(f"/{inner.as_posix()}".rsplit("/images/", 1)).lstrip("/")
+    files = (source / swapped, source / inner, source / "labels" / inner)
     return next((file for file in files if file.is_file() and file.name not in CLASS_FILES), None)
 
 
