@@ -193,7 +193,7 @@ def remove_leftovers(folder: Path, pattern: str = ".*", older_than: float = 0) -
     ----------
     folder : Path
     pattern : str, default ".*"
-        Where to look; "**/.*" also in the folders below.
+        Where to look; ``"**/.*"`` also in the folders below.
     older_than : float, default 0
         In seconds: where other processes may be writing, what is new stays.
     """

@@ -1,7 +1,7 @@
 """Notebooks for students, made from the book's own: an empty answer cell replaces each solution.
 
 There is one source, so the two cannot drift: the chapter's notebook holds the exercise and the
-solution behind it.
+solution behind it::
 
     a Markdown cell that holds        ```{exercise} Title
                                       :label: some-label
