@@ -219,7 +219,7 @@ assert np.array_equal(by_hand.transpose(2, 0, 1), x[0].numpy())
 # %% mystnb={"figure": {"caption": "A test image before and after resizing."}, "image": {"alt": "The same surface twice: the original photograph, and the square that the network sees. The damaged area is outlined in both, and finer details are gone in the square."}}
 sample = shown[0] if shown else data.test[0]
 before = reading.read_image(sample.path)
-after = preprocessing.to_array(before, image_size)
+after = preprocessing.resize(before, image_size)
 masks = [None, None]
 if sample.mask:
     small_mask = preprocessing.load_mask(sample.mask, image_size)
@@ -264,7 +264,7 @@ run.finish()
 
 # %% mystnb={"figure": {"caption": "The same image in smaller and smaller squares."}, "image": {"alt": "Four squares side by side. The first shows the surface in detail, the last is a mosaic of coarse blocks in which the defect can hardly be told."}} tags=["solution"]
 sizes = (224, 96, 48, 32)
-squares = [preprocessing.to_array(before, size) for size in sizes]
+squares = [preprocessing.resize(before, size) for size in sizes]
 plots.image_grid(squares, titles=[f"{size} × {size}" for size in sizes])
 
 # %% [markdown] tags=["solution"]

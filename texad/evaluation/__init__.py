@@ -1,1 +1,1 @@
-"""How good are the scores, and do they still hold?"""
+"""Metrics of scores and decisions, and a test of drift."""

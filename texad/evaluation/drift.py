@@ -1,4 +1,4 @@
-"""Has the line drifted? New good images against those that the threshold was set with.
+"""Drift: tests of new good images against those that the threshold was set with.
 
 A detector knows the surface, the light and the camera as they were. If one of them changes, so do
 the scores of good images, and what was promised of the threshold no longer holds. Scores of new
@@ -17,6 +17,7 @@ Both take the images for independent. Frames of one piece that follow each other
 fewer images than they seem.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -27,14 +28,14 @@ from texad.errors import check_range
 from texad.model.threshold import n_rejected, predict
 
 LEVEL = 0.01  # a check a day then cries wolf about once in three months, at most
-# the typical new image is stranger than such a part of the old ones: another threshold would hide
-# it, not mend it
+# the typical new image is stranger than such a fraction of the old ones: another threshold would
+# hide the change, not repair it
 FAR = 0.95
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What two sets of scores of good images say about each other.
+    """Comparison of two sets of scores of good images.
 
     Attributes
     ----------
@@ -46,17 +47,12 @@ class Drift:
     n_above : int
         New images above the threshold.
     interval : (float, float)
-        Where the part of good images above the threshold lies, with 95% confidence, as the new
-        images alone tell it (Wilson's interval).
+        95% confidence interval (Wilson's) of the fraction of good images above the threshold, from
+        the new images alone.
     promised : float or None
         The false-alarm rate that the threshold promises; None if it promises none.
     p_above : float
         How often so many would be above it if the promise held; 1 if there is none.
-    rank : float
-        Part of the calibration scores below the median of the new ones: 0.5 if nothing has changed.
-    smallest_shift : float
-        A shift of all scores, in standard deviations, that the first test would see about four
-        times in five; infinite if it could see none.
     level : float
         Level of both tests together.
     verdict : str
@@ -71,14 +67,12 @@ class Drift:
     interval: tuple[float, float]
     promised: float | None
     p_above: float
-    rank: float
-    smallest_shift: float
     level: float
     verdict: str
 
     @property
     def rate(self) -> float:
-        """Part of the new images above the threshold."""
+        """Fraction of the new images above the threshold."""
         return self.n_above / self.n_new
 
     @property
@@ -128,6 +122,7 @@ def compare(
     if promised is not None:
         r = n_rejected(n, promised)
         p_above = float(stats.betabinom.sf(n_above - 1, m, r, n + 1 - r))
+    # fraction of the old scores below the median of the new: 0.5 if nothing has changed
     rank = float((np.mean(old < np.median(new)) + np.mean(old <= np.median(new))) / 2)
     differs, rises = test.pvalue <= level / 2, p_above <= level / 2
     if not (differs or rises):
@@ -147,15 +142,13 @@ def compare(
         interval=(float(interval.low), float(interval.high)),
         promised=promised,
         p_above=p_above,
-        rank=rank,
-        smallest_shift=smallest_shift(n, m, level),
         level=level,
         verdict=verdict,
     )
 
 
 def rate_interval(n: int, false_alarms: float) -> tuple[float, float]:
-    """90% interval of the false-alarm rate of one conformal threshold.
+    """Compute a 90% interval of the false-alarm rate of one conformal threshold.
 
     The promise is kept on the average over all choices of calibration images. Given these, the rate
     is beta-distributed, with parameters r and n + 1 − r for r = ⌊(n + 1)α⌋ (Vovk 2012).
@@ -166,25 +159,22 @@ def rate_interval(n: int, false_alarms: float) -> tuple[float, float]:
 
 
 def new_images_needed(n: int, level: float = LEVEL) -> int:
-    """Fewest new images with which a change could be seen, compared with `n` calibration images.
+    """Count the new images needed to see any change, compared with `n` calibration images.
 
     If all new scores are above all old ones, p is 2 divided by the number of ways to choose the new
     ones among all. With one calibration image, for instance, it takes hundreds.
     """
-    m = 1
-    while math.comb(n + m, m) < 4 / level:
-        m += 1
-    return m
+    return next(m for m in itertools.count(1) if math.comb(n + m, m) >= 4 / level)
 
 
 def smallest_shift(n: int, m: int, level: float = LEVEL) -> float:
-    """Shift of all scores, in standard deviations, that is seen about four times in five.
+    """Compute the shift, in standard deviations, that is seen about four times in five.
 
-    For normally distributed scores. A shift by δ standard deviations makes the distributions
-    2Φ(δ/2) − 1 apart, where Φ is the normal distribution; the test asks for a distance of about
-    c·√((n + m)/(n·m)), where c is the quantile of Kolmogorov's distribution. The largest distance
-    of two samples tends to be larger than that of their distributions, hence four times in five,
-    and not one in two (simulated).
+    It is a shift of all scores, infinite if none could be seen, for normally distributed scores. A
+    shift by δ standard deviations makes the distributions 2Φ(δ/2) − 1 apart, where Φ is the normal
+    distribution; the test asks for a distance of about c·√((n + m)/(n·m)), where c is the quantile
+    of Kolmogorov's distribution. The largest distance of two samples tends to be larger than that
+    of their distributions, hence four times in five, and not one in two (simulated).
     """
     distance = stats.kstwobign.isf(level / 2) * math.sqrt((n + m) / (n * m))
     if distance >= 1 or m < new_images_needed(n, level):
@@ -225,26 +215,19 @@ ADVICE = {
 
 
 def words(drift: Drift) -> list[str]:
-    """What was found, in sentences: the verdict with its advice first."""
+    """Put into sentences what was found: the verdict with its advice first."""
     n, m = drift.n_calibration, drift.n_new
     low, high = drift.interval
-    promise = (
-        "no rate was promised"
-        if drift.promised is None
-        else f"promised is at most {100 * drift.promised:.3g}%"
-    )
-    above = (
-        f"{drift.n_above} of {m} new good images ({drift.rate:.1%}) are above the threshold; the "
-        f"true part lies between {low:.1%} and {high:.1%} "
-        f"(95% confidence), and {promise}."
-    )
-    if drift.promised is not None and drift.rate > drift.promised:
-        is_rare = drift.p_above <= drift.level / 2
-        chance = "More than chance explains" if is_rare else "This may be chance"
-        above += (
-            f" {chance}: if the promise holds, so many are above it in {_often(drift.p_above)}."
-        )
-    shift = drift.smallest_shift
+    needed = new_images_needed(n, drift.level)
+    promise = "no rate was promised"
+    if drift.promised is not None:
+        promise = f"promised is at most {100 * drift.promised:.3g}%"
+        if drift.rate > drift.promised:
+            is_rare = drift.p_above <= drift.level / 2
+            chance = "More than chance explains" if is_rare else "This may be chance"
+            often = _often(drift.p_above)
+            promise += f". {chance}: if the promise holds, so many are above it in {often}"
+    shift = smallest_shift(n, m, drift.level)
     seen = (
         "could not see any change"
         if math.isinf(shift)
@@ -252,15 +235,13 @@ def words(drift: Drift) -> list[str]:
         "five"
     )
     return [
-        ADVICE[drift.verdict].format(
-            needed=new_images_needed(n, drift.level),
-            wanted=max(20, new_images_needed(n, drift.level)),
-        ),
+        ADVICE[drift.verdict].format(needed=needed, wanted=max(20, needed)),
         f"The scores of {m} new good images and of {n} calibration images are "
         f"{drift.statistic:.2g} apart (0 the same, 1 fully apart). "
         f"Without any change, chance makes them so different in {_often(drift.p_value)} (p = "
         f"{drift.p_value:.2g}, Kolmogorov-Smirnov).",
-        above,
+        f"{drift.n_above} of {m} new good images ({drift.rate:.1%}) are above the threshold; the "
+        f"true fraction lies between {low:.1%} and {high:.1%} (95% confidence), and {promise}.",
         f"With so many images the check {seen}; a smaller change may have gone unseen.",
         f"A line that has not changed is suspected in at most {_often(drift.level)}. All this "
         "takes the images for independent: frames of one piece, "
@@ -269,7 +250,7 @@ def words(drift: Drift) -> list[str]:
 
 
 def _often(p: float) -> str:
-    """A probability in plain words."""
+    """Put a probability into plain words."""
     if p > 0.095:
         return f"{10 * p:.0f} of 10 checks"
     return f"one of {1 / p:,.0f} checks" if p > 1e-6 else "less than one of a million checks"

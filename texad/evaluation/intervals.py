@@ -1,4 +1,4 @@
-"""Confidence intervals of the AUROC: how far may chance alone have moved it?
+"""Confidence intervals of the AUROC: how far chance alone may have moved it.
 
 Chance means the choice of the test images. Functions raise a ValueError where labels and scores
 have different lengths, a score is not finite, or a confidence does not lie between 0 and 1.

@@ -1,4 +1,4 @@
-"""How good are the scores, and how good are the decisions?
+"""Metrics of the scores of images, and of the decisions.
 
 AUROC, the area under the receiver operating characteristic curve, asks only whether anomalous
 images score higher than normal ones: it is the probability that a random anomalous image scores

@@ -1,4 +1,4 @@
-"""Do the anomaly maps point at the defects? Pixel AUROC and AUPRO."""
+"""Metrics of anomaly maps: pixel AUROC and AUPRO."""
 
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
@@ -28,7 +28,6 @@ def upsample(maps: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     -------
     ndarray, float32, shape (N, height, width)
     """
-    size = (size, size) if isinstance(size, int) else size
     stack = torch.from_numpy(np.array(maps))[:, None]
     return functional.interpolate(stack, size, mode="bilinear")[:, 0].numpy()
 

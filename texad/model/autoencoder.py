@@ -91,7 +91,7 @@ def fit(
     Parameters
     ----------
     features : ndarray, float32, shape (N, C, H, W)
-        Of defect-free training images. May be memory-mapped.
+        Features of defect-free training images. May be memory-mapped.
     hidden, bottleneck : int
         See `Autoencoder`.
     epochs : int, default 15
@@ -100,14 +100,14 @@ def fit(
         Feature vectors in one step.
     learning_rate : float, default 0.001
     validation_fraction : float, default 0.1
-        Part of the images kept out of the training to decide when to stop; at least one image,
+        Fraction of the images kept out of the training to decide when to stop; at least one image,
         where there are two.
     patience : int, default 3
         Stop when the validation loss has not improved for so many epochs.
     min_improvement : float, default 0.01
         What counts as an improvement, relative to the best validation loss so far.
     seed : int, default 0
-        Of the initial weights, the split and the order.
+        Seed of the initial weights, the split and the order.
     progress : bool, default True
         Show a progress bar.
 

@@ -102,11 +102,11 @@ class QuantizedAutoencoder(FeatureAutoencoder):
         return self.decode(words).reshape(vectors.shape).permute(0, 3, 1, 2) / self.unit
 
     def encode(self, vectors: torch.Tensor) -> torch.Tensor:
-        """(n, C) → (n, bottleneck)"""
+        """Encode vectors as codes: (n, C) → (n, bottleneck)."""
         return (vectors - self.mean) @ self.components
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        """(n, bottleneck) → (n, C)"""
+        """Decode codes as vectors: (n, bottleneck) → (n, C)."""
         return codes @ self.components.T + self.mean
 
     def nearest(self, codes: torch.Tensor, batch_size: int = 2048) -> torch.Tensor:
@@ -159,7 +159,7 @@ def fit(
     Parameters
     ----------
     features : ndarray, float32, shape (N, C, H, W)
-        Of defect-free training images. May be memory-mapped.
+        Features of defect-free training images. May be memory-mapped.
     bottleneck : int, default 256
         At most C.
     words : int, default 16384
@@ -174,7 +174,7 @@ def fit(
     Returns
     -------
     quantized : QuantizedAutoencoder
-        Of the epoch with the lowest validation loss; in eval mode, on the CPU.
+        That of the epoch with the lowest validation loss; in eval mode, on the CPU.
     history : DataFrame
         A row an epoch: `epoch`, `train_loss`, `validation_loss`.
 
@@ -246,7 +246,7 @@ def fit(
         for vectors in vectors_of(validation)
     )
     error = sum(errors, torch.zeros(height, width, device=device())) / channels
-    # of few images: the mean of all places stands in for what they have not shown; positive, even
+    # of few images: the mean of all places replaces what they have not shown; positive, even
     # where nothing varies
     normal = (error + SHRINKAGE * error.mean() / len(validation)) / (len(validation) + SHRINKAGE)
     quantized.unit.copy_(normal.clamp(min=floor).sqrt())
@@ -254,14 +254,12 @@ def fit(
 
 
 def _spread(block: torch.Tensor) -> float:
-    """By how much the places within an image differ: their variance, added up over images and
-    channels.
-    """
+    """Variance of the places within an image, added up over images and channels."""
     return float(block.var(dim=(2, 3), correction=0).sum())
 
 
 def _principal_components(centred: torch.Tensor, n: int) -> torch.Tensor:
-    """The `n` directions in which the vectors vary most, as columns."""
+    """Compute the `n` directions in which the vectors vary most, as columns."""
     covariance = (centred.T @ centred).double().cpu() / len(centred)
     return torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :n].to(centred)
 
@@ -269,6 +267,6 @@ def _principal_components(centred: torch.Tensor, n: int) -> torch.Tensor:
 def _errors(
     quantized: QuantizedAutoencoder, vectors: torch.Tensor, numbers: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The squared error of each vector, given the numbers of the words if they are known: (n,)"""
+    """Compute each vector's squared error, (n,), with the numbers of the words if known."""
     numbers = quantized.nearest(quantized.encode(vectors)) if numbers is None else numbers
     return torch.square(vectors - quantized.decode(quantized.codebook[numbers])).sum(dim=1)

@@ -33,7 +33,7 @@ EXACT = 2**24  # float32 knows every whole number up to here
 
 
 class Judgement(nn.Module):
-    """What a detector does with images of one size, as one network.
+    """A detector for images of one size, as one network.
 
     Parameters
     ----------
@@ -59,16 +59,16 @@ class Judgement(nn.Module):
         width: int,
     ):
         super().__init__()
-        side = image_size
-        self.across = Resampling(width, side) if width != side else nn.Identity()
-        self.down = Resampling(height, side) if height != side else nn.Identity()
+        self.across = Resampling(width, image_size) if width != image_size else nn.Identity()
+        self.down = Resampling(height, image_size) if height != image_size else nn.Identity()
         self.backbone = backbone
         self.autoencoder = copy.copy(autoencoder)
         if isinstance(self.autoencoder, QuantizedAutoencoder):
             # its loop over batches would be in the file, too
             self.autoencoder.nearest = self._nearest  # type: ignore[assignment]
-            half_squares = torch.square(self.autoencoder.codebook).sum(dim=1) / 2
-            self.register_buffer("half_squares", half_squares)
+            self.register_buffer(
+                "half_squares", torch.square(self.autoencoder.codebook).sum(dim=1) / 2
+            )
         self.threshold = float(np.float32(threshold))  # as NumPy compares it with a score
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -129,7 +129,7 @@ class Resampling(nn.Module):
         self.register_buffer("fine", torch.tensor(fine.T, dtype=torch.float32))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(…, n_in) → (…, n_out), float32, whole numbers from 0 to 255."""
+        """Resize the last axis: (…, n_in) → (…, n_out), float32, whole numbers from 0 to 255."""
         total = 256 * (pixels @ self.coarse).to(torch.int32) + (pixels @ self.fine).to(torch.int32)
         rounded = torch.div(total + 2 ** (self.bits - 1), 2**self.bits, rounding_mode="trunc")
         # rounded weights may add up to a little more than 1
@@ -137,7 +137,7 @@ class Resampling(nn.Module):
 
 
 def resampling_weights(n_in: int, n_out: int) -> tuple[np.ndarray, int]:
-    """Weights of each pixel before in each pixel after, as torch and Pillow compute them.
+    """Compute the weight of each pixel before in each pixel after, as torch and Pillow do.
 
     Parameters
     ----------

@@ -45,21 +45,6 @@ def resize(image: Image.Image | np.ndarray, image_size: int = IMAGE_SIZE) -> np.
     return small[0].permute(1, 2, 0).numpy()
 
 
-def to_array(image: Image.Image | np.ndarray, image_size: int = IMAGE_SIZE) -> np.ndarray:
-    """Resize an RGB image and scale it to [0, 1].
-
-    Parameters
-    ----------
-    image, image_size
-        As for `resize`.
-
-    Returns
-    -------
-    ndarray, float32, shape (image_size, image_size, 3)
-    """
-    return resize(image, image_size).astype(np.float32) / 255
-
-
 def load_images(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> torch.Tensor:
     """Read and preprocess images.
 
@@ -90,7 +75,7 @@ def load_images(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> torch.Te
 
 
 def load_pictures(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> np.ndarray:
-    """What the backbone sees, as pictures to look at.
+    """Load what the backbone sees, as pictures to look at.
 
     Returns
     -------
@@ -125,7 +110,7 @@ class Normalize(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) in, the same shape out."""
+        """Normalize images: (N, 3, H, W) in, the same shape out."""
         return (images - self.mean) / self.std
 
 
