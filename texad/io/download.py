@@ -75,8 +75,9 @@ def download(url: str, file: Path, sha256: str, what: str) -> None:
                 if (size := part.stat().st_size) > before:
                     continue  # cut off, but not before something came: go on from there
                 if size:
-                    kept = f"{size / 1e9:.2f} GB are kept in {part}"
-                    raise ConnectionError(f"{error}; {kept}") from error
+                    raise ConnectionError(
+                        f"{error}; {size / 1e9:.2f} GB are kept in {part}"
+                    ) from error
                 part.unlink()
                 raise
         if hash_with_bar(part, what) != sha256:

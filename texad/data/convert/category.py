@@ -263,7 +263,7 @@ def guess(source: Path) -> str:
         return KIND_OF[suffix]
     if coco_files(source):
         return "coco"
-    names = [name for _, below, _ in walk(source) for name in below]
+    names = (name for _, below, _ in walk(source) for name in below)
     if len(tables_of(source)) == 1 and not any(map(Labels().is_good, names)):
         return "csv"
     if class_file(source) or any(label_file(source, image) for image in images(source, Labels())):

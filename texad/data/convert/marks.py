@@ -125,10 +125,9 @@ def images(folder: Path, labels: Labels) -> list[Path]:
         A ValueError: there is none.
     """
     files = [file for _, _, below in walk(folder) for file in below]
-    others = Counter(file.suffix.lower() for file in files)
     labels.notes += [
         f"{count} of {suffix} passed over: convert what is to be used to PNG"
-        for suffix, count in others.items()
+        for suffix, count in Counter(file.suffix.lower() for file in files).items()
         if suffix in OTHER_PICTURES
     ]
     if not (found := [file for file in files if is_image(file.name)]):

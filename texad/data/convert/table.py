@@ -56,9 +56,10 @@ def read_csv(
     header, rows = _rows(source)
     path_at = _column(source, header, path_column, PATH_COLUMNS, "--path-column")
     label_at = _column(source, header, label_column, LABEL_COLUMNS, "--label-column")
-    mask_at = None
-    if mask_column is not None or any(plain(name) in MASK_COLUMNS for name in header):
-        mask_at = _column(source, header, mask_column, MASK_COLUMNS, "--mask-column")
+    has_masks = mask_column is not None or any(plain(name) in MASK_COLUMNS for name in header)
+    mask_at = (
+        _column(source, header, mask_column, MASK_COLUMNS, "--mask-column") if has_masks else None
+    )
     bad = {plain(row[label_at]) for _, row in rows if not labels.is_good(row[label_at])}
     only_yes = len(bad) == 1 and bad <= YES  # then "1" is no name of a defect
     roots = [folder or source.parent]

@@ -115,8 +115,10 @@ def _mark(path: Path, where: str, line: str, names: dict[int, str], labels: Labe
         shape = box(centre_x - width / 2, centre_y - height / 2, width, height, relative=True)
     else:
         shape = Polygon(numbers.reshape(-1, 2), relative=True)
-    is_inside = np.all(np.abs(shape.points - 0.5) <= 0.5 + LEEWAY)  # nor is NaN
-    if not is_inside or (len(numbers) == 4 and numbers.min() < 0):
+    # Put so that NaN is outside, too.
+    if not (np.abs(shape.points - 0.5) <= 0.5 + LEEWAY).all() or (
+        len(numbers) == 4 and numbers.min() < 0
+    ):
         raise DataError(
             f"{where} leads out of the image: YOLO's numbers are fractions of width and height, "
             "from 0 to 1, not pixels; export it again"

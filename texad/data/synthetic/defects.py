@@ -162,10 +162,8 @@ def glue(
     surface: Surface, severity: float, rng: Random, largest: float = 14, milk: float = 0.3
 ) -> np.ndarray:
     """A drop of glue: milky, it fills the texture, and its dome shines on the side of the light."""
-    radius = _grow(severity, 0.55 * largest, largest)
-    return _glossy(
-        surface, severity, milk, _blob(rng, surface.size, radius, rough=0.3, stretch=2.2)
-    )
+    size, radius = surface.size, _grow(severity, 0.55 * largest, largest)
+    return _glossy(surface, severity, milk, _blob(rng, size, radius, rough=0.3, stretch=2.2))
 
 
 def glue_strip(surface: Surface, severity: float, rng: Random) -> np.ndarray:
@@ -189,8 +187,8 @@ def _glossy(surface: Surface, severity: float, milk: float, depth: np.ndarray) -
     dome = ndimage.gaussian_filter(np.sqrt(np.clip(depth, 0, 6)), 1.2 * pixels)
     slope_y, slope_x = np.gradient(dome, 1 / pixels)
     shine = np.clip(-slope_x - slope_y - 0.12, -0.2, 1) * _grow(severity, 0.3, 0.4)
-    opaque = cover * _grow(severity, 0.45, 0.95)
-    return _blend(surface.colour, opaque, film) + (cover * shine)[..., None]
+    colour = _blend(surface.colour, cover * _grow(severity, 0.45, 0.95), film)
+    return colour + (cover * shine)[..., None]
 
 
 def gray_stroke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
@@ -228,8 +226,8 @@ def thread(surface: Surface, severity: float, rng: Random, thickest: float = 3.8
     aside, position = _stroke(surface.size, points, width + 3)
     across = np.clip(aside / (width / 2), -1, 1)
     twist = 0.12 * np.sin(position * len(points) / 2 * 2.2 + 1.5 * across)
-    light = (0.55 + 0.55 * np.sqrt(1 - across**2) + twist)[..., None]
-    return _blend(colour, _line(aside, width) * _grow(severity, 0.55, 1.0), dye * light)
+    light = 0.55 + 0.55 * np.sqrt(1 - across**2) + twist
+    return _blend(colour, _line(aside, width) * _grow(severity, 0.55, 1.0), dye * light[..., None])
 
 
 def metal(surface: Surface, severity: float, rng: Random, largest: float = 8.5) -> np.ndarray:
@@ -251,8 +249,11 @@ def metal(surface: Surface, severity: float, rng: Random, largest: float = 8.5) 
     waves = rng.uniform(0.7, 1.1) * v / radius * np.pi + 0.15 * u + rng.uniform(0, 2 * np.pi)
     glint = _bump(v / radius, rng.uniform(-0.3, 0.3), 0.18)
     tone = np.clip(0.25 + 0.5 * (0.5 + 0.45 * np.sin(waves)) + 0.6 * glint, 0, 1.15)
-    rgb = tone[..., None] * np.array((0.97, 1.0, 1.03), np.float32)
-    return _blend(shadowed, step(inside(0, 0), -0.4, 0.6) * strength, rgb)
+    return _blend(
+        shadowed,
+        step(inside(0, 0), -0.4, 0.6) * strength,
+        tone[..., None] * np.array((0.97, 1.0, 1.03), np.float32),
+    )
 
 
 # -- things that break the surface -----------------------------------------------------------------
@@ -264,10 +265,10 @@ def cut(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     aside, position = _stroke(surface.size, _curve(rng, _grow(severity, 30, 62), 0.4), width + 5)
     thickness = width * _taper(position)
     lip = _bump(aside - thickness / 2, 1.2, 1.0) * _taper(position)
-    slit = _line(aside + 0.35 * noise(rng, surface.size, 0.8), thickness)
     return _blend(
         _shade(surface.colour, _grow(severity, 0.2, 0.6) * lip),
-        slit * _grow(severity, 0.45, 0.75),
+        _line(aside + 0.35 * noise(rng, surface.size, 0.8), thickness)
+        * _grow(severity, 0.45, 0.75),
         surface.colour.mean((0, 1)) * 0.18,
     )
 
@@ -277,11 +278,10 @@ def hole(surface: Surface, severity: float, rng: Random, largest: float = 8) -> 
     radius = _grow(severity, 0.5 * largest, largest)
     depth = _blob(rng, surface.size, radius, rough=0.3, stretch=1.8)
     frayed = step(depth + 0.7 * noise(rng, surface.size, 1.0), -0.6, 0.8)
-    floor = 0.22 + 0.04 * noise(rng, surface.size, 2.5)[..., None]
     return _blend(
         _shade(surface.colour, _grow(severity, 0.15, 0.4) * _bump(depth, -1.2, 1.1)),
         frayed * _grow(severity, 0.55, 0.85),
-        surface.colour.mean((0, 1)) * floor,
+        surface.colour.mean((0, 1)) * (0.22 + 0.04 * noise(rng, surface.size, 2.5)[..., None]),
     )
 
 
@@ -292,8 +292,9 @@ def poke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     u, v = rotate(x, y, rng.uniform(0, np.pi))
     ring = np.hypot(u, v * rng.uniform(1.0, 1.3)) / radius
     slope = (x + y) / radius * np.exp(-(ring**2)) * _grow(severity, 0.3, 0.42)
-    pit = step(-ring, -0.9, -0.4) * _grow(severity, 0.5, 0.68)
-    return _shade(_shade(surface.colour, slope), -pit)
+    return _shade(
+        _shade(surface.colour, slope), -step(-ring, -0.9, -0.4) * _grow(severity, 0.5, 0.68)
+    )
 
 
 def fold(surface: Surface, severity: float, rng: Random) -> np.ndarray:

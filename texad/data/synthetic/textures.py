@@ -73,13 +73,14 @@ def noise(
     ndarray, float32, shape (size, size)
     """
     across = along if across is None else across
-    white = rng.standard_normal((size, size), dtype=np.float32)
     parallel, normal = rotate(
         fft.rfftfreq(size).astype(np.float32), fft.fftfreq(size).astype(np.float32)[:, None], angle
     )
     pixels = size / UNITS
     exponent = (along * pixels * parallel) ** 2 + (across * pixels * normal) ** 2
-    spectrum = fft.rfft2(white) * np.exp(-2 * np.pi**2 * exponent, dtype=np.float32)
+    spectrum = fft.rfft2(rng.standard_normal((size, size), dtype=np.float32)) * np.exp(
+        -2 * np.pi**2 * exponent, dtype=np.float32
+    )
     spectrum[0, 0] = 0
     blurred = fft.irfft2(spectrum, s=(size, size))
     return (blurred / blurred.std()).astype(np.float32)
