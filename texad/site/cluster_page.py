@@ -80,5 +80,8 @@ def _is_measured(record: dict) -> bool:
 
 def _bytes(folder: Path) -> int:
     """Size of the files in a folder that the five stages left."""
-    files = [file for file in folder.rglob("*") if file.stem.split(".")[0] not in STUDIES]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sum(
+        file.stat().st_size
+        for file in folder.rglob("*")
+        if file.is_file() and file.stem.split(".")[0] not in STUDIES
+    )

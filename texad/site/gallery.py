@@ -78,9 +78,8 @@ def data(run: FinishedRun, file: Path) -> Picture:
     ImageError
         If an image is not where the run read it.
     """
-    train, test = run.images("train"), run.images("test")
-    defective = test[test["label"] == 1].drop_duplicates("defect")
-    rows = pd.concat([train.head(1), defective], ignore_index=True)
+    defective = run.images("test").query("label == 1").drop_duplicates("defect")
+    rows = pd.concat([run.images("train").head(1), defective], ignore_index=True)
     images, masks = _thumbnails(run, rows)
     rows["extent"] = list(map(_extent, masks))
     figure = plots.image_grid(images, list(rows["defect"]), masks, columns=3)

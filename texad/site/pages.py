@@ -151,11 +151,10 @@ def _explorer(run: FinishedRun, pictures: str, page: str) -> str:
     if not (run.folder / "pictures").is_dir():
         return ""
     test = run.test()
-    urls = [f"{pictures}/{i:04d}.jpg" for i in range(len(test))]
     return explorer.html(
         test,
         run.read()["threshold"],
-        urls,
+        [f"{pictures}/{i:04d}.jpg" for i in range(len(test))],
         static=f"{pictures}/{STATIC_FIGURE}",
         name=f"explorer-{page}",
     )
@@ -180,8 +179,10 @@ def _copy_results(run: FinishedRun, results: Path, stem: str, extra: Path) -> No
 
 
 def _comparison_page(summary: dict, rows: list[tuple[str, dict]], folder: Path) -> str:
-    figure = plots.category_comparison(pd.DataFrame([row for _, row in rows]))
-    run_folder.save_figure(folder / "comparison.svg", figure)
+    run_folder.save_figure(
+        folder / "comparison.svg",
+        plots.category_comparison(pd.DataFrame([row for _, row in rows])),
+    )
     return markdown.render("comparison", summary=summary, rows=rows)
 
 
@@ -199,16 +200,18 @@ def _hits_page(summary: dict, finished: dict[str, FinishedRun], folder: Path) ->
 
 
 def _data_gallery(finished: dict[str, FinishedRun], folder: Path) -> str:
-    shown = [
-        (
-            run,
-            {split: len(run.images(split)) for split in SPLITS},
-            run.images("test").groupby("defect", sort=False).size().to_dict(),
-            _if_there(gallery.data, run, folder / "gallery" / f"{stem}.jpg"),
-        )
-        for stem, run in finished.items()
-    ]
-    return markdown.render("data_gallery", shown=shown)
+    return markdown.render(
+        "data_gallery",
+        shown=[
+            (
+                run,
+                {split: len(run.images(split)) for split in SPLITS},
+                run.images("test").groupby("defect", sort=False).size().to_dict(),
+                _if_there(gallery.data, run, folder / "gallery" / f"{stem}.jpg"),
+            )
+            for stem, run in finished.items()
+        ],
+    )
 
 
 def _lead_pages(run: FinishedRun, summary: dict, folder: Path) -> dict[str, str]:

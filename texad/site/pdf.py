@@ -80,8 +80,12 @@ def print_book(site: Path, out: Path, title: str, author: str, lines: Sequence[s
     """
     if not (site / "index.html").exists():
         raise RunError(f"no book in {site}: run `make book` first")
-    css = (HERE / "print.css").read_text(encoding="utf-8")
-    book = {"title": title, "author": author, "lines": lines, "css": css}
+    book = {
+        "title": title,
+        "author": author,
+        "lines": lines,
+        "css": (HERE / "print.css").read_text(encoding="utf-8"),
+    }
     with replacing(out.resolve()) as temporary, sync_playwright() as playwright:
         with playwright.chromium.launch(
             executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"]

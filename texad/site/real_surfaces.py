@@ -153,20 +153,22 @@ def _compared(own: list[Seeds], category: str) -> list[dict]:
 
 def _draw(surfaces: dict[tuple[str, str], list[Seeds]], file: Path) -> str | None:
     """Draw the image AUROC of each detector and seed; the file's name, None if none is known."""
-    rows = [
-        (
-            (f"{category}, " if len(surfaces) > 1 else "")
-            + seeds.name.replace(" with random", "\nwith random"),  # two short lines fit a phone
-            run["seed"],
-            run["metrics"]["image_auroc"],
-            *(run["metrics"]["image_auroc_interval"] or (None, None)),
-        )
-        for (_, category), own in surfaces.items()
-        for seeds in own
-        for run in seeds.runs
-    ]
-    table = pd.DataFrame(rows, columns=["method", "seed", "auroc", "low", "high"])
-    table = table.astype({"auroc": float, "low": float, "high": float})
+    table = pd.DataFrame(
+        [
+            (
+                (f"{category}, " if len(surfaces) > 1 else "")
+                # two short lines fit a phone
+                + seeds.name.replace(" with random", "\nwith random"),
+                run["seed"],
+                run["metrics"]["image_auroc"],
+                *(run["metrics"]["image_auroc_interval"] or (None, None)),
+            )
+            for (_, category), own in surfaces.items()
+            for seeds in own
+            for run in seeds.runs
+        ],
+        columns=["method", "seed", "auroc", "low", "high"],
+    ).astype({"auroc": float, "low": float, "high": float})
     if table["auroc"].isna().all():
         return None
     save_figure(file, study_plots.points_with_intervals(table, "method", "seed"))

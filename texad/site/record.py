@@ -190,8 +190,9 @@ def _command(entry: dict, with_studies: bool) -> str:
 
 def _read_comparison(file: Path) -> list[dict]:
     """The rows of comparison.csv; an empty field is not known."""
-    names = {"category": str, "method": str}
-    table = pd.read_csv(file, dtype=names, keep_default_na=False, na_values=[""])
+    table = pd.read_csv(
+        file, dtype={"category": str, "method": str}, keep_default_na=False, na_values=[""]
+    )
     return json.loads(table.to_json(orient="records", double_precision=15))
 
 

@@ -172,8 +172,10 @@ class ThresholdExplorer(anywidget.AnyWidget):
         self._send_picture()
 
     def __repr__(self) -> str:
-        n_images = len(self.data["images"])
-        return f"threshold explorer: {n_images} test images, threshold {self.threshold:.4g}"
+        return (
+            f"threshold explorer: {len(self.data['images'])} test images, "
+            f"threshold {self.threshold:.4g}"
+        )
 
     @traitlets.validate("threshold")
     def _check_threshold(self, proposal: dict) -> float:
@@ -233,9 +235,8 @@ def html(
     str
         HTML, with data, style and script in it. The script has to come after the rest, and does.
     """
-    urls = picture_urls and list(picture_urls)
     return PAGE.render(
         id=re.sub(r"[^A-Za-z0-9_-]+", "-", name),
-        state=_state(scores, threshold) | {"pictures": urls},
+        state=_state(scores, threshold) | {"pictures": picture_urls and list(picture_urls)},
         static=static,
     )
