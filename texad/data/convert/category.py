@@ -188,12 +188,11 @@ def import_category(
     kind = kind or guess(origin)
     labels = Labels(good, GOOD_CELLS if kind == "csv" else GOOD)
     marks = _marks(origin, kind, labels, image_folder, (path_column, label_column, mask_column))
-    for name in good:
-        if not any(Labels([name]).is_good(label) for label in labels.good):
-            raise DataError(
-                f"nothing is labelled {name!r}, which was named as good: the labels are "
-                f"{labels.listed()}"
-            )
+    for unused in (each for each in good if not any(map(Labels([each]).is_good, labels.good))):
+        raise DataError(
+            f"nothing is labelled {unused!r}, which was named as good: the labels are "
+            f"{labels.listed()}"
+        )
     readable, unreadable = screen(_merged(marks), lambda each: check_image(each.path), progress)
     notes = labels.notes
     notes += _first(

@@ -196,7 +196,10 @@ def _write_images(folder: Path, parameters: dict[str, Any], progress: bool) -> N
         path = Path(split, kind, f"{index:03d}.png")
         _save(image, folder / path, compress_level=1)
         if defect:
-            _save(mask, folder / "ground_truth" / kind / f"{index:03d}_mask.png")
+            _save(
+                mask.astype(np.uint8) * 255,
+                folder / "ground_truth" / kind / f"{index:03d}_mask.png",
+            )
             rows.append((path.as_posix(), kind, f"{severity:.3f}"))
     with (folder / "defects.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
@@ -204,8 +207,7 @@ def _write_images(folder: Path, parameters: dict[str, Any], progress: bool) -> N
 
 def _save(pixels: np.ndarray, file: Path, compress_level: int = -1) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    levels = pixels if pixels.dtype == np.uint8 else pixels.astype(np.uint8) * 255
-    Image.fromarray(levels).save(file, compress_level=compress_level)
+    Image.fromarray(pixels).save(file, compress_level=compress_level)
 
 
 def _photograph(
