@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if command not in NEEDS_BOOK:
             raise
-        tools = "needs the book's tools: pip install 'texad[book]'"
-        return _complain(f"{command} {tools} (there is no module {error.name})", NOTHING_DONE)
+        tools = "the book's tools: pip install 'texad[book]'"
+        return _complain(f"{command} needs {tools} (there is no module {error.name})", NOTHING_DONE)
     except (ValueError, OSError) as error:
         return _complain(str(error), NOTHING_DONE)
 

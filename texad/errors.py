@@ -2,7 +2,7 @@
 
 import difflib
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 
@@ -80,6 +80,38 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     as_written = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), as_written, n=1)
     return f" (did you mean {as_written[near[0]]!r}?)" if near else ""
+
+
+def check_choice(
+    name: str,
+    value: str,
+    choices: Collection[str],
+    hint: str = "",
+    error: type[Exception] = ValueError,
+) -> None:
+    """Raise an error unless a word is one of those there are.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls the choice.
+    value : str
+    choices : collection of str
+    hint : str, optional
+        An example, or the default.
+    error : type of exception, default ValueError
+
+    Examples
+    --------
+    >>> check_choice("category", "lether", ["leather", "wood"])
+    Traceback (most recent call last):
+    ValueError: category must be one of leather, wood, not 'lether' (did you mean 'leather'?)
+    """
+    if value not in choices:
+        raise error(
+            f"{name} must be one of {', '.join(choices)}{hint and f' ({hint})'}, not {value!r}"
+            f"{did_you_mean(str(value), choices)}"
+        )
 
 
 def check_range(

@@ -249,13 +249,13 @@ def test_a_folder_of_the_users_own_is_never_replaced(tmp_path):
     "call", [lambda name, rng: texture(name, rng), lambda name, rng: write("unused", name)]
 )
 def test_unknown_category_names_the_nearest(call):
-    with pytest.raises(ValueError, match="unknown category 'carpt'.*did you mean 'carpet'"):
+    with pytest.raises(ValueError, match="category must be .*, not 'carpt' .did you mean 'carpet'"):
         call("carpt", np.random.default_rng(0))
 
 
 def test_unknown_defect_names_the_nearest():
     with pytest.raises(
-        ValueError, match="unknown defect of wood 'scratches'.*did you mean 'scratch'"
+        ValueError, match="defect of wood must be .*, not 'scratches' .did you mean 'scratch'"
     ):
         defective("wood", "scratches", 0.5, np.random.default_rng(0))
 

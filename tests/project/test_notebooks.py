@@ -247,7 +247,8 @@ def test_an_unknown_detector_is_one_line_that_names_those_there_are(surfaces, tm
     result = papermill("03_autoencoder_training", tmp_path / "x.ipynb", *parameters)
     assert result.returncode != 0
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("RunError")]
-    assert line == "RunError: detector must be one of published, extended, not 'extendet'"
+    problem = "RunError: detector must be one of published, extended, not 'extendet'"
+    assert line == f"{problem} (did you mean 'extended'?)"
     assert not (tmp_path / "runs").exists()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import nbformat
 
-from texad.errors import DataError, check_range, did_you_mean
+from texad.errors import DataError, check_choice, check_range, did_you_mean
 from texad.io.paths import notebooks_folder
 from texad.model.registry import DETECTORS
 from texad.model.scoring import REDUCTIONS
@@ -109,11 +109,8 @@ def _parse(name: str, text: str) -> Any:
         raise DataError(
             f"{what} must be of type {kind.__name__} ({default}), not {text!r}"
         ) from None
-    if (choices := CHOICES.get(name)) and value not in choices:
-        raise DataError(
-            f"{what} must be one of {', '.join(choices)} ({default}), not {value!r}"
-            f"{did_you_mean(text, choices)}"
-        )
+    if name in CHOICES:
+        check_choice(what, text, CHOICES[name], hint=default, error=DataError)
     if kind in (int, float):
         check_range(what, value, **RANGES.get(name, {"at_least": 1}), hint=default, error=DataError)
     return value

@@ -92,8 +92,7 @@ def fit(
 def _targets(out: str, report: str | None) -> tuple[Path, Path]:
     """Where the detector and its page go."""
     file = Path(out).expanduser()
-    beside = file.with_suffix(".html") if file.suffix == ".safetensors" else Path(f"{file}.html")
-    page = Path(report).expanduser() if report else beside
+    page = Path(report or f"{str(file).removesuffix('.safetensors')}.html").expanduser()
     if page == file:
         raise ValueError(
             f"the detector and its report cannot both be {file}: choose another --out, for "

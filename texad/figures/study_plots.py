@@ -50,8 +50,16 @@ def points_with_intervals(
         at = np.array([names.index(str(name)) for name in part[rows]], dtype=float) + step
         color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
         axis.hlines(at, part["low"], part["high"], color=color, linewidth=1.6, alpha=0.7)
-        (points,) = axis.plot(part["auroc"], at, marker, color=color, label=for_picture(kind))
-        points.set(markersize=6, clip_on=False, zorder=3)
+        axis.plot(
+            part["auroc"],
+            at,
+            marker,
+            color=color,
+            label=for_picture(kind),
+            markersize=6,
+            clip_on=False,
+            zorder=3,
+        )
     for border in np.arange(1, len(names)) - 0.5:
         axis.axhline(border, color="#DDDDDD", linewidth=0.8)
     axis.set_xlim(right=min(axis.get_xlim()[1], 1.005))

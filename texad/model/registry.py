@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from texad.errors import check_choice
 from texad.io.atomic import write_tensors
 from texad.io.tensors import read_tensors, refusing
 from texad.model import autoencoder, codebook, threshold
@@ -75,8 +76,7 @@ DETECTORS = {
 
 def check(detector: str) -> None:
     """Raise a ValueError if there is no detector of that name."""
-    if detector not in DETECTORS:
-        raise ValueError(f"detector must be one of {', '.join(DETECTORS)}, not {detector!r}")
+    check_choice("detector", detector, DETECTORS)
 
 
 def fit(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from texad.errors import check_range
+from texad.errors import check_choice, check_range
 from texad.io.arrays import release
 from texad.model.base import FeatureAutoencoder
 
@@ -79,8 +79,7 @@ def image_score(errors: np.ndarray, top_k: int = 10, reduction: str = "none") ->
     >>> image_score(errors, top_k=2, reduction="channel_mean")  # of 2, 3, 4 and 5
     array([4.5])
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
+    check_choice("reduction", reduction, REDUCTIONS)
     values = errors if reduction == "none" else anomaly_map(errors)
     values = values.reshape(len(values), -1)
     hint = "the number of errors of an image"

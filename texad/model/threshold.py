@@ -18,7 +18,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from texad.errors import check_range
+from texad.errors import check_choice, check_range
 
 RULES = ("sigma", "held_out", "conformal")
 STRONGEST_FIRST = ("conformal", "held_out", "sigma")
@@ -288,8 +288,7 @@ def check_rule(rule: str, n_calibration: int, false_alarms: float = 0.05) -> Non
         If there is no such rule, `false_alarms` does not lie between 0 and 1, or the rule needs
         more calibration images.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(RULES)}, not {rule!r}")
+    check_choice("rule", rule, RULES)
     if n_calibration < (fewest := fewest_images(rule, false_alarms)):
         wanted = f" for false_alarms = {false_alarms}" if rule == "conformal" else ""
         raise ValueError(

@@ -28,7 +28,7 @@ from texad.data.convert.yolo import class_file, label_file, read_yolo
 from texad.data.names import GOOD, GOOD_CELLS, clean
 from texad.data.screening import screen
 from texad.data.walking import natural, walk
-from texad.errors import DataError, check_range, printable
+from texad.errors import DataError, check_choice, check_range, printable
 from texad.io.atomic import filling
 from texad.io.images import FORMATS, check_image, read_mask
 
@@ -278,8 +278,8 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _source(source: str | Path, kind: str | None) -> Path:
-    if kind is not None and kind not in KINDS:
-        raise DataError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    if kind is not None:
+        check_choice("kind", kind, KINDS, error=DataError)
     path = _absolute(source)
     if not str(source) or not path.exists():
         raise FileNotFoundError(

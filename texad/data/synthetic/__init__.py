@@ -15,7 +15,6 @@ import csv
 import json
 import shutil
 import zlib
-from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from tqdm import tqdm
 from texad.data.synthetic import camera
 from texad.data.synthetic.defects import DEFECTS
 from texad.data.synthetic.textures import TEXTURES, with_colour
-from texad.errors import check_range, did_you_mean
+from texad.errors import check_choice, check_range
 from texad.io.atomic import filling
 
 GENERATOR = 1  # to be raised when the same seed gives other images than before
@@ -60,7 +59,7 @@ def texture(category: str, rng: np.random.Generator, size: int = 256) -> np.ndar
     ValueError
         If the category is unknown or the size out of range.
     """
-    _check_name("category", category, CATEGORIES)
+    check_choice("category", category, CATEGORIES)
     return _photograph(
         category, None, 0.0, rng, rng.random(camera.CONDITIONS), _whole("size", size)
     )[0]
@@ -94,8 +93,8 @@ def defective(
     ValueError
         If the category or the defect is unknown, or a number out of range.
     """
-    _check_name("category", category, CATEGORIES)
-    _check_name(f"defect of {category}", defect, CATEGORIES[category])
+    check_choice("category", category, CATEGORIES)
+    check_choice(f"defect of {category}", defect, CATEGORIES[category])
     check_range("severity", severity, above=0, at_most=1)
     size = _whole("size", size)
     return _photograph(category, defect, severity, rng, rng.random(camera.CONDITIONS), size)
@@ -145,7 +144,7 @@ def write(
     FileExistsError
         If there is a folder of that name which this function has not written.
     """
-    _check_name("category", category, CATEGORIES)
+    check_choice("category", category, CATEGORIES)
     parameters = {
         "generator": GENERATOR,
         "category": category,
@@ -232,9 +231,3 @@ def _whole(name: str, value: float) -> int:
         raise ValueError(f"{name} must be a whole number, not {value!r}")
     check_range(name, value, at_least=LIMITS[name][0], at_most=LIMITS[name][1])
     return int(value)
-
-
-def _check_name(what: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        hint = did_you_mean(str(name), known)
-        raise ValueError(f"unknown {what} {name!r}{hint}; choose from {', '.join(known)}")
