@@ -39,6 +39,7 @@ def package(tmp_path_factory):
         ("commands/prediction_writer.py", (BY_HAND,)),
         ("commands/new.html", (BY_HAND,)),
         ("data/inputs.py", CHAPTERS),
+        ("detector.py", (BY_HAND,)),
         ("__main__.py", (BY_HAND,)),
         ("site/pages.py", ()),
         ("batch/notebooks.py", ()),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from conftest import run_arguments, texad, write_category
 
 from texad.__main__ import main
@@ -174,11 +175,10 @@ def test_jobs_are_for_one_machine(dataset, tmp_path, capsys):
 
 
 def needs(out: Path, folder: Path, **others) -> dict:
-    """What `lacks` is asked, when nothing is lacking."""
+    """What `require` is asked, when nothing is lacking."""
     (out / "token").write_text("token")
     fine = {
-        "other_code": cluster.CODE,
-        "versions": cluster.VERSIONS,
+        "installed": cluster.INSTALLED,
         "token": str(out / "token"),
         "dataset": str(folder),
         "root": str(folder),
@@ -190,17 +190,20 @@ def needs(out: Path, folder: Path, **others) -> dict:
 
 
 def test_a_worker_that_has_all_it_needs_lacks_nothing_and_leaves_nothing(dataset, tmp_path):
-    assert cluster.lacks(**needs(tmp_path, dataset)) == ""
+    cluster.require(**needs(tmp_path, dataset))
     assert [file.name for file in tmp_path.iterdir()] == ["token"]
 
 
 def test_what_a_worker_lacks_is_said(dataset, tmp_path):
     def said(**others):
-        return cluster.lacks(**needs(tmp_path, dataset, **others))
+        with pytest.raises(cluster.ClusterError) as caught:
+            cluster.require(**needs(tmp_path, dataset, **others))
+        return str(caught.value)
 
-    assert "runs other code" in said(other_code="other")
-    assert said(versions={"torch": "0.3"}).startswith(
-        f"has torch {cluster.VERSIONS['torch']}, not 0.3"
+    (name,) = [name for name in cluster.INSTALLED if "code" in name]
+    assert said(installed={name: "other"}).startswith("has the code of texad")
+    assert said(installed={"torch": "0.3"}).startswith(
+        f"has torch {cluster.INSTALLED['torch']}, not 0.3"
     )
     assert "does not see the folder /nowhere" in said(token="/nowhere/token")
     (tmp_path / "other").write_text("left by someone else")
@@ -212,7 +215,7 @@ def test_what_a_worker_lacks_is_said(dataset, tmp_path):
     )
     assert "cannot load the weights /nowhere.pth" in said(resolved="/nowhere.pth", digest="0")
     file = tmp_path / "weights.pth"
-    file.write_bytes(b"weights")
+    torch.save({"layer3.5.conv3.weight": torch.zeros(1)}, file)
     assert f"has other weights {file}" in said(resolved=str(file), digest="0")
 
 

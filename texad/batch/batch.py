@@ -146,8 +146,8 @@ def run(
     _say_if_random(resolved)
     found = [_head(setting) | row for setting, rows in results for row in rows]
     if len(combinations) > 1:
-        columns = [*combinations[0].swept, *COLUMNS]
-        write_table(out / "sweep.csv", pd.DataFrame(found, columns=columns))
+        table = pd.DataFrame(found, columns=[*combinations[0].swept, *COLUMNS])
+        write_table(out / "sweep.csv", table)
     failed = zip((setting for setting, _ in shown), studied, strict=True)
     return found + [_head(setting) | row for setting, row in failed if row["error"]]
 
@@ -168,14 +168,16 @@ def _head(setting: Setting) -> dict[str, Any]:
 def _sum_up(dataset: str, setting: Setting, rows: list[dict], folder: Path) -> None:
     """Write the summary of a setting."""
     used = (_weights_used(dataset, row["category"], folder) for row in rows)
-    summary = {
-        "dataset": datasets.name(dataset),
-        "weights": next(filter(None, used), None),
-        "seed": setting.seed,
-        "categories": rows,
-    }
     remove_leftovers(folder, older_than=60)  # of a batch that was killed; another may be here now
-    write_json(folder / "summary.json", summary)
+    write_json(
+        folder / "summary.json",
+        {
+            "dataset": datasets.name(dataset),
+            "weights": next(filter(None, used), None),
+            "seed": setting.seed,
+            "categories": rows,
+        },
+    )
     write_table(folder / "summary.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
 
 

@@ -10,7 +10,7 @@ string, and so it runs the command line, too.
 import ast
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -66,17 +66,19 @@ def rooms(notebook: nbformat.NotebookNode, package: Path = PACKAGE) -> set[str]:
     source = "\n".join(TransformerManager().transform_cell(cell) for cell in cells)
     found: set[str] = set()
     new = {_room(package, name) for name in _imported(source)}
-    constants = [
-        node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)
-    ]
-    if any(re.search(r"\btexad\b", str(constant)) for constant in constants):
+    if any(
+        isinstance(node, ast.Constant) and re.search(r"\btexad\b", str(node.value))
+        for node in ast.walk(ast.parse(source))
+    ):
         new.add(COMMAND_LINE)
     while new:
         found.add(room := new.pop())
-        sources = [
-            file.read_text("utf-8") for file in _files(package, room) if file.suffix == ".py"
-        ]
-        names = {_room(package, name) for source in sources for name in _imported(source)}
+        names = {
+            _room(package, name)
+            for file in _files(package, room)
+            if file.suffix == ".py"
+            for name in _imported(file.read_text("utf-8"))
+        }
         new |= names - found - (ABOVE_NOTEBOOKS if room == COMMAND_LINE else set())
     return found
 
@@ -93,16 +95,15 @@ def _sha256(
     return digest.hexdigest()
 
 
-def _files(package: Path, room: str) -> Iterator[Path]:
+def _files(package: Path, room: str) -> list[Path]:
     """Files of a room, templates and scripts included, but not what Python or an editor leaves."""
-    if not (package / room).is_dir():
-        yield package / f"{room}.py"
-    for file in (package / room).rglob("*"):
-        hidden = any(
-            part.startswith((".", "__pycache__")) for part in file.relative_to(package).parts
-        )
-        if file.is_file() and not hidden:
-            yield file
+    folder = package / room
+    return [
+        file
+        for file in (folder.rglob("*") if folder.is_dir() else [package / f"{room}.py"])
+        if file.is_file()
+        and not re.search(r"(^|/)(\.|__pycache__)", file.relative_to(package).as_posix())
+    ]
 
 
 def _room(package: Path, name: str) -> str:

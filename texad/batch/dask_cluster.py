@@ -20,6 +20,7 @@ from __future__ import annotations  # some of the classes are imported for type 
 
 import logging
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -33,7 +34,6 @@ from typing import TYPE_CHECKING
 
 from texad.batch import code
 from texad.data import datasets
-from texad.io.atomic import sha256
 from texad.io.paths import data_root
 
 if TYPE_CHECKING:
@@ -107,17 +107,19 @@ def connect(address: str) -> Iterator[Pool]:
             tellers.append(tell)
             return executor.submit(work, topic, len(tellers) - 1, asdict(job))
 
-        alone = False
+        workers = 1
 
         def watch() -> None:
             """Say when no worker is left, once: the bars would only stand still."""
-            nonlocal alone
-            before = alone
+            nonlocal workers
             with suppress(OSError, *TIMEOUTS):  # if the scheduler is gone, the rows say so
-                alone = not client.nthreads()
-            if alone and not before:
-                line = "no worker is left; waiting for one"
-                print(f"\n{line} (Ctrl-C ends this, and no result is lost)", file=sys.stderr)
+                before, workers = workers, len(client.nthreads())
+                if before and not workers:
+                    print(
+                        "\nno worker is left; waiting for one "
+                        "(Ctrl-C ends this, and no result is lost)",
+                        file=sys.stderr,
+                    )
 
         client.subscribe_topic(topic, hear)
         yield Pool(submit, partial(executor.shutdown, wait=False), partial(check, client), watch)
@@ -152,20 +154,13 @@ def check(
     out.mkdir(parents=True, exist_ok=True)
     token = out / f".texad-{uuid.uuid4().hex}"
     token.write_text(token.name, encoding="utf-8")
-    needs = (
-        code.of_everything(),
-        VERSIONS,
-        str(token),
-        dataset,
-        str(_root(dataset)),
-        names,
-        resolved,
-        _sha256(resolved),
-    )
+    root = str(_root(dataset))
+    needs = (INSTALLED, str(token), dataset, root, names, resolved, _sha256(resolved))
     try:
         executor = client.get_executor(pure=False)
         futures = {
-            executor.submit(lacks, *needs, workers=[worker]): worker for worker in client.nthreads()
+            executor.submit(require, *needs, workers=[worker]): worker
+            for worker in client.nthreads()
         }
         wait(futures, timeout=CHECK_SECONDS)
     finally:
@@ -176,35 +171,32 @@ def check(
                 f"worker {worker} did not answer within {CHECK_SECONDS} s: "
                 "it is busy with other work, or cannot reach its disk"
             )
-        if error := future.exception():
+        try:
+            future.result()
+        except ClusterError as error:
+            raise ClusterError(f"worker {worker} {error}") from None
+        except Exception as error:
             raise ClusterError(
                 f"worker {worker} cannot run texad ({_line(error)}): "
                 "install the same version there, and start it again"
-            )
-        if lacking := future.result():
-            raise ClusterError(f"worker {worker} {lacking}")
+            ) from None
 
 
-def lacks(
-    other_code: str,
-    versions: dict[str, str],
+def require(
+    installed: dict[str, str],
     token: str,
     dataset: str,
     root: str,
     names: list[str],
     resolved: str,
     digest: str | None,
-) -> str:
-    """Say what keeps this process from working for the caller; empty if nothing does.
-
-    It runs in a worker.
+) -> None:
+    """Make sure, in a worker, that nothing keeps this process from working for the caller.
 
     Parameters
     ----------
-    other_code : str
-        `CODE` of the caller.
-    versions : dict of str to str
-        `VERSIONS` of the caller.
+    installed : dict of str to str
+        `INSTALLED` of the caller.
     token : str
         A file that the caller has put into the folder of the runs; it contains its own name.
     dataset, names, resolved
@@ -213,47 +205,49 @@ def lacks(
         The folder of the data set, as the caller sees it.
     digest : str or None
         SHA-256 of the weights, if they come from a file.
+
+    Raises
+    ------
+    ClusterError
+        It says what this process lacks, to be put after its name.
     """
     shared = "must be on a file system that all machines share, under the same path"
-    for name, wanted in versions.items():
-        if VERSIONS[name] != wanted:
-            return (
-                f"has {name} {VERSIONS[name]}, not {wanted} as this machine: "
-                "install the same there, and start it again"
+    for name, wanted in installed.items():
+        if INSTALLED[name] != wanted:
+            raise ClusterError(
+                f"has {name} {INSTALLED[name]}, not {wanted} as this machine: install the same "
+                "there, and start it again, since it keeps what it has imported"
             )
-    if CODE != other_code:
-        return (
-            "runs other code of texad than this machine: bring both to the same state, "
-            "and start it again, since it keeps what it has imported"
-        )
-    file, own = Path(token), Path(f"{token}-{uuid.uuid4().hex}")
+    file = Path(token)
     try:
         if file.read_text(encoding="utf-8") != file.name:
             raise FileNotFoundError
-        own.touch()
-        own.unlink()
+        tempfile.TemporaryFile(dir=file.parent).close()
     except PermissionError:
-        return f"may not write into {file.parent}: give its user the right to"
+        raise ClusterError(
+            f"may not write into {file.parent}: give its user the right to"
+        ) from None
     except OSError:
-        return f"does not see the folder {file.parent}: --out {shared}"
+        raise ClusterError(f"does not see the folder {file.parent}: --out {shared}") from None
     if str(_root(dataset)) != root:
-        return (
+        raise ClusterError(
             f"looks for the data set in {_root(dataset)}, not in {root}: "
             f"set TEXAD_DATA to {Path(root).parent} there"
         )
-    missing = [name for name in names if not (Path(root) / name).is_dir()]
-    if missing:
-        return f"does not see {Path(root) / missing[0]}: the data set {shared}"
+    for folder in (Path(root, name) for name in names):
+        if not folder.is_dir():
+            raise ClusterError(f"does not see {folder}: the data set {shared}")
     try:
-        if _sha256(resolved) != digest:
-            return f"has other weights {resolved}: copy those of this machine there"
+        own = _sha256(resolved)
     except (ValueError, OSError) as error:
-        return f"cannot load the weights {resolved}: {_line(error)}"
-    return ""
+        raise ClusterError(f"cannot load the weights {resolved}: {_line(error)}") from None
+    if own != digest:
+        raise ClusterError(f"has other weights {resolved}: copy those of this machine there")
 
 
-CODE = code.of_everything()  # as it was imported; a worker may be older than the files on its disk
-VERSIONS = {name: version(name) for name in ("texad", "torch", "torchvision", "numpy")}
+INSTALLED = {name: version(name) for name in ("texad", "torch", "torchvision", "numpy")}
+# As it was imported; a worker may be older than the files on its disk.
+INSTALLED["the code of texad with SHA-256"] = code.of_everything()
 
 
 def _root(dataset: str) -> Path:
@@ -262,13 +256,9 @@ def _root(dataset: str) -> Path:
 
 def _sha256(resolved: str) -> str | None:
     """SHA-256 of the weights, after a download if need be; None for "random", which has no file."""
-    if resolved == "random":
-        return None
-    if resolved != "imagenet":
-        return sha256(Path(resolved))
     from texad.model import weights
 
-    return weights.load(resolved).sha256
+    return None if resolved == "random" else weights.load(resolved).sha256
 
 
 # -- in a worker -----------------------------------------------------------------------------------

@@ -4,14 +4,12 @@
 elsewhere; `run_all` knows no difference.
 """
 
-import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from itertools import cycle
 from pathlib import Path
 
@@ -23,9 +21,8 @@ from texad.errors import printable
 
 MOST_BARS = 40  # more would leave the screen: then one bar stands for all
 
-Tell = Callable[
-    [str, int], None
-]  # what a job has come to: a stage, and how many cells are finished
+# what a job has come to: a stage, and how many cells are finished
+Tell = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -81,8 +78,9 @@ def run_all(todo: list[Job], pool: Pool, progress: bool) -> list[dict]:
                 bar.refresh()  # the clock goes on during a long cell
     except KeyboardInterrupt:
         pool.abandon()
-        line = "interrupted; the same command goes on where this run stopped"
-        raise KeyboardInterrupt(line) from None
+        raise KeyboardInterrupt(
+            "interrupted; the same command goes on where this run stopped"
+        ) from None
     finally:
         for bar in bars:
             bar.close()
@@ -98,39 +96,28 @@ def local(n_jobs: int) -> Iterator[Pool]:
     n_jobs : int
         Jobs at a time.
     """
-    abandoned, quiet = threading.Event(), logging.NullHandler()
-    # What goes wrong is said in one line, by a row, and not by papermill's logger as well.
-    logging.getLogger("papermill").addHandler(quiet)
-    try:
-        with ThreadPoolExecutor(n_jobs) as executor:
+    abandoned = threading.Event()
+    with ThreadPoolExecutor(n_jobs) as executor:
 
-            def submit(job: Job, tell: Tell) -> Future:
-                return executor.submit(notebooks.run_category, job, tell, abandoned.is_set)
+        def submit(job: Job, tell: Tell) -> Future:
+            return executor.submit(notebooks.run_category, job, tell, abandoned.is_set)
 
-            def abandon() -> None:
-                abandoned.set()
-                executor.shutdown(wait=False, cancel_futures=True)
+        def abandon() -> None:
+            abandoned.set()
+            executor.shutdown(wait=False, cancel_futures=True)
 
-            yield Pool(submit, abandon)
-    finally:
-        logging.getLogger("papermill").removeHandler(quiet)
+        yield Pool(submit, abandon)
 
 
 def _bars(todo: list[Job], live: bool, progress: bool) -> list[tqdm]:
     """Make a bar for each job, or one for all if they are many; for a log, they seldom speak."""
-
-    @cache
-    def n_cells(stages: tuple[str, ...], in_full: bool) -> int:
-        return sum(notebooks.n_cells(stage, in_full) for stage in stages)
-
-    totals = [n_cells(job.stages, job.in_full) for job in todo]
+    totals = [sum(notebooks.n_cells(stage, job.in_full) for stage in job.stages) for job in todo]
     labels = [printable(job.label) for job in todo]
     if len(todo) > MOST_BARS:
         totals, labels = [sum(totals)], [f"{len(todo)} categories"]
     width = max(map(len, labels), default=0)
-    tqdm.set_lock(
-        threading.RLock()
-    )  # workers are threads here; one of processes leaves a semaphore
+    # Workers are threads here; a lock of processes leaves a semaphore.
+    tqdm.set_lock(threading.RLock())
     return [
         tqdm(
             total=total,
@@ -162,7 +149,10 @@ def _row(job: Job, future: Future) -> dict:
     try:
         return future.result()
     except CancelledError:
-        error = "given up, since the scheduler is gone or the task was cancelled"
-        return notebooks.empty_row(job, f"{error}; the same command goes on where it stopped")
+        return notebooks.empty_row(
+            job,
+            "given up, since the scheduler is gone or the task was cancelled; "
+            "the same command goes on where it stopped",
+        )
     except Exception as error:  # what no job should raise
         return notebooks.empty_row(job, f"worker: {type(error).__name__}: {error}")

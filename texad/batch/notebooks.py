@@ -7,14 +7,15 @@ process and on whatever machine, goes on anywhere that sees its run folder.
 """
 
 import hashlib
+import logging
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import papermill
@@ -30,6 +31,9 @@ from texad.io.json_files import read_json
 from texad.io.locks import alone
 from texad.io.paths import notebooks_folder
 from texad.runs.run_folder import FILES, STAGES, STUDIES, Run
+
+# What goes wrong is said in one line, by a row, and not by papermill's logger as well.
+logging.getLogger("papermill").addHandler(logging.NullHandler())
 
 MEASURES = ("image_auroc", "precision", "recall", "f1")
 COLUMNS = ("category", "images", *MEASURES, "seconds", "error")
@@ -138,9 +142,9 @@ def run_category(
     except Exception as error:  # whatever went wrong here, the other categories go on
         return row | {"error": f"{stage}: {type(error).__name__}: {error}"}
     seconds = sum(entry["seconds"] for stage, entry in stages.items() if stage in STAGES)
-    row |= {name: metrics[name] for name in MEASURES}
     images = sum(metrics[name] for name in ("n_train", "n_calibration", "n_test"))
-    return row | {"images": images, "seconds": round(seconds, 1)}
+    measured = {name: metrics[name] for name in MEASURES}
+    return row | measured | {"images": images, "seconds": round(seconds, 1)}
 
 
 def _set_aside_if_damaged(run: Run) -> None:
@@ -221,6 +225,7 @@ def _runs_fingerprint(run: Run) -> str:
     return digest.hexdigest()
 
 
+@cache
 def n_cells(stage: str, in_full: bool) -> int:
     """Number of cells in a stage's executed notebook, the one with the parameters included."""
     return len(_notebook(stage, in_full).cells) + 1
@@ -255,17 +260,14 @@ def _execute(
     fingerprint, started = code_fingerprint(stage), time.perf_counter()
     number, where = 0, "before its first cell"
 
-    class Kernel(KernelManager):
-        def __init__(self, *args: Any, **options: Any):
-            super().__init__(*args, **options)
-            self.folder, self.threads, self.given_up = run.folder, job.threads, given_up
+    its_own = {"folder": run.folder, "threads": job.threads, "given_up": staticmethod(given_up)}
 
     def cell_starts(cell: nbformat.NotebookNode, cell_index: int) -> None:
         nonlocal number, where
         tell(stage, done + cell_index)
         if cell.cell_type == "code" and cell.source.strip():
             number += 1
-            first = next(line for line in cell.source.splitlines() if line.strip())
+            first = cell.source.strip().splitlines()[0]
             where = f"cell [{number}], which begins with {first!r}"
 
     with (
@@ -274,10 +276,8 @@ def _execute(
     ):
         source = Path(private, target.name)
         nbformat.write(_notebook(stage, job.in_full), source)
-        options: dict[str, Any] = {"kernel_manager_class": Kernel, "on_cell_start": cell_starts}
-        if os.name == "posix":  # no other user can reach it, and kernels do not race for ports
-            sockets = {"transport": "ipc", "ip": f"{private}/kernel"}
-            options["config"] = Config({"KernelManager": sockets})
+        # Files, where there can be: no other user reaches them, and kernels do not race for ports.
+        sockets = {"transport": "ipc", "ip": f"{private}/kernel"} if os.name == "posix" else {}
         try:
             papermill.execute_notebook(
                 _literal(source),
@@ -285,7 +285,9 @@ def _execute(
                 given,
                 progress_bar=False,
                 request_save_on_cell_execute=False,  # nobody sees the file before it is finished
-                **options,
+                kernel_manager_class=type("Kernel", (KernelManager,), its_own),
+                config=Config({"KernelManager": sockets}),
+                on_cell_start=cell_starts,
             )
         except papermill.PapermillExecutionError as error:
             os.replace(temporary, failed)  # with what it showed so far, to look at
@@ -294,8 +296,9 @@ def _execute(
         except RuntimeError as error:
             if "kernel died" not in str(error).lower():  # as nbclient and jupyter_client say it
                 raise
-            died = "the kernel died, perhaps for lack of memory"
-            raise StageError(f"{stage}.ipynb, {where}: {died}") from error
+            raise StageError(
+                f"{stage}.ipynb, {where}: the kernel died, perhaps for lack of memory"
+            ) from error
     failed.unlink(missing_ok=True)
     stages = run.read()["stages"]
     entry = stages[stage] | {
@@ -304,10 +307,10 @@ def _execute(
         "notebook_seconds": round(time.perf_counter() - started, 2),  # with the kernel's start
         "threads": job.threads or int(os.environ.get(THREADS[0]) or cores()),
         "cores": cores(),
+        "files": stages[stage]["files"] | digests(run.folder, [_executed(stage)]),
     }
     if stage in STUDIES:
         entry["runs"] = _runs_fingerprint(run)
-    entry["files"] |= digests(run.folder, [_executed(stage)])
     run.write(stages=stages | {stage: entry})
 
 

@@ -44,12 +44,11 @@ def defaults(stage: str) -> dict[str, Any]:
     """Parameters of a notebook and their default values, read from its cell `parameters`."""
     notebook = nbformat.read(notebooks_folder() / f"{stage}.ipynb", as_version=4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    assignments = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
     return {
-        target.id: ast.literal_eval(node.value)
-        for node in assignments
+        ast.unparse(target): ast.literal_eval(node.value)
+        for node in ast.parse(cell.source).body
+        if isinstance(node, ast.Assign)
         for target in node.targets
-        if isinstance(target, ast.Name)
     }
 
 

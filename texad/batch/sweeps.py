@@ -55,8 +55,10 @@ def settings(seeds: Sequence[int], values: dict[str, list[Any]]) -> list[Setting
     found = []
     for seed, *chosen in product(seeds, *values.values()):
         parameters = dict(zip(values, chosen, strict=True))
-        known = {"seed": seed, **parameters}
-        found.append(Setting(seed, parameters, {name: known[name] for name in swept}))
+        several = {"seed": seed, **parameters}.items()
+        found.append(
+            Setting(seed, parameters, {name: value for name, value in several if name in swept})
+        )
     return found
 
 
@@ -68,10 +70,9 @@ def table(rows: list[dict]) -> str:
     """
     frame = pd.DataFrame(rows)
     if "setting" not in frame:
-        numbers = dict.fromkeys(MEASURES, "{:.3f}") | {"seconds": "{:.1f}"}
-        formats: dict[Any, Callable] = {name: text.format for name, text in numbers.items()}
-        shown = frame[list(COLUMNS[:-1])]
-        return shown.to_string(index=False, na_rep="-", formatters=formats)
+        formats: dict[Any, Callable] = dict.fromkeys(MEASURES, "{:.3f}".format)
+        formats["seconds"] = "{:.1f}".format
+        return frame[list(COLUMNS[:-1])].to_string(index=False, na_rep="-", formatters=formats)
     swept = [name for name in frame.columns if name not in ("setting", "seed", *COLUMNS)]
     by, lines = [*swept, "category"], []
     for values, group in frame.groupby(by, sort=False):
