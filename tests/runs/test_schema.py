@@ -6,8 +6,8 @@ import pytest
 
 from texad.errors import DamagedError, RunError
 from texad.io.json_files import read_json
+from texad.runs import schema
 from texad.runs.run_folder import STAGES, Run
-from texad.runs.schema import read_metrics, read_record
 
 STAGE = {"seconds": 1.5, "parameters": {"seed": 0}, "files": {}, "peak_mb": None}
 GOOD = {
@@ -60,7 +60,7 @@ def test_a_folder_in_its_place_is_damaged_and_no_file_is_empty(tmp_path):
 
 def test_a_good_record_is_read_as_it_is(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(GOOD))
-    assert read_record(tmp_path / "run.json") == GOOD
+    assert schema.read(tmp_path / "run.json", schema.RECORD) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_an_entry_of_another_kind_is_named(tmp_path, changes, named):
     file = tmp_path / "run.json"
     file.write_text(json.dumps(GOOD | changes))
     with pytest.raises(DamagedError) as caught:
-        read_record(file)
+        schema.read(file, schema.RECORD)
     assert (
         named in str(caught.value)
         and str(file) in str(caught.value)
@@ -120,7 +120,7 @@ METRICS = dict.fromkeys(("image_auroc", "accuracy", "precision", "recall", "f1")
 
 def test_good_metrics_are_read_as_they_are(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS | {"aupro": 0.5}))
-    assert read_metrics(tmp_path / "metrics.json") == METRICS | {"aupro": 0.5}
+    assert schema.read(tmp_path / "metrics.json", schema.METRICS) == METRICS | {"aupro": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_an_entry_of_the_metrics_of_another_kind_or_missing_is_named(tmp_path, c
         json.dumps({name: value for name, value in (METRICS | changes).items() if value is not ...})
     )
     with pytest.raises(DamagedError) as caught:
-        read_metrics(file)
+        schema.read(file, schema.METRICS)
     assert (
         named in str(caught.value)
         and str(file) in str(caught.value)

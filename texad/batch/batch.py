@@ -26,12 +26,12 @@ from texad.batch import executor
 from texad.batch.notebooks import COLUMNS, Job, cores
 from texad.batch.sweeps import Setting, settings
 from texad.data import datasets
-from texad.errors import RunError, check_range
+from texad.errors import check_range
 from texad.io.atomic import remove_leftovers
 from texad.io.escape import write_table
 from texad.io.json_files import write_json
 from texad.model import weights
-from texad.runs.run_folder import STAGES, STUDIES, Run, lead
+from texad.runs.run_folder import STAGES, STUDIES, FinishedRun, lead
 
 
 def run(
@@ -167,26 +167,19 @@ def _head(setting: Setting) -> dict[str, Any]:
 
 def _sum_up(dataset: str, setting: Setting, rows: list[dict], folder: Path) -> None:
     """Write the summary of a setting."""
-    used = (_weights_used(dataset, row["category"], folder) for row in rows)
+    runs = folder / datasets.name(dataset)
+    used = (FinishedRun(runs / row["category"]).read() for row in rows if not row["error"])
     remove_leftovers(folder, older_than=60)  # of a batch that was killed; another may be here now
     write_json(
         folder / "summary.json",
         {
-            "dataset": datasets.name(dataset),
-            "weights": next(filter(None, used), None),
+            "dataset": runs.name,
+            "weights": next(used, {}).get("weights"),
             "seed": setting.seed,
             "categories": rows,
         },
     )
     write_table(folder / "summary.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
-
-
-def _weights_used(dataset: str, category: str, folder: Path) -> dict | None:
-    """Name and hash of a run's weights, if it has got so far."""
-    try:
-        return Run(dataset, category, folder).read().get("weights")
-    except (RunError, OSError):  # its row says what is wrong with it
-        return None
 
 
 def _say_if_random(resolved: str) -> None:

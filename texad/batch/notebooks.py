@@ -153,8 +153,7 @@ def _set_aside_if_damaged(run: Run) -> None:
         run.read()
     except DamagedError as error:
         aside = (run.folder / "run.json").replace(run.folder / "run.damaged.json")
-        reason = str(error).split(";")[0]
-        _say(f"{reason}; it is now {aside.name}, and the run is made again")
+        _say(f"{str(error).split(';')[0]}; it is now {aside.name}, and the run is made again")
 
 
 def _say(line: str) -> None:
@@ -219,10 +218,10 @@ def code_fingerprint(stage: str) -> str:
 
 def _runs_fingerprint(run: Run) -> str:
     """SHA-256 over the scores of all categories beside a run: what a study compares."""
-    digest = hashlib.sha256()
-    for other in run.finished():
-        digest.update(f"{other.category}: {sha256(other.folder / 'scores.csv')}\n".encode())
-    return digest.hexdigest()
+    lines = (
+        f"{other.category}: {sha256(other.folder / 'scores.csv')}\n" for other in run.finished()
+    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @cache

@@ -55,10 +55,8 @@ def settings(seeds: Sequence[int], values: dict[str, list[Any]]) -> list[Setting
     found = []
     for seed, *chosen in product(seeds, *values.values()):
         parameters = dict(zip(values, chosen, strict=True))
-        several = {"seed": seed, **parameters}.items()
-        found.append(
-            Setting(seed, parameters, {name: value for name, value in several if name in swept})
-        )
+        given = {"seed": seed, **parameters}
+        found.append(Setting(seed, parameters, {name: given[name] for name in swept}))
     return found
 
 
@@ -74,16 +72,16 @@ def table(rows: list[dict]) -> str:
         formats["seconds"] = "{:.1f}".format
         return frame[list(COLUMNS[:-1])].to_string(index=False, na_rep="-", formatters=formats)
     swept = [name for name in frame.columns if name not in ("setting", "seed", *COLUMNS)]
-    by, lines = [*swept, "category"], []
-    for values, group in frame.groupby(by, sort=False):
-        done = group[group["error"].isna()]
-        spreads = {name: _spread(done[name].dropna()) for name in MEASURES}
-        lines.append(dict(zip(by, values, strict=True)) | {"runs": len(done)} | spreads)
-    return pd.DataFrame(lines).to_string(index=False)
+    by = [*swept, "category"]
+    each = frame.assign(runs=frame["error"].isna()).groupby(by, sort=False, as_index=False)
+    spreads = each.agg({"runs": "sum"} | dict.fromkeys(MEASURES, _spread))
+    return spreads.to_string(index=False)
 
 
 def _spread(values: pd.Series) -> str:
-    if values.empty:
+    """Mean, lowest and highest value of the runs that came to their end."""
+    known = values.dropna()
+    if known.empty:
         return "-"
-    ends = f" ({values.min():.3f} to {values.max():.3f})" if len(values) > 1 else ""
-    return f"{values.mean():.3f}{ends}"
+    ends = f" ({known.min():.3f} to {known.max():.3f})" if len(known) > 1 else ""
+    return f"{known.mean():.3f}{ends}"

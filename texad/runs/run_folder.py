@@ -40,7 +40,7 @@ from texad.io.locks import is_held, leave, take
 from texad.io.paths import runs_root
 from texad.io.templates import templates
 from texad.model.weights import RANDOM_WARNING, check
-from texad.runs.schema import read_record
+from texad.runs import schema
 
 STAGES = (
     "01_preprocessing",
@@ -140,8 +140,8 @@ class Run:
     # -- run.json ----------------------------------------------------------------------------------
 
     def read(self) -> dict:
-        """The content of run.json; see `texad.runs.schema.read_record`."""
-        return read_record(self.folder / "run.json")
+        """The content of run.json; see `texad.runs.schema.read`."""
+        return schema.read(self.folder / "run.json", schema.RECORD)
 
     def write(self, **entries: object) -> None:
         """Set entries of run.json, keeping the others."""
@@ -309,7 +309,7 @@ class Run:
         )
         return images
 
-    def images(self, split: str) -> pd.DataFrame:
+    def images(self, split: str, table: str = "images.csv") -> pd.DataFrame:
         """The images of a split, in the order of their features.
 
         Parameters
@@ -317,6 +317,8 @@ class Run:
         split : {"train", "calibration", "test"}
             "train" are the good images that the autoencoder is fit to, "calibration" those kept
             out of the fit.
+        table : str, default "images.csv"
+            "scores.csv" has other columns.
 
         Returns
         -------
@@ -325,7 +327,7 @@ class Run:
             there is none), `label` (0 normal, 1 anomalous), `mask` (relative, empty where there is
             none).
         """
-        images = self.read_table("images.csv")
+        images = self.read_table(table)
         return images[images["split"] == split].reset_index(drop=True)
 
     def data_path(self, relative: str) -> Path | None:
@@ -419,9 +421,7 @@ class FinishedRun(Run):
 
     def test(self) -> pd.DataFrame:
         """The test images with score, prediction and mask, in the order of their anomaly maps."""
-        scores = self.read_table("scores.csv")
-        test = scores[scores["split"] == "test"].reset_index(drop=True)
-        return test.assign(mask=self.images("test")["mask"])
+        return self.images("test", "scores.csv").assign(mask=self.images("test")["mask"])
 
 
 def _peak_mb() -> float | None:

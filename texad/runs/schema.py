@@ -59,30 +59,22 @@ METRICS = _object(
 )
 
 
-def read_record(file: Path) -> dict:
-    """Read a run.json; a missing one reads as empty.
+def read(file: Path, schema: dict[str, Any]) -> dict:
+    """Read a run.json or metrics.json.
+
+    Parameters
+    ----------
+    file : Path
+        A missing one reads as an empty object.
+    schema : dict
+        `RECORD` for run.json, `METRICS` for metrics.json.
 
     Raises
     ------
     DamagedError
-        As `read_json`, and if an entry is not of the kind that the package writes there.
+        As `read_json`, and if an entry is missing, or not of the kind that the package writes
+        there.
     """
-    return _checked(file, RECORD)
-
-
-def read_metrics(file: Path) -> dict:
-    """Read a metrics.json.
-
-    Raises
-    ------
-    DamagedError
-        As `read_json`, and if an entry that the book shows is missing, or not of the kind that the
-        package writes there.
-    """
-    return _checked(file, METRICS)
-
-
-def _checked(file: Path, schema: dict[str, Any]) -> dict:
     content = read_json(file)
     if error := best_match(Draft202012Validator(schema).iter_errors(content)):
         names = [printable(str(part)) for part in error.absolute_path]

@@ -29,9 +29,8 @@ from texad.errors import DataError, RunError
 from texad.figures import plots
 from texad.io.atomic import write_text
 from texad.io.json_files import read_json
-from texad.runs import run_folder
+from texad.runs import run_folder, schema
 from texad.runs.run_folder import SPLITS, STAGES, STUDIES, FinishedRun
-from texad.runs.schema import read_metrics
 from texad.site import cluster_page, gallery, markdown, real_surfaces
 from texad.teaching import explorer
 
@@ -81,7 +80,7 @@ def assemble(runs: Path, folder: Path) -> None:
             run=run,
             stem=stem,
             summary=summary,
-            metrics=read_metrics(run.folder / "metrics.json"),
+            metrics=schema.read(run.folder / "metrics.json", schema.METRICS),
             n_images=[str(len(run.images(split))) for split in SPLITS],
             left_out=run.read()["data"].get("unreadable", []),
             explorer=_explorer(run, f"{stem}/pictures", stem),
@@ -191,7 +190,7 @@ def _hits_page(summary: dict, finished: dict[str, FinishedRun], folder: Path) ->
     shown = [
         (
             run,
-            read_metrics(run.folder / "metrics.json")["confusion"],
+            schema.read(run.folder / "metrics.json", schema.METRICS)["confusion"],
             _if_there(gallery.hits_and_misses, run, folder / "hits", stem, most_bytes),
         )
         for stem, run in finished.items()
@@ -216,7 +215,7 @@ def _data_gallery(finished: dict[str, FinishedRun], folder: Path) -> str:
 
 def _lead_pages(run: FinishedRun, summary: dict, folder: Path) -> dict[str, str]:
     """What the introduction includes: four pictures, the result, and how much there is to read."""
-    auroc = read_metrics(run.folder / "metrics.json")["image_auroc"]
+    auroc = schema.read(run.folder / "metrics.json", schema.METRICS)["image_auroc"]
     cells = [
         cell
         for chapter in _chapters(run)
