@@ -154,8 +154,15 @@ def check(
     out.mkdir(parents=True, exist_ok=True)
     token = out / f".texad-{uuid.uuid4().hex}"
     token.write_text(token.name, encoding="utf-8")
-    root = str(_root(dataset))
-    needs = (INSTALLED, str(token), dataset, root, names, resolved, _sha256(resolved))
+    needs = (
+        INSTALLED,
+        str(token),
+        dataset,
+        str(_root(dataset)),
+        names,
+        resolved,
+        _sha256(resolved),
+    )
     try:
         executor = client.get_executor(pure=False)
         futures = {
@@ -177,7 +184,7 @@ def check(
             raise ClusterError(f"worker {worker} {error}") from None
         except Exception as error:
             raise ClusterError(
-                f"worker {worker} cannot run texad ({_line(error)}): "
+                f"worker {worker} cannot run texad ({error!r}): "
                 "install the same version there, and start it again"
             ) from None
 
@@ -240,14 +247,15 @@ def require(
     try:
         own = _sha256(resolved)
     except (ValueError, OSError) as error:
-        raise ClusterError(f"cannot load the weights {resolved}: {_line(error)}") from None
+        raise ClusterError(f"cannot load the weights {resolved}: {error}") from None
     if own != digest:
         raise ClusterError(f"has other weights {resolved}: copy those of this machine there")
 
 
-INSTALLED = {name: version(name) for name in ("texad", "torch", "torchvision", "numpy")}
-# As it was imported; a worker may be older than the files on its disk.
-INSTALLED["the code of texad with SHA-256"] = code.of_everything()
+INSTALLED = {  # the code as it was imported: a worker may be older than the files on its disk
+    **{name: version(name) for name in ("texad", "torch", "torchvision", "numpy")},
+    "the code of texad with SHA-256": code.of_everything(),
+}
 
 
 def _root(dataset: str) -> Path:
@@ -296,10 +304,6 @@ def work(topic: str, number: int, job: dict) -> dict:
 
     with _claimed(Path(todo.runs, datasets.name(todo.dataset), todo.category), str(worker.name)):
         return notebooks.run_category(todo, tell, given_up)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

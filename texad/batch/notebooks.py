@@ -258,7 +258,6 @@ def _execute(
     failed = target.with_name(f"{stage}.failed.ipynb")
     fingerprint, started = code_fingerprint(stage), time.perf_counter()
     number, where = 0, "before its first cell"
-
     its_own = {"folder": run.folder, "threads": job.threads, "given_up": staticmethod(given_up)}
 
     def cell_starts(cell: nbformat.NotebookNode, cell_index: int) -> None:
@@ -290,8 +289,9 @@ def _execute(
             )
         except papermill.PapermillExecutionError as error:
             os.replace(temporary, failed)  # with what it showed so far, to look at
-            cell = f"cell [{error.exec_count}]: {error.ename}: {error.evalue}"
-            raise StageError(f"{stage}.ipynb, {cell}") from None
+            raise StageError(
+                f"{stage}.ipynb, cell [{error.exec_count}]: {error.ename}: {error.evalue}"
+            ) from None
         except RuntimeError as error:
             if "kernel died" not in str(error).lower():  # as nbclient and jupyter_client say it
                 raise

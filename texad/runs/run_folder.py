@@ -397,10 +397,13 @@ class Run:
         record = self.read()
         facts = {"data set": self.dataset, "category": self.category}
         if data := record.get("data"):
-            uses = zip(SPLITS, ("training", "calibration", "testing"), strict=True)
-            counts = [(data.get(f"n_{split}"), f"for {use}") for split, use in uses]
-            counts.append((len(data.get("unreadable", [])), "left out, since they cannot be read"))
-            facts["images"] = ", ".join(f"{count} {what}" for count, what in counts if count)
+            counts = {
+                "for training": data["n_train"],
+                "for calibration": data.get("n_calibration"),
+                "for testing": data["n_test"],
+                "left out, since they cannot be read": len(data.get("unreadable", [])),
+            }
+            facts["images"] = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
         weights = record.get("weights", {})
         if weights:
             facts["weights"] = f"{weights['name']} (sha256 {weights['sha256'][:12]}…)"
