@@ -399,9 +399,6 @@ class AnomalyDetector(BaseEstimator):
         from texad.model import onnx_export
 
         check_is_fitted(self, "threshold_")
-        # the images are left out: thousands of hashes
-        origin = {name: value for name, value in self.origin_.items() if name != "images"}
-        kept = ("detector", "image_size", "normalize", "false_alarms")
         onnx_export.write(
             Path(file),
             backbone=self.backbone_.cpu(),
@@ -410,10 +407,14 @@ class AnomalyDetector(BaseEstimator):
             image_size=self.image_size,
             size=size,
             about={
-                "parameters": {name: getattr(self, name) for name in kept},
+                "parameters": {
+                    name: getattr(self, name)
+                    for name in ("detector", "image_size", "normalize", "false_alarms")
+                },
                 "rule": self.rule_,
                 "n_calibration": len(self.calibration_scores_),
-                "origin": origin,
+                # without the images: thousands of hashes
+                "origin": {name: value for name, value in self.origin_.items() if name != "images"},
             },
         )
 

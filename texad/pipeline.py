@@ -151,8 +151,9 @@ def scores_table(
     table["prediction"] = threshold.predict(table["score"].to_numpy(), decided_at).astype(int)
     table["p_value"] = np.nan
     if len(scores["calibration"]):
-        p = threshold.p_values(scores["calibration"], scores["test"])
-        table.loc[table["split"] == "test", "p_value"] = p
+        table.loc[table["split"] == "test", "p_value"] = threshold.p_values(
+            scores["calibration"], scores["test"]
+        )
     return table
 
 

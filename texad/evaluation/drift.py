@@ -107,8 +107,9 @@ def compare(
         If there are no scores on a side, one is not finite, or `level` does not lie between 0 and
         1.
     """
-    hint = "0.01 is one wrong alarm in a hundred checks"
-    check_range("level", level, above=0, below=1, hint=hint)
+    check_range(
+        "level", level, above=0, below=1, hint="0.01 is one wrong alarm in a hundred checks"
+    )
     old = np.asarray(calibration_scores, dtype=np.float64)
     new = np.asarray(new_scores, dtype=np.float64)
     for name, scores in (("calibration_scores", old), ("new_scores", new)):

@@ -182,8 +182,9 @@ def decision_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict:
     ({'tn': 2, 'fp': 1, 'fn': 0, 'tp': 2}, 1.0, 0.0)
     """
     labels, predictions = np.asarray(labels, dtype=bool), np.asarray(predictions, dtype=bool)
-    counts = metrics.confusion_matrix(labels, predictions, labels=[False, True])
-    tn, fp, fn, tp = counts.ravel().tolist()
+    tn, fp, fn, tp = (
+        metrics.confusion_matrix(labels, predictions, labels=[False, True]).ravel().tolist()
+    )
     false_alarm_rate, false_alarm_interval = _rate(fp, tn + fp)
     miss_rate, miss_interval = _rate(fn, fn + tp)
     return {

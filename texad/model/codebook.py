@@ -185,8 +185,9 @@ def fit(
     """
     check_fit(features, validation_fraction, epochs=epochs, words=words, patience=patience)
     n_images, channels, height, width = features.shape
-    hint = "the number of channels"
-    check_range("bottleneck", bottleneck, at_least=1, at_most=channels, hint=hint)
+    check_range(
+        "bottleneck", bottleneck, at_least=1, at_most=channels, hint="the number of channels"
+    )
     quantized = QuantizedAutoencoder(channels, bottleneck, words, height, width).to(device()).eval()
     rng = np.random.default_rng(seed)
     train, validation = hold_out(rng, n_images, validation_fraction)

@@ -64,8 +64,14 @@ def load_images(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> torch.Te
         A ValueError: an image cannot be read (the message names the file), or `image_size` does not
         fit.
     """
-    hint = "224 in the published method"
-    check_range("image_size", image_size, at_least=16, multiple_of=16, hint=hint, error=DataError)
+    check_range(
+        "image_size",
+        image_size,
+        at_least=16,
+        multiple_of=16,
+        hint="224 in the published method",
+        error=DataError,
+    )
     images = np.empty((len(paths), image_size, image_size, 3), dtype=np.uint8)
     for image, path in zip(images, paths, strict=True):
         image[:] = resize(read_pixels(path), image_size)

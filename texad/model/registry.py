@@ -110,8 +110,11 @@ def fit(
 
 def default_rule(detector: str, n_calibration: int, false_alarms: float = 0.05) -> str:
     """Return the rule of `threshold.RULES` that decides if the user names none."""
-    rules = DETECTORS[detector].rules
-    return next(r for r in rules if n_calibration >= threshold.fewest_images(r, false_alarms))
+    return next(
+        rule
+        for rule in DETECTORS[detector].rules
+        if n_calibration >= threshold.fewest_images(rule, false_alarms)
+    )
 
 
 def save(fitted: FeatureAutoencoder, file: Path) -> None:

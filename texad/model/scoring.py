@@ -82,8 +82,13 @@ def image_score(errors: np.ndarray, top_k: int = 10, reduction: str = "none") ->
     check_choice("reduction", reduction, REDUCTIONS)
     values = errors if reduction == "none" else anomaly_map(errors)
     values = values.reshape(len(values), -1)
-    hint = "the number of errors of an image"
-    check_range("top_k", top_k, at_least=1, at_most=values.shape[1], hint=hint)
+    check_range(
+        "top_k",
+        top_k,
+        at_least=1,
+        at_most=values.shape[1],
+        hint="the number of errors of an image",
+    )
     local = np.partition(values, -top_k, axis=1)[:, -top_k:].mean(axis=1)
     return local + values.mean(axis=1) if reduction == "local_and_global" else local
 

@@ -261,14 +261,20 @@ def thresholds_by_rule(
         If `false_alarms` does not lie between 0 and 1, there is no training score, or a score is
         not finite.
     """
-    found: dict[str, float | None] = dict.fromkeys(RULES)
     n = len(calibration_scores)
-    found["sigma"] = sigma_threshold(train_scores, n_sigma)
-    if n >= fewest_images("held_out", false_alarms):
-        found["held_out"] = sigma_threshold(calibration_scores, n_sigma)
-    if n >= fewest_images("conformal", false_alarms):
-        found["conformal"] = conformal_threshold(calibration_scores, false_alarms)
-    return found
+    return {
+        "sigma": sigma_threshold(train_scores, n_sigma),
+        "held_out": (
+            sigma_threshold(calibration_scores, n_sigma)
+            if n >= fewest_images("held_out", false_alarms)
+            else None
+        ),
+        "conformal": (
+            conformal_threshold(calibration_scores, false_alarms)
+            if n >= fewest_images("conformal", false_alarms)
+            else None
+        ),
+    }
 
 
 def check_rule(rule: str, n_calibration: int, false_alarms: float = 0.05) -> None:

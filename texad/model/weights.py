@@ -166,14 +166,17 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
             tensors, facts = read_tensors(file)
         else:
             tensors, facts = torch.load(file, map_location="cpu", weights_only=True), {}
-        stride_in_1x1 = facts.get("stride_in_1x1", "false").lower() == "true"
         if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
             raise ValueError("not all its values are tensors")
         state_dict = _up_to_layer3(tensors)
         if "layer3.5.conv3.weight" not in state_dict:
             raise ValueError("it has no layer3.5.conv3.weight")
-    name = resolved if resolved == "imagenet" else file.name
-    return Weights(name, sha256(file), state_dict, stride_in_1x1)
+    return Weights(
+        name=resolved if resolved == "imagenet" else file.name,
+        sha256=sha256(file),
+        state_dict=state_dict,
+        stride_in_1x1=facts.get("stride_in_1x1", "").lower() == "true",
+    )
 
 
 def _downloaded() -> Path:
