@@ -117,8 +117,9 @@ def pixel_metrics(
     # the sum of the overlaps is the number of regions
     fpr, tpr, pro = (each / each[-1] for each in (normal, defective, overlap))
     stop = np.searchsorted(fpr, max_fpr, side="right")
-    limit = np.interp(max_fpr, fpr, pro)
-    area = metrics.auc(np.append(fpr[:stop], max_fpr), np.append(pro[:stop], limit))
+    area = metrics.auc(
+        np.append(fpr[:stop], max_fpr), np.append(pro[:stop], np.interp(max_fpr, fpr, pro))
+    )
     return {"pixel_auroc": float(metrics.auc(fpr, tpr)), "aupro": float(area / max_fpr)}
 
 
