@@ -113,9 +113,11 @@ def open_url(
         a full disk.
     """
     _check(url)
-    headers = {"User-Agent": "texad"} | (headers or {})
     return urllib.request.build_opener(_CheckedRedirects).open(
-        urllib.request.Request(url, headers=headers, method=method), timeout=timeout or TIMEOUT_S
+        urllib.request.Request(
+            url, headers={"User-Agent": "texad"} | (headers or {}), method=method
+        ),
+        timeout=timeout or TIMEOUT_S,
     )
 
 
@@ -127,8 +129,9 @@ def hash_with_bar(file: Path, what: str) -> str:
 
 def reading_with_bar(stream: BinaryIO, description: str) -> AbstractContextManager[Any]:
     """Wrap a stream in a bar that shows how much of the file has been read."""
-    size = os.fstat(stream.fileno()).st_size
-    return tqdm.wrapattr(stream, "read", desc=description, total=size, **UNITS)
+    return tqdm.wrapattr(
+        stream, "read", desc=description, total=os.fstat(stream.fileno()).st_size, **UNITS
+    )
 
 
 def _fetch(url: str, part: Path, before: int, what: str) -> None:
@@ -149,8 +152,11 @@ def _fetch(url: str, part: Path, before: int, what: str) -> None:
     start = before if resumed else 0  # a server that knows no ranges sends the file from its start
     length = response.headers.get("Content-Length")
     total = start + int(length) if length else None
-    bar = tqdm(desc=f"{what}, downloading", total=total, initial=start, **UNITS)
-    with response, bar, part.open("ab" if resumed else "wb") as file:
+    with (
+        response,
+        tqdm(desc=f"{what}, downloading", total=total, initial=start, **UNITS) as bar,
+        part.open("ab" if resumed else "wb") as file,
+    ):
         while block := _next_block(response):
             file.write(block)
             bar.update(len(block))

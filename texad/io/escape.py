@@ -82,10 +82,9 @@ def from_spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    texts = table.select_dtypes(exclude=["number", "bool"]).columns
     return table.assign(
         **{
             name: table[name].map(lambda value: change(value) if isinstance(value, str) else value)
-            for name in texts
+            for name in table.select_dtypes(exclude=["number", "bool"]).columns
         }
     )

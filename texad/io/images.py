@@ -140,8 +140,9 @@ def _read(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
         said = getattr(error, "strerror", None) or str(error)
         reason = (said.splitlines() or [type(error).__name__])[0]
         if isinstance(error, UnidentifiedImageError):
-            is_empty = not Path(path).stat().st_size
-            reason = "the file is empty" if is_empty else "not one of the formats below"
+            reason = (
+                "not one of the formats below" if Path(path).stat().st_size else "the file is empty"
+            )
         raise ImageError(path, printable(reason)) from error
 
 

@@ -35,8 +35,7 @@ def read_json(file: Path) -> dict:
 
 def write_json(file: Path, content: dict) -> None:
     """Write a JSON file whole or not at all; NaN is refused, since JSON has no word for it."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(file, text + "\n")
+    write_text(file, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def damaged(file: Path, reason: str) -> DamagedError:

@@ -77,12 +77,12 @@ class Imported:
             f"{self.root}: imported as {self.kind}",
             f"  train/good      {self.n_train:6d} images to learn from ({good})",
             f"  test/good       {self.n_good:6d} images",
+            *(
+                f"  test/{name:<10} {count:6d} images, {self.masks[name]} with a mask"
+                for name, count in self.defects.items()
+            ),
+            *(f"  note: {note}" for note in self.notes),
         ]
-        lines += [
-            f"  test/{name:<10} {count:6d} images, {self.masks[name]} with a mask"
-            for name, count in self.defects.items()
-        ]
-        lines += [f"  note: {note}" for note in self.notes]
         of_dataset = ["--dataset", str(self.root.parent), "--category", self.root.name]
         fit = ["texad", "fit", str(self.root), "--out", f"{self.root.name}.safetensors"]
         return "\n".join(
@@ -194,8 +194,7 @@ def import_category(
             f"{labels.listed()}"
         )
     readable, unreadable = screen(_merged(marks), lambda each: check_image(each.path), progress)
-    notes = labels.notes
-    notes += _first(
+    notes = labels.notes + _first(
         [f"{entry.path} ({reason})" for entry, reason in unreadable],
         "left out, since it cannot be read:",
     )
@@ -216,8 +215,11 @@ def import_category(
         )
     masks: Counter[str] = Counter()
     empty: list[str] = []
-    parts = [("train", good_ones[i]) for i in train] + [("test", good_ones[i]) for i in test]
-    parts += [("test", entry) for entry in defective]
+    parts = [
+        *(("train", good_ones[i]) for i in train),
+        *(("test", good_ones[i]) for i in test),
+        *(("test", entry) for entry in defective),
+    ]
     with filling(root) as folder:
         for part, entry in tqdm(parts, "writing", unit="image", disable=not progress):
             file = folder / part / entry.defect / (entry.name + entry.path.suffix)
@@ -262,8 +264,9 @@ def guess(source: Path) -> str:
         return KIND_OF[suffix]
     if coco_files(source):
         return "coco"
-    names = (name for _, below, _ in walk(source) for name in below)
-    if len(tables_of(source)) == 1 and not any(map(Labels().is_good, names)):
+    if len(tables_of(source)) == 1 and not any(
+        Labels().is_good(name) for _, below, _ in walk(source) for name in below
+    ):
         return "csv"
     if class_file(source) or any(label_file(source, image) for image in images(source, Labels())):
         return "yolo"

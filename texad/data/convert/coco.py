@@ -50,8 +50,11 @@ def read_coco(source: Path, labels: Labels, folder: Path | None = None) -> list[
 
 def coco_files(folder: Path) -> list[Path]:
     """List the files of a folder and its sub-folders that look like COCO's."""
-    found = [*folder.glob("[!.]*.json"), *folder.glob("*/[!.]*.json")]
-    return [file for file in sorted(found) if _looks_like_coco(file)]
+    return [
+        file
+        for file in sorted([*folder.glob("[!.]*.json"), *folder.glob("*/[!.]*.json")])
+        if _looks_like_coco(file)
+    ]
 
 
 def _looks_like_coco(file: Path) -> bool:
@@ -73,12 +76,15 @@ def _json(file: Path) -> Any:
 def _marks(file: Path, labels: Labels, folder: Path | None) -> Iterator[Mark]:
     content = _json(file)
     if error := best_match(SCHEMA.iter_errors(content)):
-        at = error.json_path.removeprefix("$.")
         raise DataError(  # the end of the message says what is wrong, the beginning quotes the file
-            f"{file}, {at} is damaged ({error.message[-200:]}): correct it, or export it again"
+            f"{file}, {error.json_path.removeprefix('$.')} is damaged ({error.message[-200:]}): "
+            "correct it, or export it again"
         )
-    around = [file.parent, file.parent.parent]
-    roots = [folder] if folder else [root / name for root in around for name in ("", "images")]
+    roots = (
+        [folder]
+        if folder
+        else [root / name for root in (file.parent, file.parent.parent) for name in ("", "images")]
+    )
     images, categories = (_by_id(file, content, key) for key in ("images", "categories"))
     notes: dict[Any, list[tuple[str, dict[str, Any]]]] = {number: [] for number in images}
     for i, note in enumerate(content["annotations"]):
@@ -92,14 +98,18 @@ def _marks(file: Path, labels: Labels, folder: Path | None) -> Iterator[Mark]:
         notes[note["image_id"]].append((where, note))
     for number, (at, entry) in images.items():
         path = find(entry["file_name"], roots, at)
-        is_sized = {"width", "height"} <= entry.keys()
-        size = (int(entry["width"]), int(entry["height"])) if is_sized else None
+        size = (
+            (int(entry["width"]), int(entry["height"]))
+            if {"width", "height"} <= entry.keys()
+            else None
+        )
         said = [
             (labels.defect(categories[note["category_id"]][1]["name"]), where, note)
             for where, note in notes[number]
         ]
-        defective = [_mark(path, *each, size) for each in said if each[0] != "good"]
-        yield from defective or [Mark(path, "good", at)]
+        yield from [_mark(path, *each, size) for each in said if each[0] != "good"] or [
+            Mark(path, "good", at)
+        ]
 
 
 def _by_id(

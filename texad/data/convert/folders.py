@@ -23,8 +23,7 @@ def read_folders(source: Path, labels: Labels) -> list[Mark]:
     files = images(source, labels)
     by_stem: dict[tuple[Path, str], Path] = {}
     for file in files:
-        other = by_stem.setdefault((file.parent, file.stem.casefold()), file)
-        if other is not file:
+        if (other := by_stem.setdefault((file.parent, file.stem.casefold()), file)) is not file:
             raise DataError(
                 f"{other} and {file.name} differ only in their endings: if one is the other's "
                 f"mask, put it into a folder {source / 'masks'}, or let its name end in _mask; "

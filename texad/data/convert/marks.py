@@ -96,8 +96,12 @@ class Labels:
 
     def listed(self) -> str:
         """The labels that occurred, for a message."""
-        counts = (self.good + self.bad).most_common(20)
-        return ", ".join(f"{label} ({count})" for label, count in counts) or "none"
+        return (
+            ", ".join(
+                f"{label} ({count})" for label, count in (self.good + self.bad).most_common(20)
+            )
+            or "none"
+        )
 
 
 def read_text(file: Path) -> str:

@@ -56,9 +56,10 @@ def read_csv(
     header, rows = _rows(source)
     path_at = _column(source, header, path_column, PATH_COLUMNS, "--path-column")
     label_at = _column(source, header, label_column, LABEL_COLUMNS, "--label-column")
-    has_masks = mask_column is not None or any(plain(name) in MASK_COLUMNS for name in header)
     mask_at = (
-        _column(source, header, mask_column, MASK_COLUMNS, "--mask-column") if has_masks else None
+        _column(source, header, mask_column, MASK_COLUMNS, "--mask-column")
+        if mask_column is not None or any(plain(name) in MASK_COLUMNS for name in header)
+        else None
     )
     bad = {plain(row[label_at]) for _, row in rows if not labels.is_good(row[label_at])}
     only_yes = len(bad) == 1 and bad <= YES  # then "1" is no name of a defect
@@ -81,8 +82,7 @@ def read_csv(
 
 def tables_of(folder: Path) -> list[Path]:
     """List the tables in a folder; hidden ones are passed over."""
-    files = sorted(folder.glob("[!.]*"))
-    return [file for file in files if file.suffix.lower() in SUFFIXES]
+    return [file for file in sorted(folder.glob("[!.]*")) if file.suffix.lower() in SUFFIXES]
 
 
 def _rows(table: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -113,8 +113,7 @@ def _column(
     table: Path, header: list[str], wanted: str | None, usual: Sequence[str], option: str
 ) -> int:
     if wanted is None:
-        names = (name for each in usual for name in header if plain(name) == each)
-        wanted = next(names, usual[0])
+        wanted = next((name for each in usual for name in header if plain(name) == each), usual[0])
     if header.count(wanted) != 1:
         raise DataError(
             f"{table} has {header.count(wanted)} columns {wanted!r}: choose {option} from its "

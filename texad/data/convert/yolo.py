@@ -52,8 +52,9 @@ def read_yolo(source: Path, labels: Labels) -> list[Mark]:
             for i, line in lines
             if line.strip()
         ]
-        defective = [mark for mark in mine if mark.defect != "good"]
-        marks += defective or [Mark(path, "good", str(text or path))]
+        marks += [mark for mark in mine if mark.defect != "good"] or [
+            Mark(path, "good", str(text or path))
+        ]
     if n_without := list(texts.values()).count(None):
         labels.notes.append(f"{n_without} images without a text file taken for good")
     return marks

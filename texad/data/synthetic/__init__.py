@@ -96,8 +96,9 @@ def defective(
     check_choice("category", category, CATEGORIES)
     check_choice(f"defect of {category}", defect, CATEGORIES[category])
     check_range("severity", severity, above=0, at_most=1)
-    size = _whole("size", size)
-    return _photograph(category, defect, severity, rng, rng.random(camera.CONDITIONS), size)
+    return _photograph(
+        category, defect, severity, rng, rng.random(camera.CONDITIONS), _whole("size", size)
+    )
 
 
 def write(
@@ -166,8 +167,9 @@ def write(
         )
     with filling(folder) as temporary:
         _write_images(temporary, parameters, progress)
-        text = json.dumps(parameters, indent=2) + "\n"
-        (temporary / record.name).write_text(text, encoding="utf-8")
+        (temporary / record.name).write_text(
+            json.dumps(parameters, indent=2) + "\n", encoding="utf-8"
+        )
         if folder.exists():
             shutil.rmtree(folder)
     return folder
@@ -175,23 +177,33 @@ def write(
 
 def _write_images(folder: Path, parameters: dict[str, Any], progress: bool) -> None:
     category, kinds = parameters["category"], CATEGORIES[parameters["category"]]
-    groups = [("train", "good", parameters["n_train"]), ("test", "good", parameters["n_good"])]
-    groups += [
-        ("test", kind, (parameters["n_defective"] + len(kinds) - 1 - k) // len(kinds))
-        for k, kind in enumerate(kinds)
+    groups = [
+        ("train", "good", parameters["n_train"]),
+        ("test", "good", parameters["n_good"]),
+        *(
+            ("test", kind, (parameters["n_defective"] + len(kinds) - 1 - k) // len(kinds))
+            for k, kind in enumerate(kinds)
+        ),
     ]
     images = [(*group, index) for group in groups for index in range(group[2])]
     rows = [("path", "defect", "severity")]
     for split, kind, count, index in tqdm(images, category, unit="image", disable=not progress):
-        words = (zlib.crc32(word.encode()) for word in (category, split, kind))
-        key = [parameters["seed"], *words]
-        conditions = camera.dealt_conditions(np.random.default_rng(key), index)
+        key = [
+            parameters["seed"],
+            *(zlib.crc32(word.encode()) for word in (category, split, kind)),
+        ]
         # From 0.2 to 1 in even steps, in random order.
         order = np.random.default_rng([*key, count]).permutation(count)
         severity = float(0.2 + 0.8 * (order[index] + 0.5) / count)
         defect = None if kind == "good" else kind
-        rng = np.random.default_rng([*key, index])
-        image, mask = _photograph(category, defect, severity, rng, conditions, parameters["size"])
+        image, mask = _photograph(
+            category,
+            defect,
+            severity,
+            np.random.default_rng([*key, index]),
+            camera.dealt_conditions(np.random.default_rng(key), index),
+            parameters["size"],
+        )
         path = Path(split, kind, f"{index:03d}.png")
         _save(image, folder / path, compress_level=1)
         if defect:

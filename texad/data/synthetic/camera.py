@@ -66,8 +66,11 @@ def photograph(
     gain = 1 + surface.contrast_spread * (2 * contrast - 1)
 
     def expose(colour: np.ndarray) -> np.ndarray:
-        sharp = veiled + gain * (colour - middle)
-        return ndimage.gaussian_filter(sharp, (blur, blur, 0)) * light[..., None] * tint
+        return (
+            ndimage.gaussian_filter(veiled + gain * (colour - middle), (blur, blur, 0))
+            * light[..., None]
+            * tint
+        )
 
     image = expose((damaged or surface).colour)
     mask = np.zeros(image.shape[:2], dtype=bool)

@@ -84,8 +84,7 @@ def _curve(
 ) -> np.ndarray:
     """Points (n, 2), half a unit apart, along a line that turns by about `bend` radians."""
     heading = rng.uniform(0, 2 * np.pi) if heading is None else heading
-    steps = rng.normal(0, 1, max(int(2 * length), 4) + 40)
-    turns = ndimage.gaussian_filter1d(steps, 20)[20:-20]
+    turns = ndimage.gaussian_filter1d(rng.normal(0, 1, max(int(2 * length), 4) + 40), 20)[20:-20]
     turns *= bend / max(np.abs(np.cumsum(turns)).max(), 1e-9)
     headings = heading + np.cumsum(turns)
     points = np.cumsum(np.stack([np.cos(headings), np.sin(headings)], axis=1), axis=0) * 0.5
@@ -141,8 +140,12 @@ def stain(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 
 def oil(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """A translucent dark blot with a soft edge, soaked in further here and there."""
-    depth = _blob(rng, surface.size, _grow(severity, 13, 22), rough=0.35)
-    soaked = step(depth + 1.5 * noise(rng, surface.size, 4), -3, 5)
+    soaked = step(
+        _blob(rng, surface.size, _grow(severity, 13, 22), rough=0.35)
+        + 1.5 * noise(rng, surface.size, 4),
+        -3,
+        5,
+    )
     absorbed = np.array((0.36, 0.52, 0.90), np.float32)
     return surface.colour * (1 - (soaked * _grow(severity, 0.36, 0.46))[..., None] * absorbed)
 
@@ -187,8 +190,10 @@ def _glossy(surface: Surface, severity: float, milk: float, depth: np.ndarray) -
     dome = ndimage.gaussian_filter(np.sqrt(np.clip(depth, 0, 6)), 1.2 * pixels)
     slope_y, slope_x = np.gradient(dome, 1 / pixels)
     shine = np.clip(-slope_x - slope_y - 0.12, -0.2, 1) * _grow(severity, 0.3, 0.4)
-    colour = _blend(surface.colour, cover * _grow(severity, 0.45, 0.95), film)
-    return colour + (cover * shine)[..., None]
+    return (
+        _blend(surface.colour, cover * _grow(severity, 0.45, 0.95), film)
+        + (cover * shine)[..., None]
+    )
 
 
 def gray_stroke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
@@ -198,11 +203,12 @@ def gray_stroke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     bristles = ndimage.gaussian_filter1d(rng.normal(0, 1, 64), 0.7)
     streak = bristles[np.clip(aside / width * 40 + 32, 0, 63).astype(int)]
     paint = step(1.3 + 0.5 * streak - 1.3 * position + 0.3 * noise(rng, surface.size, 1.5), 0, 0.7)
-    tone = rng.choice([0.25, 0.82, 0.92]) * (1 + 0.04 * streak[..., None])
     return _blend(
         surface.colour,
         _line(aside, width) * paint * _grow(severity, 0.75, 1.0),
-        tone * np.array((0.95, 0.99, 1.04), np.float32),
+        rng.choice([0.25, 0.82, 0.92])
+        * (1 + 0.04 * streak[..., None])
+        * np.array((0.95, 0.99, 1.04), np.float32),
     )
 
 
@@ -225,8 +231,11 @@ def thread(surface: Surface, severity: float, rng: Random, thickest: float = 3.8
     colour = _shade(surface.colour, -_grow(severity, 0.15, 0.45) * _line(shadow, width, 2.5))
     aside, position = _stroke(surface.size, points, width + 3)
     across = np.clip(aside / (width / 2), -1, 1)
-    twist = 0.12 * np.sin(position * len(points) / 2 * 2.2 + 1.5 * across)
-    light = 0.55 + 0.55 * np.sqrt(1 - across**2) + twist
+    light = (
+        0.55
+        + 0.55 * np.sqrt(1 - across**2)
+        + 0.12 * np.sin(position * len(points) / 2 * 2.2 + 1.5 * across)  # the twist
+    )
     return _blend(colour, _line(aside, width) * _grow(severity, 0.55, 1.0), dye * light[..., None])
 
 
@@ -245,12 +254,11 @@ def metal(surface: Surface, severity: float, rng: Random, largest: float = 8.5) 
         ]
         return np.min([*planes, 1.6 * radius - np.hypot(u - du, v - dv)], axis=0)
 
-    shadowed = _shade(surface.colour, -0.45 * strength * step(inside(1.2, 1.6), -1.5, 1.0))
     waves = rng.uniform(0.7, 1.1) * v / radius * np.pi + 0.15 * u + rng.uniform(0, 2 * np.pi)
     glint = _bump(v / radius, rng.uniform(-0.3, 0.3), 0.18)
     tone = np.clip(0.25 + 0.5 * (0.5 + 0.45 * np.sin(waves)) + 0.6 * glint, 0, 1.15)
     return _blend(
-        shadowed,
+        _shade(surface.colour, -0.45 * strength * step(inside(1.2, 1.6), -1.5, 1.0)),
         step(inside(0, 0), -0.4, 0.6) * strength,
         tone[..., None] * np.array((0.97, 1.0, 1.03), np.float32),
     )
@@ -275,12 +283,12 @@ def cut(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 
 def hole(surface: Surface, severity: float, rng: Random, largest: float = 8) -> np.ndarray:
     """A hole: dark, darkest under the edge on the side of the light, with frayed edges."""
-    radius = _grow(severity, 0.5 * largest, largest)
-    depth = _blob(rng, surface.size, radius, rough=0.3, stretch=1.8)
-    frayed = step(depth + 0.7 * noise(rng, surface.size, 1.0), -0.6, 0.8)
+    depth = _blob(
+        rng, surface.size, _grow(severity, 0.5 * largest, largest), rough=0.3, stretch=1.8
+    )
     return _blend(
         _shade(surface.colour, _grow(severity, 0.15, 0.4) * _bump(depth, -1.2, 1.1)),
-        frayed * _grow(severity, 0.55, 0.85),
+        step(depth + 0.7 * noise(rng, surface.size, 1.0), -0.6, 0.8) * _grow(severity, 0.55, 0.85),
         surface.colour.mean((0, 1)) * (0.22 + 0.04 * noise(rng, surface.size, 2.5)[..., None]),
     )
 
@@ -303,8 +311,11 @@ def fold(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     aside, position = _stroke(surface.size, _curve(rng, _grow(severity, 60, 150), 0.5), 3 * width)
     across = np.clip(aside, -99, 99) / width
     ridge = -0.8 * across * _bump(across, 0, 1) - 0.55 * _bump(across, 0.5, 1)
-    line = _bump(aside, 0, 1.1) * _grow(severity, 0.3, 0.5)
-    return _shade(surface.colour, (ridge * _grow(severity, 0.30, 0.36) - line) * _taper(position))
+    return _shade(
+        surface.colour,
+        (ridge * _grow(severity, 0.30, 0.36) - _bump(aside, 0, 1.1) * _grow(severity, 0.3, 0.5))
+        * _taper(position),
+    )
 
 
 def crack(surface: Surface, severity: float, rng: Random) -> np.ndarray:
@@ -315,8 +326,12 @@ def crack(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     for _ in range(rng.integers(1, 3)):
         start = main[rng.integers(len(main) // 4, 3 * len(main) // 4)]
         aslant = heading + rng.choice([-1, 1]) * rng.uniform(0.4, 1.0)
-        branch = _curve(rng, _grow(severity, 10, 35), 0.5, start, aslant)
-        lines.append((branch, _grow(severity, 1.2, 2.4)))
+        lines.append(
+            (
+                _curve(rng, _grow(severity, 10, 35), 0.5, start, aslant),
+                _grow(severity, 1.2, 2.4),
+            )
+        )
     for points, width in lines:
         jagged = points + ndimage.gaussian_filter1d(rng.normal(0, 3.0, points.shape), 2.5, axis=0)
         aside, position = _stroke(surface.size, jagged, width + 4)
@@ -377,9 +392,11 @@ def _at_wire(surface: Surface, rng: Random) -> tuple[Mesh, np.ndarray, np.ndarra
 def bent(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """A wire pushed aside, its neighbours with it: a wide opening beside a narrow one."""
     mesh, across, along = _at_wire(surface, rng)
-    push = rng.choice([-1, 1]) * _grow(severity, 0.55, 1.3)
     bump = np.exp(-((across / 1.5) ** 2) - (along / _grow(severity, 1.3, 3.0)) ** 2)
-    return mesh.draw(offset=push * bump, shine=_grow(severity, 0.15, 0.4) * step(bump, 0.3, 1.0))
+    return mesh.draw(
+        offset=rng.choice([-1, 1]) * _grow(severity, 0.55, 1.3) * bump,
+        shine=_grow(severity, 0.15, 0.4) * step(bump, 0.3, 1.0),
+    )
 
 
 def broken(surface: Surface, severity: float, rng: Random) -> np.ndarray:

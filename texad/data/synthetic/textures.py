@@ -165,8 +165,12 @@ class Mesh:
         cover, shade, height = self._wires(self.first - offset, self.second, 1)
         cover, shade = cover * present, shade + shine
         other_cover, other_shade, other_height = self._wires(self.second, self.first, -1)
-        aside = 1.4 * len(self.ground) / UNITS
-        shadow = ndimage.shift(np.maximum(cover, other_cover), aside, order=1, mode="nearest")
+        shadow = ndimage.shift(
+            np.maximum(cover, other_cover),
+            1.4 * len(self.ground) / UNITS,
+            order=1,
+            mode="nearest",
+        )
         tone = self.ground * (1 - 0.25 * shadow)
         over = height >= other_height
         for alpha, brightness in (
@@ -199,11 +203,11 @@ def grid(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     x, y = coordinates(size)
     sway = 0.3 * noise(rng, size, 40)
     spacing = np.float32(11.5 * scale)
-    first = (rotate(x, y, turn + half_opening)[1] + sway) / spacing
-    second = (rotate(x, y, turn - half_opening)[1] - sway) / spacing
     mesh = Mesh(
-        first=first + np.float32(rng.uniform(0, 8)),
-        second=second + np.float32(rng.uniform(0, 8)),
+        first=(rotate(x, y, turn + half_opening)[1] + sway) / spacing
+        + np.float32(rng.uniform(0, 8)),
+        second=(rotate(x, y, turn - half_opening)[1] - sway) / spacing
+        + np.float32(rng.uniform(0, 8)),
         spacing=11.5 * scale,
         radius=2.0 * scale,
         ground=(0.34 + 0.012 * noise(rng, size, 1.2) + 0.008 * noise(rng, size, 20)).astype(
@@ -230,8 +234,9 @@ def leather(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     slope_y, slope_x = np.gradient(height, 1 / pixels)
     direction = rng.uniform(-2.6, -2.0)  # light from the upper left
     lit = np.cos(direction) * slope_x + np.sin(direction) * slope_y
-    shade = 1 + 0.35 * lit + 0.16 * (height - height.mean())
-    tone = shade * (1 + 0.02 * pebble_tone + 0.015 * noise(rng, size, 24))
+    tone = (1 + 0.35 * lit + 0.16 * (height - height.mean())) * (
+        1 + 0.02 * pebble_tone + 0.015 * noise(rng, size, 24)
+    )
     return Surface(
         _paint(np.clip(tone, 0.1, 2), (0.50, 0.335, 0.235)),
         float(rng.uniform(0, np.pi)),
@@ -266,9 +271,12 @@ def wood(rng: np.random.Generator, size: int, scale: float = 1.0) -> Surface:
     # A ring darkens slowly and ends abruptly.
     late = (ring - number) ** 3 * (1 - step(ring - number, 0.88, 1.0))
     strength = rng.uniform(0.5, 1.2, 512)[number % 512]
-    fibre = noise(rng, size, 14, 0.7, angle)
-    pores = step(noise(rng, size, 5, 0.6, angle), 1.7, 2.3)
-    tone = 1 - 0.24 * strength * late + 0.045 * fibre - 0.16 * pores
+    tone = (
+        1
+        - 0.24 * strength * late
+        + 0.045 * noise(rng, size, 14, 0.7, angle)  # fibres
+        - 0.16 * step(noise(rng, size, 5, 0.6, angle), 1.7, 2.3)  # pores
+    )
     colour = _paint(tone + 0.015 * noise(rng, size, 60, 12, angle), (0.66, 0.475, 0.32))
     colour[..., 2] *= 1 - 0.15 * late  # late wood is redder
     return Surface(colour, angle, contrast_spread=0.13)
