@@ -58,56 +58,6 @@ def auroc_interval(
     return _newcombe_low(estimate, m, n, z), 1.0 - _newcombe_low(1.0 - estimate, m, n, z)
 
 
-def bootstrap_auroc_interval(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    confidence: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float] | None:
-    """Confidence interval of the AUROC by resampling: checks `auroc_interval` without a formula.
-
-    The percentile bootstrap (Efron and Tibshirani, "An introduction to the bootstrap", 1993),
-    stratified: as many images of each kind as there are, drawn with replacement. At an AUROC of
-    exactly 1 it has no width: trust `auroc_interval` there.
-
-    Parameters
-    ----------
-    labels, scores : ndarray, shape (N,)
-    confidence : float, default 0.95
-    n_resamples : int, default 2000
-        At least 2, else a ValueError.
-    seed : int, default 0
-
-    Returns
-    -------
-    (float, float) or None
-        None where there are fewer than two images of a kind.
-    """
-    labels, scores = checked(labels, scores)
-    _z(confidence)
-    check_range("n_resamples", n_resamples, at_least=2)
-    m, n = int(labels.sum()), int((~labels).sum())
-    if min(m, n) < 2:
-        return None
-
-    def auroc(anomalous: np.ndarray, normal: np.ndarray, axis: int) -> np.ndarray:
-        ranks = stats.rankdata(np.concatenate([anomalous, normal], axis=axis), axis=axis)
-        return (ranks[..., :m].sum(axis=-1) - m * (m + 1) / 2) / (m * n)  # Mann and Whitney's U
-
-    low, high = stats.bootstrap(
-        (scores[labels], scores[~labels]),
-        auroc,
-        n_resamples=n_resamples,
-        batch=max(1, 2**20 // len(scores)),  # so many resamples at a time, to bound the memory
-        vectorized=True,
-        confidence_level=confidence,
-        method="percentile",
-        rng=seed,
-    ).confidence_interval
-    return float(low), float(high)
-
-
 def checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return labels (bool) and scores as arrays of one length, all scores finite."""
     labels, scores = np.asarray(labels, dtype=bool), np.asarray(scores)
