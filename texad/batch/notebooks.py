@@ -265,8 +265,7 @@ def _execute(
         tell(stage, done + cell_index)
         if cell.cell_type == "code" and cell.source.strip():
             number += 1
-            first = cell.source.strip().splitlines()[0]
-            where = f"cell [{number}], which begins with {first!r}"
+            where = f"cell [{number}], which begins with {cell.source.strip().splitlines()[0]!r}"
 
     with (
         replacing(target) as temporary,

@@ -74,8 +74,7 @@ def table(rows: list[dict]) -> str:
     swept = [name for name in frame.columns if name not in ("setting", "seed", *COLUMNS)]
     by = [*swept, "category"]
     each = frame.assign(runs=frame["error"].isna()).groupby(by, sort=False, as_index=False)
-    spreads = each.agg({"runs": "sum"} | dict.fromkeys(MEASURES, _spread))
-    return spreads.to_string(index=False)
+    return each.agg({"runs": "sum"} | dict.fromkeys(MEASURES, _spread)).to_string(index=False)
 
 
 def _spread(values: pd.Series) -> str:

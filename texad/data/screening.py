@@ -129,8 +129,7 @@ def readable(category: Category, unreadable_limit: float = 0.05, progress: bool 
     """
     samples = category.train + category.test
     _, lost = screen(samples, _check, progress)
-    n_images = Counter(sample.path.parent for sample in samples)
-    for folder, n in n_images.items():
+    for folder, n in Counter(sample.path.parent for sample in samples).items():
         mine = [(sample.path, reason) for sample, reason in lost if sample.path.parent == folder]
         check_lost(folder, mine, n, unreadable_limit)
     gone = {sample for sample, _ in lost}

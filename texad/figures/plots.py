@@ -239,8 +239,7 @@ def category_comparison(table: pd.DataFrame) -> Figure:
     table : DataFrame
         Columns `category` and `image_auroc`.
     """
-    height = 0.45 * len(table) + 1.2
-    figure, axis = one_panel(7, height, xlabel="image AUROC", xlim=(0, 1.08))
+    figure, axis = one_panel(7, 0.45 * len(table) + 1.2, xlabel="image AUROC", xlim=(0, 1.08))
     names, aurocs = table["category"].map(for_picture), table["image_auroc"].fillna(0)
     bars = axis.barh(range(len(table)), aurocs, color=NORMAL, tick_label=names)
     axis.bar_label(bars, fmt="%.3f", padding=3)

@@ -108,13 +108,12 @@ def roc_curve(
         ylim=(0, 1),
         aspect="equal",
     )
-    label = "no ROC: one kind of image only" if auroc is None else f"AUROC {auroc:.3f}"
     axis.plot(
         false_positive_rate,
         true_positive_rate,
         color=NORMAL,
         linewidth=2,
-        label=label,
+        label="no ROC: one kind of image only" if auroc is None else f"AUROC {auroc:.3f}",
         clip_on=False,
     )
     axis.plot([0, 1], [0, 1], ":", color=GUESSING, label="guessing")
@@ -130,11 +129,10 @@ def confusion_matrix(confusion: dict[str, int]) -> Figure:
     confusion : dict of str to int
         Counts `tn`, `fp`, `fn`, `tp`; an anomalous image is a positive.
     """
-    counts = np.array([[confusion["tn"], confusion["fp"]], [confusion["fn"], confusion["tp"]]])
     figure, axis = one_panel(4.4, 3.6)
     names = ["normal", "anomalous"]
     sns.heatmap(
-        counts,
+        [[confusion["tn"], confusion["fp"]], [confusion["fn"], confusion["tp"]]],
         annot=True,
         fmt="d",
         cmap="Blues",

@@ -87,10 +87,10 @@ def calibrate_batchnorm(
         See `extraction.extract`.
     """
     paths = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, CALIBRATION).astype(int))]
-    layers = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # a plain average over all batches
+    for layer in backbone.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.momentum = None  # a plain average over all batches
     backbone.train()
     backbone.to(device())
     threads = torch.get_num_threads()

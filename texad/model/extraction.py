@@ -67,8 +67,7 @@ def extract(
 
     @torch.inference_mode()
     def features_of(batch: Sequence[Path]) -> np.ndarray:
-        images = preprocessing.load_images(batch, image_size).to(device())
-        maps = backbone(images)
+        maps = backbone(preprocessing.load_images(batch, image_size).to(device()))
         if not torch.isfinite(maps).all():
             raise ValueError(
                 f"features of {batch[0]} or one of the {len(batch) - 1} images after it "

@@ -261,9 +261,8 @@ def _squares(
     run: FinishedRun, rows: pd.DataFrame, size: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Images and masks as the backbone sees them."""
-    photographs = preprocessing.load_pictures(run.data_paths(rows["path"]), size)
     masks = [preprocessing.load_mask(run.data_path(mask), size) for mask in rows["mask"]]
-    return photographs, masks
+    return preprocessing.load_pictures(run.data_paths(rows["path"]), size), masks
 
 
 def _picture(
