@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from texad.commands import messages, report
+from texad.commands import report
+from texad.commands.messages import words
 from texad.detector import AnomalyDetector
 from texad.evaluation import drift
 from texad.figures import svg
@@ -45,7 +46,7 @@ def strange(name, score=30.0, size=(9, 9), stands_apart=False) -> dict:
 
 
 def test_with_images_enough_the_rate_is_promised_and_the_smallest_is_told():
-    said = " ".join(messages.promise(fitted(n=199, false_alarms=0.05)))
+    said = " ".join(words("promise", detector=fitted(n=199, false_alarms=0.05)))
     assert (
         "Promised: a good image, made as these were, is called anomalous" in said
         and "with a probability of at most 5%" in said
@@ -55,13 +56,13 @@ def test_with_images_enough_the_rate_is_promised_and_the_smallest_is_told():
         in said
     )
     assert "strangest calibration image" not in said
-    low, high = (messages.percent(rate) for rate in drift.rate_interval(199, 0.05))
+    low, high = (f"{100 * rate:.3g}%" for rate in drift.rate_interval(199, 0.05))
     assert f"between {low} and {high}" in said
 
 
 def test_a_threshold_that_hangs_on_one_image_is_said_to():
     assert "The threshold is the score of the strangest calibration image" in " ".join(
-        messages.promise(fitted(n=100))
+        words("promise", detector=fitted(n=100))
     )
 
 
@@ -75,7 +76,7 @@ def test_a_threshold_that_hangs_on_one_image_is_said_to():
 )
 def test_with_too_few_nothing_is_promised_and_the_way_out_is_told(n, rule, instead):
     detector = fitted(n=n)
-    said = " ".join(messages.promise(detector))
+    said = " ".join(words("promise", detector=detector))
     assert detector.rule_ == rule and said.startswith(
         "NO false-alarm rate is promised. For 1% at least 99 images must be kept out"
     )
@@ -86,8 +87,10 @@ def test_with_too_few_nothing_is_promised_and_the_way_out_is_told(n, rule, inste
 
 
 def test_a_detector_of_few_images_says_that_it_is_for_trying():
-    assert "It has learnt from 3 images only" in " ".join(messages.promise(fitted(n_train=3)))
-    assert "It has learnt from" not in " ".join(messages.promise(fitted(n_train=20)))
+    assert "It has learnt from 3 images only" in " ".join(
+        words("promise", detector=fitted(n_train=3))
+    )
+    assert "It has learnt from" not in " ".join(words("promise", detector=fitted(n_train=20)))
 
 
 def test_a_score_far_from_the_others_stands_apart():

@@ -53,26 +53,18 @@ def calibrate(
     needed = images_needed(loaded.false_alarms)
     good, _ = files.new_images(loaded, folder, ("train",), unreadable_limit, progress)
     if (n := len(good.paths)) < needed:
-        raise ValueError(
-            f"{messages.counted(n)} cannot promise a false-alarm rate of "
-            f"{messages.percent(loaded.false_alarms)}, which takes at least {needed}: add good "
-            f"images to {good.root}{messages.ask_for_less(n)}. {detector} is as it was"
-        )
+        values = {"n": n, "wanted": loaded.false_alarms, "needed": needed}
+        raise ValueError(*messages.words("too_few", **values, folder=good.root, detector=detector))
     before, old = loaded.threshold_, loaded.calibration_scores_
     paths = tqdm(good.paths, "scoring", unit="image", disable=not progress)
     loaded.calibrate_with(loaded.score_samples(paths))
     if isinstance(images := loaded.origin_.get("images"), dict):
         images["calibration"] = list(good.images)
     loaded.save(file)
+    is_strange = np.median(loaded.calibration_scores_) >= np.quantile(old, drift.FAR)
     messages.say(
-        f"Calibrated with {n} images. The threshold was {before:.4g}.",
-        *messages.about_threshold(loaded),
-    )
-    if np.median(loaded.calibration_scores_) >= np.quantile(old, drift.FAR):
-        messages.say(
-            "CAUTION: a typical one of these images is as strange as the strangest were before. "
-            "With so high a threshold defects may be missed: if the change is meant to stay, fit "
-            "again with such images (texad fit)."
+        *messages.words(
+            "calibrate", detector=loaded, before=before, is_strange=is_strange, file=file
         )
-    messages.say(f"Detector: {file}")
+    )
     return 0

@@ -57,7 +57,7 @@ def check(
     found = drift.compare(groups["calibration"], groups["new"], loaded.threshold_, promised, level)
     bar = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
     print(text_histograms(groups, loaded.threshold_, bar=bar), end="\n\n")
-    messages.say(*drift.words(found))
+    messages.say(*messages.words("drift", found=found))
     if page:
         html = report.check_page(
             found, groups, loaded.threshold_, Path(detector).name, str(good.root), notes

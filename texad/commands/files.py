@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from texad.commands.messages import about_images, say
+from texad.commands.messages import say, words
 from texad.data.inputs import GoodImages, good_images
 from texad.detector import AnomalyDetector
 
@@ -80,21 +80,12 @@ def new_images(
         The folder is none of good images, or the detector knows all of them.
     """
     good = good_images(folder, "test", unreadable_limit, progress)
-    notes, images = about_images(good), detector.origin_.get("images")
-    if isinstance(images, dict):
+    images, seen = detector.origin_.get("images"), None
+    if isinstance(images, dict):  # else it was made in Python
         seen = {digest for part in known for digest in images.get(part, ())} & set(good.images)
-        for digest in seen:
-            del good.images[digest]
-        if seen:
-            notes.append(
-                f"Left out, since the detector knows them from fit or calibration: {len(seen)}; "
-                f"{len(good.images)} are left."
-            )
-    else:  # it was made in Python
-        notes.append(
-            "The file does not say which images the detector knows: make sure that none of these "
-            "is among them."
-        )
+    notes = words("images", good=good, seen=seen)
+    for digest in seen or ():
+        del good.images[digest]
     if not good.images:
         raise ValueError(
             f"{good.root} holds only images that the detector knows: take new ones, which it has "

@@ -62,7 +62,7 @@ def fit(
     made.check_parameters()
     file, page = _targets(out, report)
     good = good_images(folder, "train", unreadable_limit, progress)
-    notes = messages.about_images(good)
+    notes = messages.words("images", good=good, seen=())
     messages.say(*notes, to=sys.stderr)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RandomWeightsWarning)  # it is said below, in full
@@ -75,17 +75,8 @@ def fit(
     made.save(file)
     write_text(page, pages.fit_page(made, file.name, notes, strangest))
     messages.warn_of_random_weights(made)
-    messages.say(
-        f"Fit to {messages.counted(made.origin_['n_train'])}, and "
-        f"{len(made.calibration_scores_)} kept out to calibrate with.",
-        *messages.about_threshold(made),
-    )
-    if apart := [one["name"] for part in strangest.values() for one in part if one["stands_apart"]]:
-        messages.say(
-            f"LOOK at {', '.join(apart)}: very strange beside the other good images, so that "
-            "something may be wrong there. The report shows where."
-        )
-    messages.say(f"Detector: {file}", f"Report: {page}", f"Next: texad predict {file} IMAGES…")
+    apart = [one["name"] for part in strangest.values() for one in part if one["stands_apart"]]
+    messages.say(*messages.words("fit", detector=made, apart=apart, file=file, page=page))
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from texad.commands.messages import BREAKS, breaks, percent, promise
+from texad.commands.messages import words
 from texad.detector import AnomalyDetector
 from texad.evaluation import drift
 from texad.figures.overlay import overlay, thumbnail
@@ -121,9 +121,7 @@ def fit_page(
         detector=detector,
         n=len(detector.calibration_scores_),
         random_warning=RANDOM_WARNING,
-        promise=promise(detector),
-        breaks=breaks(detector),
-        reasons=BREAKS,
+        promise=words("promise", detector=detector),
         histograms=histograms(groups, detector.threshold_),
         strangest=strangest,
         versions=", ".join(map(" ".join, detector.origin_["versions"].items())),
@@ -158,7 +156,7 @@ def check_page(
     str
         HTML.
     """
-    verdict, *reasons = drift.words(found)
+    verdict, *reasons = words("drift", found=found)
     return _page(
         "report_check.html.j2",
         name=name,
@@ -173,7 +171,7 @@ def check_page(
 
 def _page(template: str, **values: object) -> str:
     pages = templates(Path(__file__).parent)
-    pages.filters |= {"percent": percent, "jpeg": _data_uri}
+    pages.filters["jpeg"] = _data_uri
     return pages.get_template(template).render(made=time.strftime("%Y-%m-%d %H:%M"), **values)
 
 

@@ -1,4 +1,4 @@
-"""Templates of HTML and SVG, which escape all that is put into them."""
+"""Templates of HTML and SVG, which escape all that is put into them, and of plain text."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,10 @@ def _on_one_line(value: object) -> object:
 
 
 def templates(
-    folder: Path, finalize: Callable[[object], object] = _on_one_line
+    folder: Path,
+    finalize: Callable[[object], object] = _on_one_line,
+    *,
+    autoescape: bool = True,
 ) -> jinja2.Environment:
     """Make the environment of the templates in a folder.
 
@@ -25,7 +28,9 @@ def templates(
     ----------
     folder : Path
     finalize : callable, optional
-        Takes what is put into a template, returns it as it is shown; by default for HTML.
+        Takes what is put into a template, returns it as it is shown; by default text on one line.
+    autoescape : bool, default True
+        Escape for HTML; false for templates of plain text.
 
     Returns
     -------
@@ -39,7 +44,7 @@ def templates(
     """
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
+        autoescape=autoescape,
         finalize=finalize,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
