@@ -72,8 +72,9 @@ def table(rows: list[dict]) -> str:
         formats["seconds"] = "{:.1f}".format
         return frame[list(COLUMNS[:-1])].to_string(index=False, na_rep="-", formatters=formats)
     swept = [name for name in frame.columns if name not in ("setting", "seed", *COLUMNS)]
-    by = [*swept, "category"]
-    each = frame.assign(runs=frame["error"].isna()).groupby(by, sort=False, as_index=False)
+    each = frame.assign(runs=frame["error"].isna()).groupby(
+        [*swept, "category"], sort=False, as_index=False
+    )
     return each.agg({"runs": "sum"} | dict.fromkeys(MEASURES, _spread)).to_string(index=False)
 
 

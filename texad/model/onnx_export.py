@@ -210,10 +210,9 @@ def write(
         raise ValueError(
             f"an ONNX file needs the package {error.name}: pip install 'texad[export]'"
         ) from error
-    network = Judgement(backbone, autoencoder, threshold, image_size, height, width)
     with torch.enable_grad():  # else the convolutions would be oneDNN's own: see texad.model.onednn
         program = torch.onnx.export(
-            network.eval(),
+            Judgement(backbone, autoencoder, threshold, image_size, height, width).eval(),
             (torch.zeros(2, height, width, 3, dtype=torch.uint8),),
             input_names=["image"],
             output_names=list(OUTPUTS),
