@@ -17,7 +17,7 @@ from texad.data import datasets, screening
 from texad.evaluation.pixel_metrics import upsample
 from texad.figures import result_figures
 from texad.io.json_files import write_json
-from texad.model import preprocessing, registry, weights
+from texad.model import extraction, preprocessing, registry, weights
 from texad.model.backbone import save_backbone
 from texad.model.threshold import thresholds_by_rule
 from texad.runs.run_folder import SPLITS, STAGES, Run
@@ -48,64 +48,83 @@ def run_category(
     **fit_options
         See `texad.model.autoencoder.fit`.
     """
-    run, options = Run(dataset, category, runs), {"image_size": image_size, "progress": False}
+    run = Run(dataset, category, runs)
+    data = datasets.load_category(dataset, category)
+    preprocess(run, data, image_size, calibration_fraction, seed)
+    extract(run, weights_name, seed)
+    fit(run, seed, **fit_options)
+    score(run, seed)
+    evaluate(run, seed)
+    return run.folder
 
+
+# Each stage reads what the one before has left, as a notebook does.
+
+
+def preprocess(
+    run: Run, data: datasets.Category, image_size: int, calibration_fraction: float, seed: int = 0
+) -> None:
     parameters = {"image_size": image_size, "calibration_fraction": calibration_fraction}
     run.start(STAGES[0], seed=seed, **parameters)
-    data = screening.readable(datasets.load_category(dataset, category), progress=False)
-    run.write_images(data, calibration_fraction, seed)
+    run.write_images(screening.readable(data, progress=False), calibration_fraction, seed)
     run.finish()
 
+
+def extract(run: Run, weights_name: str, seed: int) -> None:
     run.start(STAGES[1], weights=weights_name, seed=seed, normalize=False)
     loaded = weights.load(weights_name, seed)
-    used = {"name": loaded.name, "sha256": loaded.sha256}
-    run.write(weights=used)
-    images = {split: run.images(split) for split in SPLITS}
-    paths = {split: run.data_paths(images[split]["path"]) for split in SPLITS}
+    run.write(weights={"name": loaded.name, "sha256": loaded.sha256})
+    paths = {split: run.data_paths(run.images(split)["path"]) for split in SPLITS}
+    options = {"image_size": run.parameter("image_size"), "progress": False}
     backbone = pipeline.make_backbone(loaded, paths["train"], **options)
-    features = pipeline.extract(backbone, paths, run.folder / "features", **options)
+    pipeline.extract(backbone, paths, run.folder / "features", **options)
     save_backbone(backbone, run.folder / "backbone.safetensors")
     run.finish()
 
-    run.start(STAGES[2], detector="published", seed=seed, **fit_options)
-    fitted, history = registry.fit(
-        "published", features["train"], seed=seed, progress=False, **fit_options
-    )
+
+def fit(run: Run, seed: int, **options) -> None:
+    run.start(STAGES[2], detector="published", seed=seed, **options)
+    features = extraction.load(run.folder / "features" / "train.npy")
+    fitted, history = registry.fit("published", features, seed=seed, progress=False, **options)
     registry.save(fitted, run.folder / "autoencoder.safetensors")
     run.write_table("training.csv", history)
     run.finish()
 
+
+def score(run: Run, seed: int) -> None:
     run.start(STAGES[3], seed=seed, false_alarms=0.05)
+    fitted = registry.load(run.folder / "autoencoder.safetensors")
+    folder = run.folder / "features"
+    features = {split: extraction.load(folder / f"{split}.npy") for split in SPLITS}
     scores, maps = pipeline.score(fitted, features, progress=False)
     found = thresholds_by_rule(scores["train"], scores["calibration"])
-    table = pipeline.scores_table(images, scores, found["sigma"])
+    images = {split: run.images(split) for split in SPLITS}
     run.write_array("maps/test.npy", maps["test"])
-    run.write_table("scores.csv", table)
+    run.write_table("scores.csv", pipeline.scores_table(images, scores, found["sigma"]))
     run.write(threshold=found["sigma"], thresholds=found, rule="sigma", false_alarms=0.05)
     run.finish()
 
+
+def evaluate(run: Run, seed: int) -> None:
     run.start(STAGES[4], seed=seed)
+    table, record, images = run.read_table("scores.csv"), run.read(), run.images("test")
+    test = table[table["split"] == "test"].reset_index(drop=True)
+    maps, image_size = run.read_array("maps/test.npy"), run.parameter("image_size")
+    paths, threshold = run.data_paths(images["path"]), record["threshold"]
 
     def mask(i: int) -> np.ndarray:
-        return preprocessing.load_mask(run.data_path(images["test"]["mask"][i]), image_size)
+        return preprocessing.load_mask(run.data_path(images["mask"][i]), image_size)
 
-    test, has_mask = table.tail(len(images["test"])), (images["test"]["mask"] != "").to_numpy()
-    metrics = pipeline.evaluate(test, found, maps["test"], has_mask, mask, image_size)
-    draw(run, test, metrics, found["sigma"])
-    figure = heatmaps(seed, paths["test"], test, maps["test"], mask, image_size)
-    run.write_figure("2_heatmaps.png", figure)
-    explorer.write_pictures(
-        run.folder / "pictures",
-        paths["test"],
-        maps["test"],
-        map(mask, range(len(test))),
-        image_size,
-    )
-    counts = {f"n_{split}": len(images[split]) for split in SPLITS}
-    kept = metrics | counts | {"threshold": found["sigma"], "weights": used}
+    has_mask = (images["mask"] != "").to_numpy()
+    metrics = pipeline.evaluate(test, record["thresholds"], maps, has_mask, mask, image_size)
+    draw(run, test, metrics, threshold)
+    run.write_figure("2_heatmaps.png", heatmaps(seed, paths, test, maps, mask, image_size))
+    masks = map(mask, range(len(test)))
+    explorer.write_pictures(run.folder / "pictures", paths, maps, masks, image_size)
+    counts = {name: record["data"][name] for name in ("n_train", "n_calibration", "n_test")}
+    kept = metrics | counts | {"threshold": threshold, "weights": record["weights"]}
     write_json(run.folder / "metrics.json", kept)
     run.finish()
-    return run.folder
 
 
 def draw(run: Run, test: pd.DataFrame, metrics: dict, threshold: float) -> None:

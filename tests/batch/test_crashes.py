@@ -222,8 +222,8 @@ def go_on(dataset: Path, out: Path) -> None:
     run = Run(dataset, "steel", out)
     options = {"epochs": 2, "hidden": 32, "bottleneck": 8}
     todo = (
-        lambda: direct.read_data(run, datasets.load_category(dataset, "steel"), 32, 0.2, 0),
-        lambda: direct.extract_features(run, "random", 0),
+        lambda: direct.preprocess(run, datasets.load_category(dataset, "steel"), 32, 0.2),
+        lambda: direct.extract(run, "random", 0),
         lambda: direct.fit(run, 0, **options),
         lambda: direct.score(run, 0),
         lambda: direct.evaluate(run, 0),
@@ -374,7 +374,7 @@ def test_an_interruption_ends_every_process_within_seconds_and_the_run_can_go_on
         batch.wait_until((folder / file).exists)
         began = time.monotonic()
         interrupt(batch.main.pid, signal.SIGINT)
-        assert batch.end(30) == 130
+        assert batch.end(30) == 130, batch.said
         batch.assert_gone(10)
         assert time.monotonic() < began + 10
         assert (

@@ -29,7 +29,6 @@ TOOLS = (
     "anywidget",
     "seaborn",
     "sphinx",
-    "jsonschema",
 )
 
 

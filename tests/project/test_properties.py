@@ -298,7 +298,7 @@ def test_a_score_is_that_of_the_sorted_errors_wherever_they_lie_and_whichever_im
     moved = errors.reshape(n, C, H * W)[:, :, order].reshape(errors.shape)
     np.testing.assert_allclose(scoring.image_score(moved, top_k, reduction), scores, rtol=1e-9)
     np.testing.assert_array_equal(scoring.image_score(errors[-1:], top_k, reduction), scores[-1:])
-    with pytest.raises(ValueError, match=f"between 1 and {many}"):
+    with pytest.raises(ValueError, match=f"at least 1 and at most {many}"):
         scoring.image_score(errors, many + 1, reduction)
 
 
