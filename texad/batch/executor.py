@@ -6,8 +6,9 @@ elsewhere; `run_all` knows no difference.
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -72,7 +73,8 @@ def run_all(todo: list[Job], pool: Pool, progress: bool) -> list[dict]:
     bars = _bars(todo, live, progress)
     try:
         futures = [pool.submit(job, _teller(bar)) for job, bar in zip(todo, cycle(bars))]
-        while wait(futures, timeout=0.5).not_done:
+        while not all(future.done() for future in futures):
+            time.sleep(0.2)  # Ctrl-C here breaks no lock, as it might in a wait for futures
             pool.watch()
             for bar in bars if live else ():
                 bar.refresh()  # the clock goes on during a long cell
