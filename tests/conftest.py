@@ -18,14 +18,18 @@ CHROMIUM = (
 )
 
 
+# Whole batches, the built book, and features of many real images.
+SLOW_FIXTURES = {"finished", "built", "batch", "hostile", "quick", "real_scores", "magnetic_tile"}
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
 def pytest_collection_modifyitems(items):
-    """Mark tests by what they ask for: a browser, or the results of a whole batch."""
+    """Mark tests by what they ask for: a browser, or what takes long to make."""
     for item in items:
         asked = set(item.fixturenames)
         if "browser" in asked:
             item.add_marker(pytest.mark.browser)
-        if asked & {"finished", "built"}:
+        if asked & SLOW_FIXTURES:
             item.add_marker(pytest.mark.slow)
 
 

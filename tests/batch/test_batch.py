@@ -228,6 +228,7 @@ def test_a_study_that_fails_is_one_line_and_leaves_the_results_of_the_categories
     assert set(stages) == {*STAGES, *STUDIES[1:]}
 
 
+@pytest.mark.slow
 def test_the_extended_detector_goes_through_the_same_notebooks(surfaces, tmp_path):
     options = [
         part
@@ -282,6 +283,7 @@ def test_only_what_changed_is_run_again_and_the_same_seed_gives_the_same_scores(
     assert (folder / "scores.csv").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_one_bad_category_does_not_stop_the_others(surfaces, tmp_path):
     data = tmp_path / "surfaces"
     shutil.copytree(surfaces / "steel", data / "steel")

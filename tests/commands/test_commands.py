@@ -428,6 +428,7 @@ def start(*arguments, **options) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_results_come_as_the_paths_come_and_ctrl_c_keeps_them(detector, steel, tmp_path):
     """As with a camera, the next path is given only when the result before it has been read."""
     process = start("predict", detector, "-", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -447,6 +448,7 @@ def test_results_come_as_the_paths_come_and_ctrl_c_keeps_them(detector, steel, t
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_whole_rows(detector, steel, tmp_path):
     process = start(
         "predict",
@@ -473,6 +475,7 @@ def test_ctrl_c_leaves_whole_rows(detector, steel, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_read_enough_is_no_error(detector, steel):
     process = start(
         "predict", detector, *[steel / "test" / "good"] * 50, "--quiet", stderr=subprocess.PIPE
@@ -558,6 +561,7 @@ def test_images_that_the_detector_knows_are_left_out_or_refused(detector, steel,
     )
 
 
+@pytest.mark.slow
 def test_calibrate_sets_the_threshold_and_nothing_else(detector, steel, tmp_path, capsys):
     file = tmp_path / "new.safetensors"
     original = detector.read_bytes()
@@ -590,6 +594,7 @@ def test_calibrate_sets_the_threshold_and_nothing_else(detector, steel, tmp_path
     assert "holds only images that the detector knows" in said(capsys)
 
 
+@pytest.mark.slow
 def test_calibrate_without_out_replaces_the_detector(detector, brighter, tmp_path, capsys):
     file = tmp_path / "own.safetensors"
     shutil.copy(detector, file)
@@ -622,6 +627,7 @@ def test_calibrate_refuses_what_would_promise_nothing(detector, steel, tmp_path,
     assert AnomalyDetector.load(file).rule_ == "conformal"
 
 
+@pytest.mark.slow
 def test_a_detector_made_in_python_says_that_it_cannot_tell_which_images_it_knows(
     detector, steel, tmp_path, capsys
 ):

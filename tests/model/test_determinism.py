@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import run_arguments, texad, write_category
 
+pytestmark = pytest.mark.slow
+
 # Features, a fit and scores, of pictures as large as the method's own: the sums are as long as they
 # get. Small parts of each network would be quick,
 # but libraries share out only long sums to their threads.

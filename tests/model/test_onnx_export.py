@@ -15,6 +15,8 @@ from texad.detector import AnomalyDetector
 from texad.model import onnx_export as export
 from texad.model import preprocessing, weights
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH = 75, 49  # one side shrinks to 64, and the other grows
 
 

@@ -219,6 +219,7 @@ def test_pictures_have_captions_and_alternative_texts(stage):
         ), cell.source
 
 
+@pytest.mark.slow
 def test_an_unknown_category_is_one_line_that_lists_those_there_are(tmp_path):
     result = papermill("04_scoring", tmp_path / "x.ipynb", ("category", "nonsense"), cwd=tmp_path)
     assert result.returncode != 0
@@ -226,6 +227,7 @@ def test_an_unknown_category_is_one_line_that_lists_those_there_are(tmp_path):
     assert all(name in line for name in ("nonsense", "carpet", "grid", "leather", "tile", "wood"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", [1, 4])
 def test_a_notebook_says_which_one_to_run_first(surfaces, tmp_path, position):
     parameters = ("dataset", surfaces), ("category", "steel"), ("runs", tmp_path / "runs")
@@ -237,6 +239,7 @@ def test_a_notebook_says_which_one_to_run_first(surfaces, tmp_path, position):
     )
 
 
+@pytest.mark.slow
 def test_an_unknown_detector_is_one_line_that_names_those_there_are(surfaces, tmp_path):
     parameters = (
         ("dataset", surfaces),
@@ -252,6 +255,7 @@ def test_an_unknown_detector_is_one_line_that_names_those_there_are(surfaces, tm
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_run_all_from_the_notebooks_folder_and_papermill_from_another_share_the_run_folder(
     tmp_path,
 ):

@@ -18,6 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 TOOLS = (
     "jupyterlab",
     "jupyter_client",

@@ -736,6 +736,7 @@ def survives(run: Run, data: datasets.Category, content: bytes) -> None:
             assert str(error).isprintable()
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=EXAMPLES or 100)
 def test_a_run_json_with_one_thing_wrong_works_or_is_one_error(steel, data):

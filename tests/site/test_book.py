@@ -70,6 +70,7 @@ def test_no_raw_markdown_tex_or_traceback_is_left_in_the_pages(built):
             assert trace not in body, (page.name, trace)
 
 
+@pytest.mark.slow
 def test_without_a_run_one_line_says_what_to_do(tmp_path):
     copy_book(tmp_path)
     result = build_book(tmp_path, tmp_path / "no_runs")

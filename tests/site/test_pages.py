@@ -304,6 +304,7 @@ def test_a_study_made_by_hand_is_no_chapter(tmp_path):
     assert sorted(file.stem for file in (book / "chapters").iterdir()) == [*STAGES, STUDIES[1]]
 
 
+@pytest.mark.slow
 def test_an_error_of_a_category_cannot_leave_its_fence(tmp_path):
     book = assembled(finished_run(tmp_path))
     summary = read_json(tmp_path / "runs" / "summary.json")

@@ -15,6 +15,8 @@ from texad.errors import RunError
 from texad.io.json_files import write_json
 from texad.site import pdf
 
+pytestmark = pytest.mark.slow
+
 LONG = "x = '" + "-".join(f"{i:03d}" for i in range(100)) + "'"
 FOLDED = "hidden_until_printed = 1"
 

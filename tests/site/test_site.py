@@ -328,6 +328,7 @@ def test_tex_that_would_be_garbled_is_refused(tex):
         to_mathml(tex)
 
 
+@pytest.mark.slow
 def test_a_wrong_formula_fails_the_build_and_names_the_page(tmp_path):
     (tmp_path / "conf.py").write_text(
         'extensions = ["texad.site.sphinx.mathml"]\nhtml_math_renderer = "mathml"\n'
