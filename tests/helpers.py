@@ -32,8 +32,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if asked and server.knows_ranges and not body:
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(server.content)}")
-            self.end_headers()
             server.requests.append((asked, 0))
+            self.end_headers()
             return
         self.send_response(206 if start else 200)
         if start:
@@ -43,8 +43,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         cut, *server.cuts = server.cuts or (len(body),)
+        server.requests.append((asked, len(body[:cut])))  # before the reader can look
         self.wfile.write(body[:cut])
-        server.requests.append((asked, len(body[:cut])))
 
     def log_message(self, *args):
         pass
