@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -361,10 +362,11 @@ def test_a_folder_stays_locked_until_the_kernel_of_a_dead_batch_has_ended(steel,
 
 
 def test_an_interruption_ends_every_process_within_seconds_and_the_run_can_go_on(
-    steel, undisturbed, tmp_path, monkeypatch
+    steel, undisturbed, tmp_path, monkeypatch, request
 ):
-    folder, temporary = tmp_path / "surfaces" / "steel", tmp_path / "temporary"
-    temporary.mkdir()
+    folder = tmp_path / "surfaces" / "steel"
+    temporary = Path(tempfile.mkdtemp(prefix="t"))  # short: sockets take 107 letters at most
+    request.addfinalizer(lambda: shutil.rmtree(temporary))
     monkeypatch.setenv("TMPDIR", str(temporary))
     for file, interrupt in (
         ("images.csv", os.killpg),
