@@ -187,7 +187,9 @@ class AnomalyDetector(BaseEstimator):
         splitting.keep_out((), self.calibration_fraction, self.seed)
         weights.check(self.weights)
 
-    def fit(self, paths: Sequence[str | Path], y: None = None) -> "AnomalyDetector":
+    def fit(
+        self, paths: Sequence[str | Path], y: None = None, groups: Sequence[str] | None = None
+    ) -> "AnomalyDetector":
         """Learn from good images.
 
         Parameters
@@ -197,6 +199,9 @@ class AnomalyDetector(BaseEstimator):
             the folder for temporary files.
         y : None
             Ignored; there are no labels.
+        groups : sequence of str, optional
+            Group of each image. Images of one group are alike beyond their kind (photographs of one
+            piece, for instance), and are never on both sides of a split.
 
         Returns
         -------
@@ -216,7 +221,7 @@ class AnomalyDetector(BaseEstimator):
             )
         files = [Path(path) for path in paths]
         train, calibration = pipeline.keep_out(
-            files, self.calibration_fraction, self.seed, self.false_alarms
+            files, self.calibration_fraction, self.seed, self.false_alarms, groups
         )
         loaded = weights.load(self.weights, self.seed)
         options: dict[str, Any] = {"image_size": self.image_size, "progress": self.progress}

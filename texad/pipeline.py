@@ -26,7 +26,11 @@ from texad.model.base import FeatureAutoencoder
 
 
 def keep_out(
-    paths: Sequence[Path], fraction: float, seed: int = 0, false_alarms: float | None = None
+    paths: Sequence[Path],
+    fraction: float,
+    seed: int = 0,
+    false_alarms: float | None = None,
+    groups: Sequence[str] | None = None,
 ) -> tuple[list[Path], list[Path]]:
     """Divide good images into those to fit to, and calibration images; both in their order.
 
@@ -38,11 +42,13 @@ def keep_out(
     seed : int, default 0
     false_alarms : float, optional
         Keep out more where this false-alarm rate needs them, but no more than half.
+    groups : sequence of str, optional
+        Group of each image, see `splitting.split`.
     """
     if false_alarms is not None:
-        fewest = min(threshold.images_needed(false_alarms), len(paths) // 2)
-        fraction = max(fraction, fewest / len(paths))
-    return splitting.keep_out(paths, fraction, seed)
+        n = len(paths if groups is None else {*groups})
+        fraction = max(fraction, min(threshold.images_needed(false_alarms), n // 2) / n)
+    return splitting.keep_out(paths, fraction, seed, groups)
 
 
 def make_backbone(
