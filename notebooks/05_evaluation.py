@@ -155,14 +155,20 @@ Markdown(f"The area under the curve, the AUROC, is {shown_auroc}.")
 # The test images are a sample. Other images of the same surface would have given another AUROC. A
 # {term}`confidence interval` says how far chance may have moved it: if the test were repeated many
 # times, each time with new images, about nineteen of twenty 95-percent intervals would hold the
-# AUROC of endlessly many images. We compute it in two quite different ways:
+# AUROC of endlessly many images.
 #
-# - *DeLong's formula* {cite:p}`delong1988comparing,sun2014fast`. For each image, take the share of
-#   its pairs that are in the right order. The more these shares differ from image to image, the
-#   more depends on which images happen to be in the test, and the wider is the interval.
-# - The {term}`bootstrap` {cite:p}`efron1993bootstrap`. Draw new tests out of this one: as many good
-#   and as many defective images as there are, with replacement, so that some come twice and others
-#   not at all. Compute the AUROC of each of 2000 such tests, and keep the middle 95 percent.
+# The AUROC is the share of pairs in the right order. But pairs share images: one odd defective
+# image spoils all its pairs at once. So there are far fewer independent trials than pairs. By the
+# formula of Hanley and McNeil {cite:p}`hanley1982meaning`, the AUROC varies from test to test no
+# more than the share of successes in $\frac{3}{2} n$ independent trials, where $n$ is the number of
+# images of the rarer kind. For independent trials there is the {term}`Wilson interval`
+# {cite:p}`wilson1927probable`: all true shares from which the measured one is not too far away. It
+# is the interval of every AUROC in this book.
+#
+# Is it any good? The {term}`bootstrap` {cite:p}`efron1993bootstrap` needs no formula. Draw new
+# tests out of this one: as many good and as many defective images as there are, with replacement,
+# so that some come twice and others not at all. Compute the AUROC of each of 2000 such tests, and
+# keep the middle 95 percent.
 #
 # The cell below gives the bootstrap a function that counts pairs: the statistic $U$ of Mann and
 # Whitney is the number of pairs in the right order, so $U$ divided by the number of all pairs is
@@ -182,7 +188,7 @@ bootstrap = None
 if min(map(len, kinds)) > 1:  # of one image there is only one sample
     how = dict(n_resamples=2000, method="percentile", batch=200, rng=seed)
     bootstrap = stats.bootstrap(kinds, share_of_pairs, **how).confidence_interval
-ends = {"DeLong": interval, "bootstrap": bootstrap}
+ends = {"Wilson": interval, "bootstrap": bootstrap}
 pd.DataFrame(ends, index=["from", "to"], dtype=float).T.round(3)
 
 # %% tags=["remove-input"]
@@ -201,18 +207,23 @@ else:
     if bootstrap and bootstrap[0] == bootstrap[1]:
         said += (
             " Here every pair tells the same, so the bootstrap's interval has no "
-            "width, and DeLong's would have none, as if so few images could prove the "
-            "number. "
-            "In DeLong's place stands therefore the interval of Newcombe: every true "
-            "AUROC that may well have given this one by chance."
+            "width, as if so few images could prove the number."
         )
 Markdown(said)
 
 # %% [markdown]
-# *What to look for:* whether the two ways agree, and how wide the intervals are. A table of
-# detectors that differ by less than that ranks chance. Where every pair is in the right order,
-# neither way sees any spread; the package then takes an interval that keeps a width
-# {cite:p}`newcombe2006confidence`.
+# *What to look for:* how wide the interval is. A table of detectors that differ by less may rank
+# nothing but chance.
+#
+# The bootstrap is often narrower, most of all near an AUROC of 1. It can only draw images that it
+# has, and hardly any of them is in the wrong order; where none is, it sees no spread at all. The
+# Wilson interval has a width even there, and of two AUROCs from as many images the higher one never
+# gets the lower end. The price: it is often wider than it need be. In simulations it mostly held
+# the truth more often than it says; the package's page has {ref}`the table <api-intervals>`.
+#
+# It answers how sure *one* AUROC is. Which of two detectors is better is another question: judged
+# on the same images, they share their luck, and their *difference* needs an interval of its own.
+# Chapter 7 computes it.
 #
 # ## Figure 4: the confusion matrix
 #
@@ -257,10 +268,9 @@ Markdown(
 # *What to look for:* the two cells off the diagonal, the misses and the false alarms. Which of them
 # costs more is for the factory to say, not for the method.
 #
-# The intervals of the rates are {term}`Wilson intervals <Wilson interval>`
-# {cite:p}`wilson1927probable`: all true rates from which the counted one is not too far away. They
-# have a width even where nothing was counted. No false alarm among twenty good images does not mean
-# that there will never be one.
+# The intervals of the rates are Wilson intervals, too, with each image as one trial. They have a
+# width even where nothing was counted: no false alarm among twenty good images does not mean that
+# there will never be one.
 #
 # ## Figure 5: the scores of each kind of defect
 #

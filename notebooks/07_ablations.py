@@ -169,8 +169,7 @@ baseline_auroc = np.array(image_auroc(labels, baseline), dtype=float)
 
 # %% [markdown]
 # Each measurement becomes a row: which knob, how it was set, the AUROC, and its 95-percent interval
-# by DeLong's formula, as in chapter 5. A picture shows the rows of one knob, and a dotted line
-# where the baseline is.
+# of chapter 5. A picture shows the rows of one knob, and a dotted line where the baseline is.
 
 # %%
 results, scores_of = [], {}
@@ -202,11 +201,12 @@ def picture(ablation):
 #
 # Two settings were tested on *the same images*. An image that is hard for the one is mostly hard
 # for the other, so their AUROCs rise and fall together from test to test, and their difference
-# varies less than each of them. Looking whether two intervals overlap is therefore too timid. The
-# better way is an interval of the difference itself {cite:p}`delong1988comparing`: for each pair of
-# a defective and a good image, note by how much the one setting did better than the other, and see
-# how much this varies from image to image. If the interval does not hold 0, the difference is more
-# than chance.
+# varies less than each of them. Looking whether two intervals overlap is therefore too timid, and
+# the interval of chapter 5 cannot help: it knows of each setting only how many pairs are in the
+# right order, not which. The better way is DeLong's interval of the difference itself
+# {cite:p}`delong1988comparing`: for each pair of a defective and a good image, note by how much the
+# one setting did better than the other, and see how much this varies from image to image. If the
+# interval does not hold 0, the difference is more than chance.
 
 
 # %%

@@ -14,7 +14,6 @@ from scipy import stats
 from sklearn import metrics
 
 from texad.errors import check_range
-from texad.evaluation.intervals import checked
 
 
 def image_auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
@@ -36,7 +35,7 @@ def image_auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     >>> image_auroc([0, 0, 1, 1], [1.0, 3.0, 2.0, 4.0])  # 3 of 4 pairs are in the right order
     0.75
     """
-    labels, scores = checked(labels, scores)
+    labels, scores = _checked(labels, scores)
     if labels.all() or not labels.any():
         return None
     return float(metrics.roc_auc_score(labels, scores))
@@ -56,7 +55,7 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float | None:
     float or None
         None where only one of the two kinds is present.
     """
-    labels, scores = checked(labels, scores)
+    labels, scores = _checked(labels, scores)
     if labels.all() or not labels.any():
         return None
     return float(metrics.average_precision_score(labels, scores))
@@ -81,7 +80,7 @@ def f1_max(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float] | None
     >>> f1_max([0, 0, 1, 1], [1.0, 2.0, 3.0, 4.0])
     (1.0, 2.0)
     """
-    labels, scores = checked(labels, scores)
+    labels, scores = _checked(labels, scores)
     if labels.all() or not labels.any():
         return None
     scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(float)
@@ -139,7 +138,7 @@ def auroc_by_severity(
         Keys "mild", "medium", "severe" for 3 groups, otherwise "1 of n" (the mildest) to "n of n".
         None for a group without image, and where there is no normal image.
     """
-    labels, scores = checked(labels, scores)
+    labels, scores = _checked(labels, scores)
     severity = np.asarray(severity, dtype=float)
     if severity.shape != labels.shape:
         raise ValueError(
@@ -206,3 +205,17 @@ def _rate(n: int, total: int) -> tuple[float | None, tuple[float, float] | None]
         return None, None
     low, high = stats.binomtest(n, total).proportion_ci(0.95, method="wilson")
     return n / total, (float(low), float(high))
+
+
+def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels (bool) and scores as arrays of one length, all scores finite."""
+    labels, scores = np.asarray(labels, dtype=bool), np.asarray(scores)
+    if labels.ndim != 1 or labels.shape != scores.shape:
+        raise ValueError(
+            f"labels {labels.shape} and scores {scores.shape} must be two lists of the same length"
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            f"scores must be finite; number {np.flatnonzero(~np.isfinite(scores))[0]} is not"
+        )
+    return labels, scores
