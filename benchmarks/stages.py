@@ -5,6 +5,7 @@ are the run folder (see `texad.runs.run_folder`) and the figures of chapter 5.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ from sklearn import metrics as sklearn_metrics
 
 from texad import pipeline
 from texad.data import datasets, screening
-from texad.evaluation.pixel_metrics import upsample
 from texad.figures import result_figures
 from texad.io.json_files import write_json
 from texad.model import extraction, preprocessing, registry, weights
-from texad.model.backbone import save_backbone
+from texad.model.backbone import grid, save_backbone
+from texad.model.places import enlarge
 from texad.model.threshold import thresholds_by_rule
 from texad.runs.run_folder import SPLITS, STAGES, Run
 from texad.teaching import explorer
@@ -79,6 +80,7 @@ def extract(run: Run, weights_name: str, seed: int) -> None:
     backbone = pipeline.make_backbone(loaded, paths["train"], **options)
     pipeline.extract(backbone, paths, run.folder / "features", **options)
     save_backbone(backbone, run.folder / "backbone.safetensors")
+    run.write(places=asdict(grid(backbone)))
     run.finish()
 
 
@@ -116,11 +118,12 @@ def evaluate(run: Run, seed: int) -> None:
         return preprocessing.load_mask(run.data_path(images["mask"][i]), image_size)
 
     has_mask = (images["mask"] != "").to_numpy()
-    metrics = pipeline.evaluate(test, record["thresholds"], maps, has_mask, mask, image_size)
+    where = run.grid()
+    metrics = pipeline.evaluate(test, record["thresholds"], maps, has_mask, mask, where, image_size)
     draw(run, test, metrics, threshold)
-    run.write_figure("2_heatmaps.png", heatmaps(seed, paths, test, maps, mask, image_size))
+    run.write_figure("2_heatmaps.png", heatmaps(run, seed, paths, test, maps, mask))
     masks = map(mask, range(len(test)))
-    explorer.write_pictures(run.folder / "pictures", paths, maps, masks, image_size)
+    explorer.write_pictures(run.folder / "pictures", paths, maps, masks, image_size, where)
     counts = {name: record["data"][name] for name in ("n_train", "n_calibration", "n_test")}
     kept = metrics | counts | {"threshold": threshold, "weights": record["weights"]}
     write_json(run.folder / "metrics.json", kept)
@@ -144,19 +147,19 @@ def draw(run: Run, test: pd.DataFrame, metrics: dict, threshold: float) -> None:
 
 
 def heatmaps(
+    run: Run,
     seed: int,
     paths: list[Path],
     test: pd.DataFrame,
     maps: np.ndarray,
     mask: Callable[[int], np.ndarray],
-    image_size: int,
 ) -> Figure:
     """Draw the second figure: an image of each kind, chosen as chapter 5 does."""
     scores, defects = test["score"].to_numpy(), test["defect"].to_numpy()
-    picks = pipeline.one_of_each_kind(defects, seed)
+    picks, image_size = pipeline.one_of_each_kind(defects, seed), run.parameter("image_size")
     return result_figures.heatmaps(
         preprocessing.load_pictures([paths[i] for i in picks], image_size),
-        upsample(maps[picks], image_size),
+        enlarge(maps[picks], run.grid(), image_size),
         [mask(i) for i in picks],
         [f"{defects[i]}\nscore {scores[i]:.3g}" for i in picks],
     )

@@ -30,6 +30,8 @@ normalize = False  # subtract the ImageNet mean first; the published method does
 feature_batch_size = 2  # images in one forward pass; for a GPU, 32 or more
 
 # %%
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import torch
@@ -43,6 +45,8 @@ from texad.model.backbone import (
     build_backbone,
     calibrate_batchnorm,
     fold_batchnorm,
+    grid,
+    locate_places,
     save_backbone,
 )
 from texad.runs.run_folder import SPLITS, Run
@@ -143,6 +147,20 @@ with torch.inference_mode():
     again = folded(x)
 difference = float((again - output).abs().max() / output.abs().max())
 print(f"largest difference, relative to the largest feature: {difference:.1e}")
+
+# %% [markdown]
+# ## Where each place lies
+#
+# Sixteen pixels lie between neighbouring places. But on which pixel is the first place centred? The
+# maps of the later chapters will be laid over the photographs, so we must know. The stride does not
+# say it; so we measure it. The next cell changes small patches of a few training images, one at a
+# time, and looks for the places whose features change. Chapter 4 tells the whole story.
+
+# %%
+locate_places(folded, train_paths, **options)
+run.write(places=asdict(grid(folded)))
+down, across = grid(folded).centre
+print(f"place (0, 0) is centred on row {down:g}, column {across:g}")
 
 # %% [markdown]
 # ## Extracting all features

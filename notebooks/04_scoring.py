@@ -41,10 +41,10 @@ from IPython.display import Markdown
 from texad import pipeline
 from texad.errors import RunError
 from texad.evaluation.metrics import image_auroc
-from texad.evaluation.pixel_metrics import upsample
 from texad.figures import plots, result_figures
 from texad.model import autoencoder, extraction, preprocessing, registry, scoring
 from texad.model.backbone import load_backbone
+from texad.model.places import enlarge
 from texad.model.threshold import (
     check_rule,
     conformal_threshold,
@@ -116,8 +116,8 @@ A = E.mean(axis=1)  # (1, H, W)
 path = run.data_path(test["path"][example])
 image = preprocessing.load_pictures([path], image_size)[0]
 mask = preprocessing.load_mask(run.data_path(test["mask"][example]), image_size)
-upsampled = upsample(A, image_size)
-result_figures.heatmaps([image], upsampled, [mask], [test["defect"][example]])
+in_pixels = enlarge(A, run.grid(), image_size)
+result_figures.heatmaps([image], in_pixels, [mask], [test["defect"][example]])
 
 # %% [markdown]
 # *What to look for:* does the bright spot lie on the defect? It is often larger than the defect,

@@ -44,10 +44,10 @@ from texad.evaluation.metrics import (
     decision_metrics,
     image_auroc,
 )
-from texad.evaluation.pixel_metrics import upsample
 from texad.figures import plots, result_figures
 from texad.io.json_files import write_json
 from texad.model import preprocessing
+from texad.model.places import enlarge
 from texad.runs.run_folder import Run
 from texad.teaching import explorer, quiz
 
@@ -84,7 +84,7 @@ figure
 # all on one scale. The line is the border of the true defect.
 
 # %% mystnb={"figure": {"caption": "Figure 2. Test images, and below them the same images with their anomaly maps."}, "image": {"alt": "A row of test images with outlined defects, and below each the same image covered by its anomaly map."}}
-image_size = run.parameter("image_size")
+image_size, grid = run.parameter("image_size"), run.grid()
 small_maps = run.read_array("maps/test.npy")  # (N, H, W)
 images = run.images("test")
 paths = run.data_paths(images["path"])
@@ -97,7 +97,7 @@ def mask(i):  # read when needed, so that only one is in memory
 def heatmaps(picks):
     return result_figures.heatmaps(
         preprocessing.load_pictures([paths[i] for i in picks], image_size),
-        upsample(small_maps[picks], image_size),
+        enlarge(small_maps[picks], grid, image_size),
         [mask(i) for i in picks],
         [f"{defects[i]}\nscore {scores[i]:.3g}" for i in picks],
     )
@@ -391,7 +391,7 @@ Markdown(said)
 # %% tags=["explorer", "remove-input"]
 all_masks = map(mask, range(len(images)))  # one after the other
 explorer.write_pictures(
-    run.folder / "pictures", paths, small_maps, all_masks, image_size
+    run.folder / "pictures", paths, small_maps, all_masks, image_size, grid
 )
 explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 
@@ -424,15 +424,25 @@ explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 #   $0.15$.
 
 # %%
-found = pipeline.evaluate(test, thresholds, small_maps, has_mask, mask, image_size)
+found = pipeline.evaluate(
+    test, thresholds, small_maps, has_mask, mask, grid, image_size
+)
 assert found["image_auroc"] == auroc and found["auroc_by_severity"] == by_severity
 counted = {
     name: record["data"][name] for name in ("n_train", "n_calibration", "n_test")
 }
 kept = found | counted | {"threshold": threshold, "weights": record["weights"]}
 write_json(run.folder / "metrics.json", kept)
-names = ["image_auroc", "average_precision", "pixel_auroc", "aupro", "accuracy"]
-names += ["precision", "recall", "f1", "f1_max", "false_alarm_rate", "miss_rate"]
+names = ["image_auroc", "average_precision", "pixel_auroc", "aupro", "peak_in_mask"]
+names += [
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "f1_max",
+    "false_alarm_rate",
+    "miss_rate",
+]
 shown = {name: found[name] for name in names} | {"threshold": threshold}
 values = pd.Series(shown, name="value", dtype=float)
 values.to_frame().round(3)

@@ -52,9 +52,10 @@ from texad.data import datasets
 from texad.errors import RunError
 from texad.evaluation.intervals import auroc_interval
 from texad.evaluation.metrics import decision_metrics, image_auroc
-from texad.evaluation.pixel_metrics import pixel_metrics, upsample_each
+from texad.evaluation.pixel_metrics import pixel_metrics
 from texad.figures import plots, study_plots
 from texad.model import autoencoder, extraction, preprocessing, registry, scoring
+from texad.model.places import Grid, enlarge_each
 from texad.model.threshold import conformal_threshold, images_needed, predict
 from texad.runs.run_folder import SPLITS, Run
 from texad.teaching import quiz
@@ -403,16 +404,19 @@ def judge(seen, reading, labels):
 
 # %% [markdown]
 # The maps are judged against the masks, as in chapter 5 (where defects have no mask, they are left
-# out).
+# out). For that, they are interpolated at the pixels, and here the rivals differ: a place of the
+# features is centred where chapter 2 has measured it, and a square of 16 × 16 pixels in its middle.
 
 
 # %%
-def judge_maps(maps, data):
+def judge_maps(maps, data, kind):
     images, size = data["test"], data["run"].parameter("image_size")
     rows = np.flatnonzero((images["mask"] != "") | (images["label"] == 0))
     files = [data["run"].data_path(images["mask"][i]) for i in rows]
     masks = (preprocessing.load_mask(file, size) for file in files)
-    return pixel_metrics(masks, upsample_each(maps[rows], size))
+    squares = Grid(16, (7.5, 7.5))
+    grid = squares if kind == "pixels" else data["run"].grid()
+    return pixel_metrics(masks, enlarge_each(maps[rows], grid, size))
 
 
 # %% [markdown]
@@ -425,13 +429,13 @@ for name in names:
     data = load(name)
     labels = data["test"]["label"].to_numpy()
     F = data["features"]
-    models = {"published": (*published(data["run"], F["train"]), F)}
+    models = {"published": (*published(data["run"], F["train"]), "features")}
     for method, (fit, kind) in rivals.items():
-        models[method] = (*learn(fit, data[kind]["train"]), data[kind])
-    for method, model in models.items():
-        seen, cost = measure(*model)
+        models[method] = (*learn(fit, data[kind]["train"]), kind)
+    for method, (*model, kind) in models.items():
+        seen, cost = measure(*model, data[kind])
         everything[name, method] = seen
-        pixels = judge_maps(seen["test"]["maps"], data)
+        pixels = judge_maps(seen["test"]["maps"], data, kind)
         readings = {method: "alike"}
         if method == "published":
             readings = {"published": "literal", "published, scored alike": "alike"}

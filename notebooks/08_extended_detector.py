@@ -45,7 +45,7 @@ from sklearn.decomposition import PCA
 from texad.data import synthetic_defects as pretend
 from texad.evaluation.intervals import auroc_interval
 from texad.evaluation.metrics import decision_metrics, image_auroc
-from texad.evaluation.pixel_metrics import pixel_metrics, upsample_each
+from texad.evaluation.pixel_metrics import pixel_metrics
 from texad.figures import plots, study_plots
 from texad.model import (
     autoencoder,
@@ -56,6 +56,7 @@ from texad.model import (
     scoring,
 )
 from texad.model.backbone import load_backbone
+from texad.model.places import enlarge_each
 from texad.model.threshold import (
     conformal_threshold,
     images_needed,
@@ -372,12 +373,12 @@ def finished():
             yield other
 
 
-def row(name, detector, test_labels, scores, A, masks, calibration):
+def row(other, detector, test_labels, scores, A, masks, calibration):
     ends = auroc_interval(test_labels, scores) or (None, None)
-    pixels = {"pixel_auroc": None, "aupro": None}
+    pixels = {"pixel_auroc": None, "aupro": None, "peak_in_mask": None}
     if any(mask.any() for mask in masks):
-        stretched = upsample_each(A, masks[0].shape)
-        pixels = pixel_metrics(masks, stretched)
+        in_pixels = enlarge_each(A, other.grid(), masks[0].shape)
+        pixels = pixel_metrics(masks, in_pixels)
     decided = {"false_alarm_rate": None, "miss_rate": None}
     if len(calibration) >= images_needed(0.05):
         t = conformal_threshold(calibration)  # of a false-alarm rate of 0.05
@@ -385,7 +386,7 @@ def row(name, detector, test_labels, scores, A, masks, calibration):
         decided = {key: found[key] for key in decided}
     auroc = image_auroc(test_labels, scores)
     alike = image_auroc(test_labels, local(A))
-    names = {"category": name, "detector": detector}
+    names = {"category": other.category, "detector": detector}
     ranked = {"auroc": auroc, "low": ends[0], "high": ends[1], "alike": alike}
     return names | ranked | pixels | decided
 
@@ -399,7 +400,7 @@ for other in finished():
     table = other.read_table("scores.csv")
     own = {s: table[table["split"] == s]["score"].to_numpy() for s in SPLITS}
     A = other.read_array("maps/test.npy")
-    about = (other.category, "published", y)
+    about = (other, "published", y)
     rows.append(row(*about, own["test"], A, masks, own["calibration"]))
 
     X = {s: extraction.load(other.folder / "features" / f"{s}.npy") for s in SPLITS}
@@ -409,9 +410,10 @@ for other in finished():
         found, _ = codebook.fit(X["train"], seed=seed, progress=False)
     ours, A = scoring.score_features(found, X["test"], progress=False)
     held_out, _ = scoring.score_features(found, X["calibration"], progress=False)
-    rows.append(row(other.category, "extended", y, ours, A, masks, held_out))
+    rows.append(row(other, "extended", y, ours, A, masks, held_out))
 columns = ["category", "detector", "auroc", "low", "high", "alike"]
-columns += ["pixel_auroc", "aupro", "false_alarm_rate", "miss_rate"]
+columns += ["pixel_auroc", "aupro", "peak_in_mask"]
+columns += ["false_alarm_rate", "miss_rate"]
 results = pd.DataFrame(rows, columns=columns)
 results = results.astype(dict.fromkeys(results.columns[2:], float))
 run.write_table("extended.csv", results)

@@ -188,7 +188,10 @@ heat = detector.origin_["heat"]  # one scale for all heatmaps of this detector
 
 # %% mystnb={"figure": {"caption": "The strangest good images with their scores, and where the detector's attention was."}, "image": {"alt": "Above, photographs of the surface with their names and scores; below, the same photographs covered by their heatmaps, which glow where the surface is least well rebuilt."}}
 pictures = [read_image(found.path) for found in strange]
-maps = [found.anomaly_map for found in strange]
+maps = [
+    detector.enlarge(found.anomaly_map, (picture.height, picture.width))
+    for picture, found in zip(pictures, strange, strict=True)
+]
 covered = [overlay(p, A, heat) for p, A in zip(pictures, maps, strict=True)]
 titles = [f"{Path(found.path).name}\n{found.score:.3g}" for found in strange]
 both = [np.asarray(picture) for picture in [*pictures, *covered]]

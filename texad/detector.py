@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from texad.data import splitting
 from texad.errors import check_range
 from texad.io.atomic import write_tensors
 from texad.io.tensors import read_tensors, refusing
-from texad.model import extraction, preprocessing, registry, scoring, weights
-from texad.model.backbone import STRIDE, folded_backbone, stride_in_1x1
+from texad.model import extraction, places, preprocessing, registry, scoring, weights
+from texad.model.backbone import STRIDE, folded_backbone, grid, stride_in_1x1
 from texad.model.base import device
 from texad.model.threshold import (
     STRONGEST_FIRST,
@@ -345,13 +345,32 @@ class AnomalyDetector(BaseEstimator):
             anomaly_maps[0],
         )
 
+    def enlarge(self, anomaly_map: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+        """Interpolate an anomaly map at the pixels of a picture of its image.
+
+        Parameters
+        ----------
+        anomaly_map : ndarray, float32, shape (H, W)
+            From a `Prediction`.
+        size : int or (int, int)
+            Height and width of the picture, which need not have the image's own size or shape.
+
+        Returns
+        -------
+        ndarray, float32, shape (height, width)
+            See `places.enlarge`.
+        """
+        where = grid(self.backbone_)
+        return places.enlarge(anomaly_map[None], where, self.image_size, size)[0]
+
     # -- keep --------------------------------------------------------------------------------------
 
     def save(self, file: str | Path) -> None:
         """Write the detector to one file (`.safetensors`), about 40 MB.
 
         It has all that is needed to judge an image, and says where the detector comes from.
-        Its metadata hold one entry, `texad`, in JSON: the parameters, the threshold, and `origin_`.
+        Its metadata hold one entry, `texad`, in JSON: the parameters, the threshold, where the
+        places of the anomaly map lie (see `places.Grid`), and `origin_`.
         """
         check_is_fitted(self, "threshold_")
         backbone = self.backbone_.cpu()
@@ -370,6 +389,7 @@ class AnomalyDetector(BaseEstimator):
             "n_calibration": len(self.calibration_scores_),
             "widths": self.autoencoder_.widths,
             "stride_in_1x1": stride_in_1x1(backbone),
+            "places": asdict(grid(backbone)),
             "origin": self.origin_,
         }
         write_tensors(

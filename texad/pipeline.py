@@ -20,8 +20,13 @@ from torch import nn
 
 from texad.data import splitting
 from texad.evaluation import intervals, metrics, pixel_metrics
-from texad.model import extraction, preprocessing, scoring, threshold, weights
-from texad.model.backbone import build_backbone, calibrate_batchnorm, fold_batchnorm
+from texad.model import extraction, places, preprocessing, scoring, threshold, weights
+from texad.model.backbone import (
+    build_backbone,
+    calibrate_batchnorm,
+    fold_batchnorm,
+    locate_places,
+)
 from texad.model.base import FeatureAutoencoder
 
 
@@ -59,7 +64,9 @@ def make_backbone(
     normalize: bool = False,
     progress: bool = True,
 ) -> nn.Sequential:
-    """Build the folded backbone; random weights are calibrated with training images.
+    """Build the folded backbone, and measure with training images where its places lie.
+
+    Random weights are calibrated with training images before.
 
     Parameters
     ----------
@@ -79,7 +86,7 @@ def make_backbone(
     backbone = build_backbone(loaded, normalize)
     if loaded.is_random:
         calibrate_batchnorm(backbone, train_paths, image_size=image_size, progress=progress)
-    return fold_batchnorm(backbone)
+    return locate_places(fold_batchnorm(backbone), train_paths, image_size=image_size)
 
 
 def extract(
@@ -169,6 +176,7 @@ def evaluate(
     maps: np.ndarray,
     has_mask: np.ndarray,
     mask: Callable[[int], np.ndarray],
+    grid: places.Grid,
     image_size: int = preprocessing.IMAGE_SIZE,
 ) -> dict[str, Any]:
     """Compute all metrics of the test images.
@@ -186,6 +194,8 @@ def evaluate(
     mask : callable
         Takes the number of an image, returns its mask, bool, (image_size, image_size); called when
         needed, so that only one is in memory.
+    grid : Grid
+        Where the places of the maps lie.
     image_size : int, default 224
 
     Returns
@@ -203,7 +213,7 @@ def evaluate(
             if has_mask[i]:
                 severity[i] = one.mean()
 
-    large_maps = pixel_metrics.upsample_each(maps[judged], image_size)
+    large_maps = places.enlarge_each(maps[judged], grid, image_size)
     pixels = pixel_metrics.pixel_metrics(masks(), large_maps)
     f1_max, f1_max_threshold = metrics.f1_max(labels, scores) or (None, None)
     return {

@@ -270,12 +270,11 @@ def test_with_out_both_files_and_the_heatmaps_are_written(detector, steel, tmp_p
     "name",
     ["../../escape.png", "a/b\\c:d.png", "\udcff\x1b[31m.png", "." * 300 + ".png", "CON.png"],
 )
-def test_no_name_leads_a_heatmap_out_of_its_folder(tmp_path, name, monkeypatch):
+def test_no_name_leads_a_heatmap_out_of_its_folder(tmp_path, name, detector, monkeypatch):
     monkeypatch.setattr(prediction_writer, "thumbnail", lambda path, size: Image.new("RGB", (8, 8)))
     folder = tmp_path / "heatmaps"
-    written = prediction_writer.heatmap(
-        folder, 7, Prediction(name, 1.0, 1.0, False, 0.1, np.ones((2, 2), dtype=np.float32)), None
-    )
+    found = Prediction(name, 1.0, 1.0, False, 0.1, np.ones((4, 4), dtype=np.float32))
+    written = prediction_writer.heatmap(folder, 7, found, AnomalyDetector.load(detector))
     assert (
         written.startswith("0000007_")
         and [file.name for file in folder.iterdir()] == [written]

@@ -16,7 +16,7 @@ from texad.evaluation.metrics import (
     f1_max,
     image_auroc,
 )
-from texad.evaluation.pixel_metrics import N_BINS, pixel_metrics, upsample, upsample_each
+from texad.evaluation.pixel_metrics import N_BINS, pixel_metrics
 from texad.model.threshold import predict
 
 
@@ -339,42 +339,6 @@ def test_rates_where_as_many_are_right_as_wrong():
 # -- maps ------------------------------------------------------------------------------------------
 
 
-def test_upsample_keeps_constants_and_the_place_of_the_peak():
-    maps = np.full((2, 4, 4), 0.5, dtype=np.float32)
-    maps[1, 3, 0] = 2.0
-    large = upsample(maps, 16)
-    assert large.shape == (2, 16, 16)
-    np.testing.assert_allclose(large[0], 0.5)
-    row, column = np.argwhere(large[1] == large[1].max()).mean(axis=0)
-    assert row >= 12 and column <= 3
-
-
-def test_upsample_is_bilinear_by_hand():
-    # the middles of four pixels lie at -1/4, 1/4, 3/4 and 5/4 of the way from the middle of the
-    # left place to that of the right one
-    row = [0.0, 0.25, 0.75, 1.0]
-    assert upsample(np.array([[[0, 1]]], dtype=np.float32), (2, 4)).tolist() == [[row, row]]
-
-
-def test_upsample_each_has_one_batch_in_memory(monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        pixel_metrics_module,
-        "upsample",
-        lambda maps, size: (seen.append(len(maps)), upsample(maps, size))[1],
-    )
-    assert len(list(upsample_each(np.zeros((35, 2, 2), dtype=np.float32), 4))) == 35 and seen == [
-        32,
-        3,
-    ]
-
-
-def test_upsample_each_gives_what_upsample_gives():
-    maps = np.random.default_rng(0).random((7, 4, 4), dtype=np.float32)
-    each = list(upsample_each(maps, (8, 12), batch_size=3))
-    np.testing.assert_array_equal(each, upsample(maps, (8, 12)))
-
-
 def maps_and_masks(seed, levels=None, offset=0):
     """Images of three sizes; two regions that touch at a corner are one."""
     rng = np.random.default_rng(seed)
@@ -425,6 +389,7 @@ def test_aupro_by_hand():
     assert pixel_metrics([mask], [np.ones((1, 7))]) == {
         "pixel_auroc": 0.5,
         "aupro": pytest.approx(0.15),
+        "peak_in_mask": pytest.approx(3 / 7),
     }  # all tied
 
 
@@ -444,10 +409,12 @@ def test_pixel_metrics_are_perfect_where_the_map_is_the_mask():
     assert pixel_metrics(masks, masks.astype(np.float32)) == {
         "pixel_auroc": 1.0,
         "aupro": 1.0,
+        "peak_in_mask": 1.0,
     }
     assert pixel_metrics(masks, -masks.astype(np.float32)) == {
         "pixel_auroc": 0.0,
         "aupro": 0.0,
+        "peak_in_mask": 0.0,
     }
 
 
@@ -456,7 +423,15 @@ def test_pixels_of_one_kind_have_no_number(masks):
     assert pixel_metrics(masks, np.zeros_like(masks)) == {
         "pixel_auroc": None,
         "aupro": None,
+        "peak_in_mask": None,
     }
+
+
+def test_the_share_of_peaks_in_the_mask_by_hand():
+    mask = np.array([[True, False, False]])
+    maps = np.array([[[3, 1, 2]], [[1, 3, 2]], [[3, 3, 1]], [[1, 9, 9]]], dtype=np.float32)
+    masks = [mask, mask, mask, np.zeros_like(mask)]  # the last image is good
+    assert pixel_metrics(masks, maps)["peak_in_mask"] == pytest.approx((1 + 0 + 1 / 2) / 3)
 
 
 def test_zero_with_a_sign_is_zero():
@@ -474,7 +449,7 @@ def test_bins_grow_with_the_value():
 
 def test_pixel_metrics_refuse_what_does_not_fit_and_name_the_image():
     mask, good = np.zeros((8, 8), dtype=bool), np.zeros((8, 8))
-    with pytest.raises(ValueError, match=r"map \(4, 4\) of image 1 .* upsample"):
+    with pytest.raises(ValueError, match=r"map \(4, 4\) of image 1 .*enlarge"):
         pixel_metrics([mask, mask], [good, np.zeros((4, 4))])
     with pytest.raises(ValueError, match=r"mask \(8,\) and map \(8,\) of image 0"):
         pixel_metrics(mask, good)  # one image instead of many

@@ -1,13 +1,22 @@
 """The detector as an object, without the command line around it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import write_category
+from PIL import Image
 
 from texad import pipeline
+from texad.commands import prediction_writer, report
 from texad.detector import AnomalyDetector
+from texad.figures.overlay import overlay
+from texad.io.tensors import read_tensors
+from texad.model.backbone import grid
+from texad.model.places import Grid, enlarge
+from texad.teaching import explorer
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +51,49 @@ def test_fit_finds_the_scale_of_the_heatmaps(fitted):
     assert np.isclose(low, np.median(kept_out), rtol=1e-4) and np.isclose(
         high, max(np.max(kept_out), np.max(train)), rtol=1e-4
     )
+
+
+def test_a_detector_knows_where_its_places_look_and_so_does_its_file(fitted, loaded, tmp_path):
+    assert grid(loaded.backbone_) == grid(fitted.backbone_)
+    metadata = read_tensors(tmp_path / "copy.safetensors")[1]
+    centre = list(grid(fitted.backbone_).centre)
+    assert json.loads(metadata["texad"])["places"] == {"stride": 16, "centre": centre}
+
+
+def test_the_explorer_the_report_and_predict_cover_an_image_alike(tmp_path):
+    files = [tmp_path / "good" / f"{i}.png" for i in range(3)]
+    files[0].parent.mkdir()
+    for i, file in enumerate(files):
+        surface = np.full((160, 160, 3), 100, dtype=np.uint8)
+        surface[40 + 20 * i : 60 + 20 * i, 90:120] = 140
+        Image.fromarray(surface).save(file)
+    fitted = AnomalyDetector(weights="random", image_size=160, progress=False).fit(files)
+    fitted.backbone_.centre[:] = torch.tensor((3.0, -11.0))  # nothing is symmetric
+    (reported,) = report.strangest(fitted, tmp_path)["calibration"]
+    (judged,) = fitted.stream([tmp_path / reported["name"]])
+    low, high = fitted.origin_["heat"]
+
+    by_predict = prediction_writer.heatmap(tmp_path / "predict", 1, judged, fitted)
+    scale = np.full((2, 10, 10), low, dtype=np.float32)  # so that all have one scale
+    scale[0, 0, 0] = high
+    maps = np.stack([judged.anomaly_map, *scale])
+    paths = [judged.path] * 3
+    explorer.write_pictures(tmp_path, paths, maps, [None] * 3, 160, grid(fitted.backbone_))
+    by_explorer = Image.open(tmp_path / "0000.jpg").crop((160, 0, 320, 160))
+
+    def by_hand(centre):
+        (large,) = enlarge(judged.anomaly_map[None], Grid(16, centre), 160)
+        return overlay(Image.open(judged.path), large, (low, high))
+
+    np.testing.assert_array_equal(reported["covered"], by_hand((3, -11)))
+    for picture in (Image.open(tmp_path / "predict" / by_predict), by_explorer):
+        # JPEG changes the pixels a little; a map that is displaced by two of them, more
+        here, there = (difference(picture, by_hand((3, x))) for x in (-11, -9))
+        assert here < 0.5 * there
+
+
+def difference(one, other) -> float:
+    return float(np.square(np.asarray(one, dtype=float) - np.asarray(other, dtype=float)).mean())
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 11, 12])

@@ -30,10 +30,11 @@ from texad.errors import RunError
 from texad.evaluation import pixel_metrics as pixel_metrics_module
 from texad.evaluation.intervals import auroc_interval
 from texad.evaluation.metrics import average_precision, decision_metrics, f1_max, image_auroc
-from texad.evaluation.pixel_metrics import pixel_metrics, upsample
+from texad.evaluation.pixel_metrics import pixel_metrics
 from texad.io import images as reading
 from texad.io.json_files import read_json, write_json
 from texad.model import preprocessing, registry, scoring
+from texad.model.places import Grid, enlarge
 from texad.model.threshold import (
     check_rule,
     conformal_threshold,
@@ -553,14 +554,14 @@ def test_pixel_metrics_are_the_naive_ones_and_know_no_order_side_or_unit(made, m
     st.integers(1, 20),
 )
 def test_a_stretched_map_keeps_between_its_extremes_and_turns_with_its_map(maps, height, width):
-    large = upsample(maps, (height, width))
+    middle = Grid(16, (7.5, 7.5))
+    large = enlarge(maps, middle, (48, 64), (height, width))
     assert large.shape == (2, height, width)
     slack = 1e-5 * (1 + np.abs(maps).max())
     for small, big in zip(maps, large, strict=True):
         assert small.min() - slack <= big.min() and big.max() <= small.max() + slack
-    np.testing.assert_allclose(
-        upsample(maps[:, ::-1].copy(), (height, width)), large[:, ::-1], atol=slack
-    )
+    turned = enlarge(maps[:, ::-1], middle, (48, 64), (height, width))
+    np.testing.assert_allclose(turned, large[:, ::-1], atol=slack)
 
 
 # -- run folder ------------------------------------------------------------------------------------

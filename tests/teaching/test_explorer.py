@@ -11,6 +11,7 @@ from conftest import write_category
 from PIL import Image
 
 from texad.evaluation.metrics import decision_metrics, image_auroc
+from texad.model.places import Grid
 from texad.teaching import explorer
 
 HOSTILE = ["</script><img src=x onerror=alert(1)>.png", "\"&' $x$ <!--.png", "ünusual `name`.png"]
@@ -48,6 +49,8 @@ def made_up(n=40, seed=3) -> pd.DataFrame:
     return table(rng.lognormal(4, 0.2, n), rng.lognormal(5, 0.6, n), HOSTILE)
 
 
+MIDDLE = Grid(16, (7.5, 7.5))
+
 # -- pictures --------------------------------------------------------------------------------------
 
 
@@ -59,7 +62,7 @@ def test_a_small_picture_is_written_for_each_image(tmp_path):
     ]
     maps = np.random.default_rng(0).lognormal(0, 1, (4, 14, 14)).astype(np.float32)
     maps[3, 4, 5] = 300
-    names = explorer.write_pictures(tmp_path / "pictures", paths, maps, masks, 240)
+    names = explorer.write_pictures(tmp_path / "pictures", paths, maps, masks, 240, MIDDLE)
     assert names == ["0000.jpg", "0001.jpg", "0002.jpg", "0003.jpg"]
     assert (
         sorted(file.name for file in (tmp_path / "pictures").iterdir()) == names
@@ -76,7 +79,12 @@ def test_the_surface_shows_through_where_the_map_is_low_and_the_peak_is_bright(t
     maps = np.ones((2, 10, 10), dtype=np.float32)
     maps[1, 2, 7] = 50
     explorer.write_pictures(
-        tmp_path, [tmp_path / "grey.png"] * 2, maps, [None, np.ones((160, 160), dtype=bool)], 160
+        tmp_path,
+        [tmp_path / "grey.png"] * 2,
+        maps,
+        [None, np.ones((160, 160), dtype=bool)],
+        160,
+        MIDDLE,
     )
     plain, peaked = (
         np.asarray(Image.open(tmp_path / f"{i:04d}.jpg")).astype(int) for i in range(2)
@@ -91,7 +99,12 @@ def test_the_border_of_the_defect_is_drawn_on_both_halves(tmp_path):
     mask = np.zeros((160, 160), dtype=bool)
     mask[40:80, 40:80] = True
     explorer.write_pictures(
-        tmp_path, [tmp_path / "grey.png"], np.ones((1, 10, 10), dtype=np.float32), [mask], 160
+        tmp_path,
+        [tmp_path / "grey.png"],
+        np.ones((1, 10, 10), dtype=np.float32),
+        [mask],
+        160,
+        MIDDLE,
     )
     pixels = np.asarray(Image.open(tmp_path / "0000.jpg")).astype(int)
     for column in (60, 220):

@@ -78,7 +78,7 @@ def predict(
                     complain(result.error)
                 if heatmaps and folder:
                     row["heatmap"] = prediction_writer.heatmap(
-                        folder / "heatmaps", number, result, loaded.origin_.get("heat")
+                        folder / "heatmaps", number, result, loaded
                     )
                 write(row)
                 counts[str(row["decision"])] += 1

@@ -15,7 +15,7 @@ from typing import TextIO
 
 import numpy as np
 
-from texad.detector import Prediction
+from texad.detector import AnomalyDetector, Prediction
 from texad.errors import ImageError, printable
 from texad.figures.overlay import overlay, thumbnail
 from texad.io.atomic import replacing
@@ -115,7 +115,7 @@ def _write_csv(stream: TextIO, values: Sequence[object]) -> None:
     stream.flush()
 
 
-def heatmap(folder: Path, number: int, result: Prediction, heat: Sequence[float] | None) -> str:
+def heatmap(folder: Path, number: int, result: Prediction, detector: AnomalyDetector) -> str:
     """Write an image covered by its heatmap.
 
     Parameters
@@ -125,8 +125,9 @@ def heatmap(folder: Path, number: int, result: Prediction, heat: Sequence[float]
         Place of the image in the order of the predictions: no two pictures have one name, and none
         leads out of the folder.
     result : Prediction
-    heat : (float, float) or None
-        As in `texad.figures.overlay`; without it, each image has a scale of its own.
+    detector : AnomalyDetector
+        It made the prediction. Where its file is too old to know the scale of its heatmaps, each
+        image has a scale of its own.
 
     Returns
     -------
@@ -135,13 +136,17 @@ def heatmap(folder: Path, number: int, result: Prediction, heat: Sequence[float]
     """
     if result.anomaly_map is None:
         return ""
-    heat = heat or (float(np.median(result.anomaly_map)), float(result.anomaly_map.max()))
+    heat = detector.origin_.get("heat") or (
+        float(np.median(result.anomaly_map)),
+        float(result.anomaly_map.max()),
+    )
     stem = re.sub(r"[^\w.-]+", "_", Path(result.path).stem)[:60]
     name = f"{number:07d}_{stem}.jpg"
     try:
-        picture = overlay(thumbnail(result.path, HEATMAP_SIZE), result.anomaly_map, heat)
+        picture = thumbnail(result.path, HEATMAP_SIZE)
     except ImageError:  # it was there a moment ago
         return ""
+    large = detector.enlarge(result.anomaly_map, (picture.height, picture.width))
     with replacing(folder / name) as temporary:
-        picture.save(temporary, quality=85)
+        overlay(picture, large, heat).save(temporary, quality=85)
     return name

@@ -57,7 +57,11 @@ def strangest(detector: AnomalyDetector, root: Path) -> Strangest:
                 "name": str(Path(judged.path).relative_to(root)),
                 "score": float(scores[i]),
                 "picture": (picture := thumbnail(judged.path, PICTURE_SIZE)),
-                "covered": overlay(picture, judged.anomaly_map, detector.origin_["heat"]),
+                "covered": overlay(
+                    picture,
+                    detector.enlarge(judged.anomaly_map, (picture.height, picture.width)),
+                    detector.origin_["heat"],
+                ),
                 "stands_apart": bool(scores[i] > far_out(scores)),
             }
             for i, judged in zip(worst, detector.stream(paths), strict=True)

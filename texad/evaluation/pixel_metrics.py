@@ -1,13 +1,11 @@
-"""Metrics of anomaly maps: pixel AUROC and AUPRO."""
+"""Metrics of anomaly maps: pixel AUROC, AUPRO, and whether their peaks lie in the defects."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import zip_longest
 
 import numpy as np
-import torch
 from scipy import ndimage
 from sklearn import metrics
-from torch.nn import functional
 
 from texad.errors import check_range
 
@@ -15,44 +13,16 @@ from texad.errors import check_range
 N_BINS = 2**22
 
 
-def upsample(maps: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """Resize anomaly maps to the size of the image, bilinearly.
-
-    Parameters
-    ----------
-    maps : ndarray, float32, shape (N, H, W)
-    size : int or (int, int)
-        Height and width in pixels.
-
-    Returns
-    -------
-    ndarray, float32, shape (N, height, width)
-    """
-    stack = torch.from_numpy(np.array(maps))[:, None]
-    return functional.interpolate(stack, size, mode="bilinear")[:, 0].numpy()
-
-
-def upsample_each(
-    maps: np.ndarray, size: int | tuple[int, int], batch_size: int = 32
-) -> Iterator[np.ndarray]:
-    """Yield each of the `maps`, which may be memory-mapped, as `upsample` returns it.
-
-    One batch is in memory at a time.
-    """
-    for start in range(0, len(maps), batch_size):
-        yield from upsample(maps[start : start + batch_size], size)
-
-
 def pixel_metrics(
     masks: Iterable[np.ndarray], maps: Iterable[np.ndarray], max_fpr: float = 0.3
 ) -> dict[str, float | None]:
-    """Pixel AUROC and AUPRO, from one image at a time.
+    """Pixel AUROC, AUPRO, and the fraction of peaks in the mask, from one image at a time.
 
-    Both are areas under a curve over the false-positive rate, the fraction of all normal pixels
-    above a threshold. For the AUROC the curve is the fraction of the defective pixels above it; for
-    AUPRO (Bergmann et al., "The MVTec anomaly detection dataset", International Journal of Computer
-    Vision 2021) the *per-region overlap*: that fraction in each connected region of a mask (8
-    neighbours), averaged over all regions. Its area up to `max_fpr` is divided by `max_fpr`, so
+    The first two are areas under a curve over the false-positive rate, the fraction of all normal
+    pixels above a threshold. For the AUROC the curve is the fraction of the defective pixels above
+    it; for AUPRO (Bergmann et al., "The MVTec anomaly detection dataset", International Journal of
+    Computer Vision 2021) the *per-region overlap*: that fraction in each connected region of a mask
+    (8 neighbours), averaged over all regions. Its area up to `max_fpr` is divided by `max_fpr`, so
     that 1 is perfect.
 
     The scores are counted in histograms of fixed size, so memory does not grow with the number of
@@ -67,13 +37,15 @@ def pixel_metrics(
         True where the surface is defective; all False for a normal image. An array (N, H, W) or a
         generator.
     maps : iterable of ndarray, float32, shape (H, W)
-        Anomaly maps, each as large as its mask; see `upsample_each`. Images may differ in size.
+        Anomaly maps, each as large as its mask; see `places.enlarge_each`. Images may differ in
+        size.
     max_fpr : float, default 0.3
 
     Returns
     -------
     dict
-        `pixel_auroc` and `aupro`, float; None if no pixel, or every pixel, is defective.
+        `pixel_auroc`, `aupro` and `peak_in_mask`, the fraction of the images with a defect whose
+        largest value lies on it; None if no pixel, or every pixel, is defective.
 
     Raises
     ------
@@ -85,11 +57,12 @@ def pixel_metrics(
     --------
     >>> mask = np.array([[True, False], [False, False]])
     >>> pixel_metrics([mask], [np.array([[9.0, 1.0], [2.0, 3.0]])])
-    {'pixel_auroc': 1.0, 'aupro': 1.0}
+    {'pixel_auroc': 1.0, 'aupro': 1.0, 'peak_in_mask': 1.0}
     """
     check_range("max_fpr", max_fpr, above=0, at_most=1)
     counts: list[np.ndarray] = [np.zeros(N_BINS, kind) for kind in (np.int64, np.int64, np.float64)]
     normal, defective, overlap = counts
+    peaks = []
     for i, (mask, values) in enumerate(zip_longest(masks, maps)):
         if mask is None or values is None:
             raise ValueError(
@@ -99,7 +72,7 @@ def pixel_metrics(
         if mask.ndim != 2 or mask.shape != values.shape:
             raise ValueError(
                 f"mask {mask.shape} and map {values.shape} of image {i} must both be (H, W); "
-                "see upsample"
+                "see places.enlarge"
             )
         if not np.isfinite(values).all():
             raise ValueError(f"the map of image {i} is not finite everywhere")
@@ -110,17 +83,22 @@ def pixel_metrics(
             region = ndimage.label(mask, structure=np.ones((3, 3)))[0][mask]
             np.add.at(defective, bins[mask], 1)
             np.add.at(overlap, bins[mask], 1 / np.bincount(region)[region])
+            peaks.append(mask[values == values.max()].mean())
     used = np.flatnonzero(normal + defective)[::-1]  # from the highest score downwards
     normal, defective, overlap = (np.append(0, each[used].cumsum()) for each in counts)
     if not normal[-1] or not defective[-1]:
-        return {"pixel_auroc": None, "aupro": None}
+        return {"pixel_auroc": None, "aupro": None, "peak_in_mask": None}
     # the sum of the overlaps is the number of regions
     fpr, tpr, pro = (each / each[-1] for each in (normal, defective, overlap))
     stop = np.searchsorted(fpr, max_fpr, side="right")
     area = metrics.auc(
         np.append(fpr[:stop], max_fpr), np.append(pro[:stop], np.interp(max_fpr, fpr, pro))
     )
-    return {"pixel_auroc": float(metrics.auc(fpr, tpr)), "aupro": float(area / max_fpr)}
+    return {
+        "pixel_auroc": float(metrics.auc(fpr, tpr)),
+        "aupro": float(area / max_fpr),
+        "peak_in_mask": float(np.mean(peaks)),
+    }
 
 
 def _bins(values: np.ndarray) -> np.ndarray:

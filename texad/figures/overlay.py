@@ -20,7 +20,7 @@ def overlay(image: Image.Image, anomaly_map: np.ndarray, heat: Sequence[float]) 
     image : PIL.Image.Image
         RGB, in any size.
     anomaly_map : ndarray, shape (H, W)
-        In any size; it is stretched to that of the image.
+        As large as the image, see `texad.model.places.enlarge`.
     heat : (float, float)
         The values that are clear and that glow most. The scale between them is logarithmic, since
         one strong defect would leave all others dark.
@@ -30,21 +30,28 @@ def overlay(image: Image.Image, anomaly_map: np.ndarray, heat: Sequence[float]) 
     PIL.Image.Image
         RGB, as large as `image`.
 
+    Raises
+    ------
+    ValueError
+        If the map has another size than the image.
+
     Examples
     --------
-    >>> grey = Image.new("RGB", (8, 8), (100, 100, 100))
+    >>> grey = Image.new("RGB", (2, 2), (100, 100, 100))
     >>> covered = overlay(grey, np.array([[1.0, 1.0], [1.0, 90.0]]), heat=(1, 100))
-    >>> covered.size, covered.getpixel((7, 7))
-    ((8, 8), (222, 224, 152))
+    >>> covered.getpixel((0, 0)), covered.getpixel((1, 1))
+    ((100, 100, 100), (222, 224, 152))
     """
+    if anomaly_map.shape != (image.height, image.width):
+        raise ValueError(
+            f"anomaly_map {anomaly_map.shape} must be as large as the image, "
+            f"{(image.height, image.width)}; see places.enlarge"
+        )
     low, high = np.log(np.maximum(heat, np.finfo(np.float32).tiny))
     level = (np.log(np.maximum(anomaly_map, np.finfo(np.float32).tiny)) - low) / max(
         high - low, 1e-6
     )
-    stretched = Image.fromarray(np.clip(level, 0, 1).astype(np.float32)).resize(
-        image.size, Image.Resampling.BICUBIC
-    )
-    level = np.clip(np.asarray(stretched), 0, 1)
+    level = np.clip(level, 0, 1)
     alpha = np.minimum(1.6 * level, 0.8)[..., None]
     pixels = (1 - alpha) * np.asarray(image) + alpha * 255 * colormaps[HEAT](level)[..., :3]
     return Image.fromarray(np.rint(pixels).astype(np.uint8))

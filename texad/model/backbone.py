@@ -19,12 +19,13 @@ from tqdm import tqdm
 
 from texad.io.atomic import write_tensors
 from texad.io.tensors import read_tensors, refusing
-from texad.model import preprocessing
+from texad.model import places, preprocessing
 from texad.model.base import device
 from texad.model.weights import Weights
 
 CHANNELS = 1024  # of layer3's output
 CALIBRATION = 32  # images
+LOCATING = 8  # images
 STRIDE = 16  # pixels of the image between two neighbouring places of the feature map
 
 
@@ -86,7 +87,7 @@ def calibrate_batchnorm(
     image_size, progress
         See `extraction.extract`.
     """
-    paths = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, CALIBRATION).astype(int))]
+    paths = _spread(paths, CALIBRATION)
     for layer in backbone.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_running_stats()
@@ -128,6 +129,47 @@ def fold_batchnorm(backbone: nn.Sequential) -> nn.Sequential:
     return backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
+def locate_places(
+    backbone: nn.Sequential,
+    paths: Sequence[Path] = (),
+    *,
+    image_size: int = preprocessing.IMAGE_SIZE,
+) -> nn.Sequential:
+    """Measure where the places of a backbone's maps lie, and keep it as its buffer `centre`.
+
+    Parameters
+    ----------
+    backbone : nn.Sequential
+        From `fold_batchnorm`; changed in place, and its features stay as they are.
+    paths : sequence of Path, optional
+        Training images. Of many, 8 are taken, spread evenly. Without any, the images are noise,
+        fine and coarse; for ImageNet weights the centre is then within two pixels of that of
+        photographs.
+    image_size : int, default 224
+        See `extraction.extract`.
+
+    Returns
+    -------
+    nn.Sequential
+        The backbone itself; see `grid`.
+    """
+    if paths:
+        images = preprocessing.load_images(_spread(paths, LOCATING), image_size)
+    else:
+        rng = torch.Generator().manual_seed(0)
+        fine, coarse = (torch.rand(LOCATING, 3, n, n, generator=rng) for n in (160, 20))
+        images = (fine + nn.functional.interpolate(coarse, (160, 160), mode="bilinear")) / 2
+    found = places.measure(backbone.to(device()), images.to(device()))
+    backbone.register_buffer("centre", torch.tensor(found.centre, dtype=torch.float64))
+    return backbone
+
+
+def grid(backbone: nn.Sequential) -> places.Grid:
+    """Return where the places of a backbone's maps lie, as `locate_places` found it."""
+    down, across = backbone.get_buffer("centre").tolist()
+    return places.Grid(STRIDE, (down, across))
+
+
 def save_backbone(backbone: nn.Sequential, file: Path) -> None:
     """Store a backbone, so that new images can be measured with the same one.
 
@@ -137,7 +179,7 @@ def save_backbone(backbone: nn.Sequential, file: Path) -> None:
         From `fold_batchnorm`.
     file : Path
         Where it goes (`.safetensors`). Its metadata say `stride_in_1x1`, as in a file of weights,
-        and `normalize`.
+        `normalize`, and `centre`: the pixel, row and column, on which place (0, 0) is centred.
 
     Raises
     ------
@@ -148,8 +190,14 @@ def save_backbone(backbone: nn.Sequential, file: Path) -> None:
         raise ValueError(
             "backbone still has BatchNorm layers: fold them with fold_batchnorm before saving it"
         )
+    if not hasattr(backbone, "centre"):
+        locate_places(backbone)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in backbone.state_dict().items()}
-    facts = {"stride_in_1x1": stride_in_1x1(backbone), "normalize": hasattr(backbone, "normalize")}
+    facts = {
+        "stride_in_1x1": stride_in_1x1(backbone),
+        "normalize": hasattr(backbone, "normalize"),
+        "centre": list(grid(backbone).centre),
+    }
     write_tensors(file, tensors, {name: str(fact).lower() for name, fact in facts.items()})
 
 
@@ -185,13 +233,24 @@ def folded_backbone(
 
     Raises
     ------
-    RuntimeError
+    RuntimeError, ValueError
         If the tensors are not those of such a backbone.
     """
     # its random weights are overwritten
     backbone = fold_batchnorm(_resnet50_to_layer3(stride_in_1x1, normalize).eval())
+    if "centre" in tensors:
+        backbone.register_buffer("centre", torch.zeros(2, dtype=torch.float64))
     backbone.load_state_dict(tensors)
+    if "centre" not in tensors:  # a file of texad 0.1; the images it was fit to may be gone
+        return locate_places(backbone).cpu()
+    if not backbone.get_buffer("centre").isfinite().all():
+        raise ValueError("centre is not finite")
     return backbone
+
+
+def _spread(paths: Sequence[Path], n: int) -> list[Path]:
+    """At most `n` of the paths, from the first to the last."""
+    return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, n).astype(int))]
 
 
 def stride_in_1x1(backbone: nn.Sequential) -> bool:

@@ -39,6 +39,8 @@ from texad.io.json_files import write_json
 from texad.io.locks import is_held, leave, take
 from texad.io.paths import runs_root
 from texad.io.templates import templates
+from texad.model.backbone import grid, load_backbone
+from texad.model.places import Grid
 from texad.model.weights import RANDOM_WARNING, check
 from texad.runs import schema
 
@@ -352,6 +354,12 @@ class Run:
             f"{self.folder / 'run.json'} does not say the {name} of an earlier stage: "
             "run the notebooks for it again"
         )
+
+    def grid(self) -> Grid:
+        """Where the places of the feature maps lie; early runs do not say it: measure."""
+        if found := self.read().get("places"):
+            return Grid(found["stride"], tuple(found["centre"]))
+        return grid(load_backbone(self.folder / "backbone.safetensors"))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         write_table(self.folder / name, table)

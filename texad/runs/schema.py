@@ -21,6 +21,8 @@ def _object(*required: str, **properties: Any) -> dict[str, Any]:
 TEXT, NUMBER, COUNT, OBJECT = ({"type": t} for t in ("string", "number", "integer", "object"))
 MEASURED = {"type": ["number", "null"]}  # null where the system did not say
 WEIGHTS = _object("name", "sha256", name=TEXT, sha256=TEXT)
+PAIR = {"type": "array", "items": NUMBER, "minItems": 2, "maxItems": 2}
+PLACES = _object("stride", "centre", stride=NUMBER, centre=PAIR)
 LEFT_OUT = _object("path", "reason", path=TEXT, reason=TEXT)
 DATA = _object(
     *("n_train", "n_test"),
@@ -46,6 +48,7 @@ RECORD = _object(
     stages={"type": "object", "additionalProperties": STAGE},
     data=DATA,
     weights=WEIGHTS,
+    places=PLACES,
 )
 RATES = ("image_auroc", "pixel_auroc", "accuracy", "precision", "recall", "f1")
 CONFUSION = ("tn", "fp", "fn", "tp")

@@ -14,12 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
-from texad.evaluation.pixel_metrics import upsample
 from texad.figures import plots, result_figures
 from texad.figures.overlay import thumbnail
 from texad.io.atomic import replacing
 from texad.io.images import read_mask
 from texad.model import preprocessing
+from texad.model.backbone import STRIDE
+from texad.model.places import enlarge
 from texad.runs.run_folder import FinishedRun
 
 THUMBNAIL = 320  # pixels of the longer side of a photograph in a gallery
@@ -147,7 +148,7 @@ def hits_and_misses(run: FinishedRun, folder: Path, stem: str, most_bytes: int) 
     ImageError
         If an image is not where the run read it.
     """
-    test, size = run.test(), run.parameter("image_size")
+    test, size, grid = run.test(), run.parameter("image_size"), run.grid()
     groups = [cases for cases in right_and_wrong(test) if cases]
     all_maps = run.read_array("maps/test.npy")  # (N, H, W)
     shown = all_maps[[row for cases in groups for row in cases.values()]]
@@ -156,13 +157,11 @@ def hits_and_misses(run: FinishedRun, folder: Path, stem: str, most_bytes: int) 
     for number, cases in enumerate(groups, start=1):
         rows = test.loc[list(cases.values())].assign(case=list(cases))
         photographs, masks = _squares(run, rows, size)
-        maps = all_maps[rows.index]
+        maps = enlarge(all_maps[rows.index], grid, size)
         rows["brightest"] = list(map(_brightest, maps, masks))
         scores = rows["score"].map("score {:.4g}".format)
         titles = rows["case"] + "\n" + rows["defect"] + "\n" + scores
-        figure = result_figures.heatmaps(
-            photographs, upsample(maps, size), masks, list(titles), limits
-        )
+        figure = result_figures.heatmaps(photographs, maps, masks, list(titles), limits)
         file = folder / f"{stem}-{number}.jpg"
         pictures.append(_picture("hits", figure, file, most_bytes, run, rows))
     return pictures
@@ -201,7 +200,7 @@ def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
     good, _ = _thumbnails(run, train.loc[learnt])
     images, outlines = _thumbnails(run, rows)
     photographs, masks = _squares(run, rows, size)
-    maps = run.read_array("maps/test.npy")[rows.index]
+    maps = enlarge(run.read_array("maps/test.npy")[rows.index], run.grid(), size)
     letters = pd.Series(list("ABCD"[: len(rows)]), rows.index)
     decisions = rows["prediction"].map({0: "normal", 1: "anomalous"})
     rows = rows.assign(
@@ -216,9 +215,7 @@ def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
         "good": plots.image_grid(good, columns=4),
         "question": plots.image_grid(images, list(letters), columns=2),
         "answer": plots.image_grid(images, list(rows["truth"]), outlines, columns=2),
-        "detector": result_figures.heatmaps(
-            photographs, upsample(maps, size), masks, list(rows["verdict"])
-        ),
+        "detector": result_figures.heatmaps(photographs, maps, masks, list(rows["verdict"])),
     }
     return {
         name: _picture(name, figure, folder / f"{name}.jpg", MOST_BYTES, run, rows)
@@ -297,15 +294,14 @@ def _extent(mask: np.ndarray | None) -> str:
 
 
 def _brightest(values: np.ndarray, mask: np.ndarray | None) -> str:
-    """Where an anomaly map has its largest value, and whether the defect is there."""
+    """Where a map in pixels has its largest value, and whether a defect is within a place of it."""
     height, width = values.shape
     row, column = np.unravel_index(values.argmax(), values.shape)
     position = _position((row + 0.5) / height, (column + 0.5) / width)
     if mask is None or not mask.any():
         return position
-    step = len(mask) // height
-    rows, columns = (slice(max(0, i - 1) * step, (i + 2) * step) for i in (row, column))
-    around = mask[rows, columns]  # a place of the map and its neighbours
+    rows, columns = (slice(max(0, i - STRIDE), i + STRIDE) for i in (row, column))
+    around = mask[rows, columns]
     return f"{position}, {'at' if around.any() else 'away from'} the outlined defect"
 
 

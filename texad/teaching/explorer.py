@@ -24,7 +24,7 @@ from texad.evaluation.metrics import image_auroc
 from texad.figures.overlay import overlay
 from texad.io.atomic import replacing
 from texad.io.templates import templates
-from texad.model import preprocessing
+from texad.model import places, preprocessing
 
 PICTURE_SIZE = 160  # pixels; a picture is an image and its heatmap side by side
 HERE = Path(__file__).parent
@@ -40,6 +40,7 @@ def write_pictures(
     maps: np.ndarray,
     masks: Sequence[np.ndarray | None],
     image_size: int,
+    grid: places.Grid,
 ) -> list[str]:
     """Write a small JPEG for each test image: left the image, right its heatmap.
 
@@ -52,11 +53,13 @@ def write_pictures(
     paths : sequence of Path, length N
         The test images.
     maps : ndarray, float32, shape (N, H, W)
-        Their anomaly maps, of any size; they are stretched.
+        Their anomaly maps.
     masks : sequence of (ndarray of bool, shape (image_size, image_size)) or None, length N
         Where the defects are.
     image_size : int
         Height and width of the backbone's input, in pixels.
+    grid : Grid
+        Where the places of the maps lie.
 
     Returns
     -------
@@ -70,7 +73,8 @@ def write_pictures(
             np.rint(255 * preprocessing.load_pictures([path], image_size)[0]).astype(np.uint8)
         )
         image = whole.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
-        pixels = np.hstack([_outlined(image, mask), _outlined(overlay(image, maps[i], heat), mask)])
+        (large,) = places.enlarge(maps[i : i + 1], grid, image_size, PICTURE_SIZE)
+        pixels = np.hstack([_outlined(image, mask), _outlined(overlay(image, large, heat), mask)])
         names.append(f"{i:04d}.jpg")
         with replacing(folder / names[-1]) as temporary:
             Image.fromarray(pixels).save(temporary, quality=70, optimize=True)
