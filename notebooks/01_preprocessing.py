@@ -38,6 +38,7 @@ seed = 0  # chooses the calibration images, and those shown below
 image_size = 224  # height and width in pixels that images are resized to
 calibration_fraction = 0.2  # of the good training images; kept out of the fit
 unreadable_limit = 0.05  # of the images of a folder; if more are damaged, stop
+groups = ""  # a .csv, "folder" or an expression; empty: groups.csv, if there is one
 
 # %%
 import numpy as np
@@ -58,6 +59,7 @@ options = dict(
     image_size=image_size,
     calibration_fraction=calibration_fraction,
     unreadable_limit=unreadable_limit,
+    groups=groups,
 )
 run.start("01_preprocessing", weights=weights, seed=seed, **options)
 
@@ -120,7 +122,7 @@ if rows:
 # beside it those that were left out, with the reason.
 
 # %%
-images = run.write_images(data, calibration_fraction, seed)
+images = run.write_images(data, calibration_fraction, seed, groups)
 images.groupby(["split", "defect"], sort=False).size().rename("images").to_frame()
 
 # %% [markdown]
@@ -142,6 +144,48 @@ Markdown(
     f"be tested on **{n_test}** others, "
     f"of which **{n_defective}** are defective."
 )
+
+# %% [markdown]
+# ### Images that belong together
+#
+# Real photographs often come in groups. A magnetic tile is photographed in several exposures. The
+# cells of one solar module are cut from the same block of silicon, slice by slice, and neighbours
+# show nearly the same crystals. Images of one {term}`group` resemble each other more than a new
+# image will resemble any of them.
+#
+# If one exposure of a tile is learnt from and another calibrates, the second is no new image: its
+# error is too small, the threshold is set too low, and in the factory good tiles are rejected. If
+# the second is in the test, the result is too good to be true. So **a group is never divided**: all
+# of it is learnt from, or calibrates, or is for the test. What a threshold promises is then a
+# promise for images of *new* groups, and it is groups that count: six exposures of a tile say
+# little more than one.
+#
+# A program cannot know the groups for sure; a person has to name them. If the folder of the
+# category has a table `groups.csv` with the columns `path` and `group`, it is used. Else the
+# parameter `groups` says where the names come from: another `.csv`; the word `"folder"`, if each
+# group has a folder of its own; or a regular expression. With `r"tile(\d+)"`, for instance, the
+# number in `tile12_dark.png` is the group.
+
+# %% tags=["remove-input"]
+found = run.read()["data"]["groups"]
+known = set(images["group"][images["split"] != "test"])
+shared = images["group"][images["split"] == "test"].isin(known - {""}).sum()
+if found["source"]:
+    text = (
+        f"The training images are in **{found['n_train'] + found['n_calibration']}** "
+        f"groups ({printable(found['source'])}); **{found['n_calibration']}** of them "
+        "calibrate."
+    )
+else:
+    text = "Here nobody has named any groups: each image counts as a group of its own."
+if shared:
+    text += (
+        f"\n\n**Warning:** {shared} of {n_test} test images are of groups that the "
+        "training has, too. The detector half knows them, and all results of this run "
+        "are better than new images will be. The usual random split of the magnetic "
+        "tiles has this fault. Divide the data again, group by group."
+    )
+Markdown(text)
 
 # %% [markdown]
 # Some of the good training images. *What to look for:* what differs between them although nothing
@@ -236,6 +280,9 @@ run.finish()
 # - **Test images in the training folder.** Someone copies all good images to both places. The
 #   detector then knows the good test images by heart, the false alarms vanish, and they come back
 #   in the factory. Good images for the test must be *other* images, best of another day.
+# - **One piece on both sides.** Exposures of one tile, or cells of one module, are in the training
+#   and in the test, or calibrate. Nobody notices, since no file is there twice. Name the groups;
+#   chapter 2 warns if images look like copies of each other.
 # - **A defect in the training folder.** One overlooked scratch among the good images, and scratches
 #   are normal. Look through the training images once, in a grid as above.
 # - **Files that cannot be read.** A few are left out, as above. If the work stops because there are

@@ -35,9 +35,12 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import Markdown
 
 from texad import pipeline
+from texad.errors import printable
 from texad.evaluation.metrics import image_auroc
+from texad.evaluation.near_copies import ALIKE, near_copies
 from texad.figures import plots
 from texad.model import preprocessing
 from texad.model import weights as backbone_weights
@@ -177,6 +180,35 @@ features = pipeline.extract(folded, paths, run.folder / "features", **options)
 F_train, F_test = features["train"], features["test"]
 for split, F in features.items():
     print(f"F of {split}:", F.shape, F.dtype)
+
+# %% [markdown]
+# Features show something else, too: whether images come in {term}`groups <group>` that nobody has
+# named in chapter 1. Two images of one piece have the same marks in the same places, so their
+# feature maps rise and fall together. So we correlate the maps of each two good images, after
+# taking away what all images share. Between independent images of a texture there is hardly any
+# correlation; where it is high, one is a *near-copy* of the other.
+
+# %%
+good = [run.images(split) for split in ("train", "calibration")]
+names = pd.concat(good)["path"].tolist()
+copies = near_copies([F_train, features["calibration"]], names)
+
+# %% tags=["remove-input"]
+text = (
+    f"Of {copies.n_compared} good images, **{copies.n}** have a near-copy, with a "
+    f"correlation above {ALIKE}."
+)
+if copies.pairs:
+    pairs = "; ".join(f"{printable(a)} and {printable(b)}" for a, b in copies.pairs)
+    text += f" The most alike: {pairs}."
+if copies.many and not run.images("train")["group"].any():
+    text += (
+        "\n\n**Warning:** these images come in groups, and nobody has named them. If one "
+        "is learnt from and its near-copy calibrates, the threshold is too low, and there "
+        "will be more false alarms than promised. Name the groups in chapter 1, with "
+        "`groups`."
+    )
+Markdown(text)
 
 # %% [markdown]
 # A measuring instrument is kept as carefully as its measurements. We store the folded network, too.

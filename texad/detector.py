@@ -27,6 +27,7 @@ from torch import nn
 from texad import pipeline
 from texad.data import splitting
 from texad.errors import check_range
+from texad.evaluation.near_copies import near_copies
 from texad.io.atomic import write_tensors
 from texad.io.tensors import read_tensors, refusing
 from texad.model import extraction, places, preprocessing, registry, scoring, weights
@@ -109,6 +110,9 @@ class AnomalyDetector(BaseEstimator):
         Scores of the images that the autoencoder was fit to, and of those kept out.
     paths_ : dict of str to list of str
         The images themselves, "train" and "calibration". Not kept in the file.
+    near_copies_ : NearCopies or None
+        Whether images seem to come in groups, although none were given (see
+        `texad.evaluation.near_copies`). Not kept in the file.
     history_ : DataFrame
         Losses of the training. Not kept in the file.
     origin_ : dict
@@ -232,6 +236,8 @@ class AnomalyDetector(BaseEstimator):
             self.autoencoder_, self.history_ = registry.fit(
                 self.detector, features["train"], seed=self.seed, progress=self.progress
             )
+            names = [str(path) for path in (*train, *calibration)]
+            self.near_copies_ = near_copies([*features.values()], names) if not groups else None
             scores, maps = pipeline.score(self.autoencoder_, features, progress=False)
             del features  # Windows removes no file that is mapped
         self.train_scores_ = scores["train"]

@@ -24,7 +24,7 @@ from traitlets.config import Config
 from texad.batch import code
 from texad.batch.kernels import THREADS, KernelManager
 from texad.batch.parameters import defaults
-from texad.data import datasets
+from texad.data import datasets, groups
 from texad.errors import DamagedError
 from texad.io.atomic import digests, replacing, sha256
 from texad.io.json_files import read_json
@@ -108,7 +108,8 @@ def run_category(
     try:
         run = Run(job.dataset, job.category, job.runs)
         data = datasets.load_category(job.dataset, job.category)
-        fingerprint = datasets.fingerprint(data)
+        table = groups.table_file(data.root, str(job.parameters.get("groups", "")))
+        fingerprint = datasets.fingerprint(data, table)
 
         def go_on() -> None:
             if given_up():

@@ -8,6 +8,7 @@ since a batch should not find out after an hour.
 import ast
 from functools import cache
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -58,8 +59,8 @@ def parse_values(typed: dict[str, str]) -> dict[str, list[Any]]:
     Parameters
     ----------
     typed : dict of str to str
-        A parameter of chapters 1 to 5 may have several values, with commas between; in that of a
-        study, a comma belongs to the value.
+        A parameter of chapters 1 to 5 may have several values, with commas between; in `groups`
+        and in that of a study, a comma belongs to the value.
 
     Returns
     -------
@@ -77,7 +78,7 @@ def parse_values(typed: dict[str, str]) -> dict[str, list[Any]]:
     >>> parse_values({"bottleneck": "64, 256", "normalize": "true"})
     {'bottleneck': [64, 256], 'normalize': [True]}
     """
-    swept = {name for stage in STAGES for name in defaults(stage)}
+    swept = {name for stage in STAGES for name in defaults(stage)} - {"groups"}
     texts = {name: text.split(",") if name in swept else [text] for name, text in typed.items()}
     return {
         name: list(dict.fromkeys(_parse(name, part.strip()) for part in parts))
@@ -108,6 +109,8 @@ def _parse(name: str, text: str) -> Any:
         raise DataError(
             f"{what} must be of type {kind.__name__} ({default}), not {text!r}"
         ) from None
+    if name == "groups" and Path(text).is_file():
+        value = str(Path(text).resolve())  # notebooks run in another folder
     if name in CHOICES:
         check_choice(what, text, CHOICES[name], hint=default, error=DataError)
     if kind in (int, float):

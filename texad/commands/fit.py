@@ -6,6 +6,7 @@ from pathlib import Path
 
 from texad.commands import files, messages
 from texad.commands import report as pages
+from texad.data import groups as find_groups
 from texad.data.inputs import good_images
 from texad.detector import AnomalyDetector
 from texad.io.atomic import write_text
@@ -21,6 +22,7 @@ def fit(
     false_alarms: float = 0.05,
     calibration_fraction: float = 0.2,
     image_size: int = 224,
+    groups: str = "",
     unreadable_limit: float = 0.05,
     seed: int = 0,
     report: str | None = None,
@@ -36,6 +38,8 @@ def fit(
         The file to write.
     weights, detector, false_alarms, calibration_fraction, image_size, seed, progress
         As `AnomalyDetector` takes them.
+    groups : str, default ""
+        Where groups come from, see `texad.data.groups.groups`; paths start in `folder`.
     report : str, optional
         Where the page goes; by default beside the detector, with its name.
 
@@ -47,8 +51,8 @@ def fit(
     Raises
     ------
     ValueError, OSError
-        An option is out of range, a file cannot be written, or the folder is none of good images;
-        in one line.
+        An option is out of range, a file cannot be written, the folder is none of good images, or
+        an image has no group; in one line.
     """
     made = AnomalyDetector(
         detector,
@@ -62,21 +66,31 @@ def fit(
     made.check_parameters()
     file, page = _targets(out, report)
     good = good_images(folder, "train", unreadable_limit, progress)
+    top = Path(folder).expanduser()
+    group_of = find_groups.groups(good.paths, top, groups)
     notes = messages.words("images", good=good, seen=())
+    if group_of:
+        values = {"n": len({*group_of}), "source": find_groups.source(top, groups)}
+        notes += messages.words("groups", **values)
     messages.say(*notes, to=sys.stderr)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RandomWeightsWarning)  # it is said below, in full
-        made.fit(good.paths)
+        made.fit(good.paths, groups=group_of)
     hashes = {str(path): digest for digest, path in good.images.items()}
     made.origin_["images"] = {
         part: [hashes[path] for path in paths] for part, paths in made.paths_.items()
     }
     strangest = pages.strangest(made, good.root)
     made.save(file)
-    write_text(page, pages.fit_page(made, file.name, notes, strangest))
+    copies = []
+    if (found := made.near_copies_) and found.many:
+        pairs = [[Path(path).relative_to(good.root) for path in pair] for pair in found.pairs]
+        copies = messages.words("near_copies", found=found, pairs=pairs)
+    write_text(page, pages.fit_page(made, file.name, notes, strangest, copies))
     messages.warn_of_random_weights(made)
     apart = [one["name"] for part in strangest.values() for one in part if one["stands_apart"]]
-    messages.say(*messages.words("fit", detector=made, apart=apart, file=file, page=page))
+    values = {"copies": copies, "apart": apart, "file": file, "page": page}
+    messages.say(*messages.words("fit", detector=made, **values))
     return 0
 
 

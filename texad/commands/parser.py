@@ -203,7 +203,14 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
         bad.
 
         All images of the folder and of its sub-folders are taken, and copies are left out. If the
-        folder has MVTec AD's layout, only train/good is taken.""",
+        folder has MVTec AD's layout, only train/good is taken.
+
+        Images may come in groups: exposures of one piece, cells of one module, pieces of one batch.
+        A group must not be divided, part to learn from and part to calibrate with, or the threshold
+        is too low. --groups names them in one of three ways: a file ending in .csv, with the
+        columns path and group; the word folder, if each group has a folder of its own; or a regular
+        expression, searched in the path of each image below FOLDER, whose first part in parentheses
+        is the group, such as 'tile([0-9]+)'. A groups.csv in FOLDER is found by itself.""",
         [
             Option("folder", metavar="FOLDER", help="good images: no defect in any of them"),
             Option(
@@ -239,6 +246,13 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
                 default=224,
                 metavar="PIXELS",
                 help="what images are resized to (default: 224); a multiple of 16",
+            ),
+            Option(
+                "--groups",
+                default="",
+                metavar="G",
+                help="which images belong together: a .csv, the word folder, or a regular "
+                "expression (default: FOLDER/groups.csv, if there is one)",
             ),
             UNREADABLE_LIMIT,
             Option(

@@ -99,6 +99,7 @@ def fit_page(
     name: str,
     notes: Sequence[str],
     strangest: Strangest,
+    copies: Sequence[str] = (),
 ) -> str:
     """Make the page that `texad fit` writes.
 
@@ -112,6 +113,8 @@ def fit_page(
         Paragraphs about the folder that it was fit to.
     strangest : dict of str to list of dict
         From `strangest`.
+    copies : sequence of str, optional
+        The warning of near-copies.
 
     Returns
     -------
@@ -128,6 +131,7 @@ def fit_page(
         promise=words("promise", detector=detector),
         histograms=histograms(groups, detector.threshold_),
         strangest=strangest,
+        copies=copies,
         versions=", ".join(map(" ".join, detector.origin_["versions"].items())),
         notes=notes,
         losses=losses(detector.history_),

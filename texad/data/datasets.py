@@ -294,11 +294,17 @@ def load_category(dataset: str | Path, category: str) -> Category:
     return Category(name(dataset), names[0], root, tuple(train), tuple(test))
 
 
-def fingerprint(category: Category) -> str:
+def fingerprint(category: Category, table: Path | None = None) -> str:
     """SHA-256 over names and contents of all images and masks, in hexadecimal.
 
     Names are relative to the category's folder, so a copy elsewhere has the same fingerprint. What
     was left out as unreadable counts, too: once it is repaired, the data are others.
+
+    Parameters
+    ----------
+    category : Category
+    table : Path or None
+        The table of groups, see `groups.table_file`; it counts, too.
     """
     samples = (
         category.train + category.test + tuple(left_out.sample for left_out in category.unreadable)
@@ -307,6 +313,8 @@ def fingerprint(category: Category) -> str:
     lines = sorted(
         f"{file.relative_to(category.root).as_posix()}\0{_content(file)}\n" for file in files
     )
+    if table:
+        lines.append(f"groups\0{_content(table)}\n")
     return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 

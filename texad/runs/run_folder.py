@@ -32,6 +32,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from texad.data import datasets, splitting
+from texad.data import groups as find_groups
 from texad.errors import RunError, printable
 from texad.io.atomic import digests, replacing
 from texad.io.escape import from_spreadsheet, write_table
@@ -250,12 +251,16 @@ class Run:
     # -- what the stages leave ---------------------------------------------------------------------
 
     def write_images(
-        self, category: datasets.Category, calibration_fraction: float = 0.0, seed: int = 0
+        self,
+        category: datasets.Category,
+        calibration_fraction: float = 0.0,
+        seed: int = 0,
+        groups: str = "",
     ) -> pd.DataFrame:
         """Write images.csv, and into run.json what the data are.
 
-        That is their fingerprint, how many images each split has, and which images were left out
-        and why.
+        That is their fingerprint, how many images and groups each split has, and which images were
+        left out and why.
 
         Parameters
         ----------
@@ -267,6 +272,9 @@ class Run:
             "calibration".
         seed : int, default 0
             Seed of the choice of these images.
+        groups : str, default ""
+            Where groups come from, see `texad.data.groups.groups`. A group of training images is
+            kept out whole.
 
         Returns
         -------
@@ -276,10 +284,17 @@ class Run:
         Raises
         ------
         RunError
-            If `calibration_fraction` is not at least 0 and below 1, or `seed` is negative.
+            If `calibration_fraction` is not at least 0 and below 1, `seed` is negative, or the
+            groups cannot be found.
         """
         try:
-            train, calibration = splitting.keep_out(category.train, calibration_fraction, seed)
+            group_of = _groups(category, groups)
+            train, calibration = splitting.keep_out(
+                category.train,
+                calibration_fraction,
+                seed,
+                [group_of[sample] for sample in category.train] if group_of else None,
+            )
         except ValueError as error:
             raise RunError(str(error)) from None
 
@@ -295,14 +310,20 @@ class Run:
                 "defect": [sample.defect for sample in samples],
                 "label": [sample.label for sample in samples],
                 "mask": [relative(sample.mask) if sample.mask else "" for sample in samples],
+                "group": [group_of.get(sample, "") for sample in samples],
             }
         )
         self.write_table("images.csv", images)
+        n_groups = images[images["group"] != ""].groupby("split")["group"].nunique()
         self.write(
             data={
                 "folder": str(category.root),
-                "fingerprint": datasets.fingerprint(category),
+                "fingerprint": datasets.fingerprint(
+                    category, find_groups.table_file(category.root, groups)
+                ),
                 **{f"n_{split}": len(those) for split, those in splits.items()},
+                "groups": {"source": find_groups.source(category.root, groups)}
+                | {f"n_{split}": int(n_groups.get(split, 0)) for split in splits},
                 "unreadable": [
                     {"path": printable(relative(left_out.sample.path)), "reason": left_out.reason}
                     for left_out in category.unreadable
@@ -327,7 +348,7 @@ class Run:
         DataFrame
             Columns `path` (relative to the category's folder), `split`, `defect` ("good" where
             there is none), `label` (0 normal, 1 anomalous), `mask` (relative, empty where there is
-            none).
+            none), `group` (empty where there is none).
         """
         images = self.read_table(table)
         return images[images["split"] == split].reset_index(drop=True)
@@ -375,7 +396,7 @@ class Run:
                 keep_default_na=False,
                 lineterminator="\n",  # a name may have another kind of line end in it
                 na_values={"p_value": [""]},
-                dtype={"path": str, "defect": str, "mask": str, "p_value": float},
+                dtype=dict.fromkeys(("path", "defect", "mask", "group"), str) | {"p_value": float},
             )
         )
 
@@ -433,6 +454,17 @@ class FinishedRun(Run):
     def test(self) -> pd.DataFrame:
         """The test images with score, prediction and mask, in the order of their anomaly maps."""
         return self.images("test", "scores.csv").assign(mask=self.images("test")["mask"])
+
+
+def _groups(category: datasets.Category, how: str) -> dict[datasets.Sample, str]:
+    """Group of each image; empty if nothing is said of groups. A test image may have none ("")."""
+    found: dict[datasets.Sample, str] = {}
+    for samples, every in ((category.train, True), (category.test, False)):
+        paths = [sample.path for sample in samples]
+        found |= zip(
+            samples, find_groups.groups(paths, category.root, how, every) or (), strict=False
+        )
+    return found
 
 
 def _peak_mb() -> float | None:

@@ -24,13 +24,13 @@ WEIGHTS = _object("name", "sha256", name=TEXT, sha256=TEXT)
 PAIR = {"type": "array", "items": NUMBER, "minItems": 2, "maxItems": 2}
 PLACES = _object("stride", "centre", stride=NUMBER, centre=PAIR)
 LEFT_OUT = _object("path", "reason", path=TEXT, reason=TEXT)
+SPLITS = {f"n_{split}": COUNT for split in ("train", "calibration", "test")}
 DATA = _object(
     *("n_train", "n_test"),
     folder=TEXT,
     fingerprint=TEXT,
-    n_train=COUNT,
-    n_calibration=COUNT,
-    n_test=COUNT,
+    **SPLITS,
+    groups=_object("source", source=TEXT, **SPLITS),
     unreadable={"type": "array", "items": LEFT_OUT},
 )
 STAGE = _object(

@@ -141,7 +141,13 @@ def images(folder: Path, labels: Labels) -> list[Path]:
     return found
 
 
-def find(name: str, roots: Iterable[Path], where: str, absolute: bool = False) -> Path:
+def find(
+    name: str,
+    roots: Iterable[Path],
+    where: str,
+    absolute: bool = False,
+    hint: str = "say where the images are by --images FOLDER",
+) -> Path:
     """Find the image that a table or an annotation means.
 
     Parameters
@@ -154,6 +160,8 @@ def find(name: str, roots: Iterable[Path], where: str, absolute: bool = False) -
         Where it is said.
     absolute : bool, default False
         Whether any other file of this machine is allowed, too.
+    hint : str, optional
+        What to do if there is no such file.
 
     Raises
     ------
@@ -176,7 +184,4 @@ def find(name: str, roots: Iterable[Path], where: str, absolute: bool = False) -
     for file in (root / each for root in roots for each in (name, windows.as_posix())):
         if file.is_file():
             return file
-    raise DataError(
-        f"{where}: there is no file {name!r} in {' or '.join(map(str, roots))}: say where the "
-        "images are by --images FOLDER"
-    )
+    raise DataError(f"{where}: there is no file {name!r} in {' or '.join(map(str, roots))}: {hint}")

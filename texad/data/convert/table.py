@@ -53,7 +53,7 @@ def read_csv(
                 f"{source} holds {len(tables)} tables (.csv, .tsv) instead of one: name the file"
             )
         source = tables[0]
-    header, rows = _rows(source)
+    header, marked = rows(source)
     path_at = _column(source, header, path_column, PATH_COLUMNS, "--path-column")
     label_at = _column(source, header, label_column, LABEL_COLUMNS, "--label-column")
     mask_at = (
@@ -61,11 +61,11 @@ def read_csv(
         if mask_column is not None or any(plain(name) in MASK_COLUMNS for name in header)
         else None
     )
-    bad = {plain(row[label_at]) for _, row in rows if not labels.is_good(row[label_at])}
+    bad = {plain(row[label_at]) for _, row in marked if not labels.is_good(row[label_at])}
     only_yes = len(bad) == 1 and bad <= YES  # then "1" is no name of a defect
     roots = [folder or source.parent]
     marks = []
-    for where, row in rows:
+    for where, row in marked:
         if not row[label_at].strip():
             raise DataError(
                 f"{where} has no {header[label_at]}: say what the image is, or remove the line"
@@ -85,10 +85,20 @@ def tables_of(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.glob("[!.]*")) if file.suffix.lower() in SUFFIXES]
 
 
-def _rows(table: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Read the names of a table's columns, and where each other row is and what it holds.
+def rows(table: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Read a table.
 
-    Each row has as many cells as there are columns.
+    Returns
+    -------
+    header : list of str
+        Names of its columns.
+    rows : list of (str, list of str)
+        Where each other row is, and its cells, as many as there are columns.
+
+    Raises
+    ------
+    DataError
+        A ValueError that names the line.
     """
     text = read_text(table)
     separator = max(",;\t|", key=text.partition("\n")[0].count)
