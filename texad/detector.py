@@ -402,13 +402,16 @@ class AnomalyDetector(BaseEstimator):
             Path(file), tensors, {"texad": json.dumps(about, ensure_ascii=False, allow_nan=False)}
         )
 
-    def to_onnx(self, file: str | Path, size: tuple[int, int] | None = None) -> None:
+    def to_onnx(
+        self, file: str | Path, size: tuple[int, int] | None = None, map: str = "places"
+    ) -> None:
         """Write the detector as an ONNX file, for programs without texad and torch.
 
         Its input `image` is uint8, (N, height, width, 3), RGB. Its outputs are `score`, float32,
-        (N,); `anomalous`, bool, (N,); and `anomaly_map`, float32, (N, image_size / 16,
-        image_size / 16). Its metadata hold one entry, `texad`, in JSON: size of the images,
-        parameters, threshold, and where the detector comes from.
+        (N,); `anomalous`, bool, (N,); and `anomaly_map`, float32, see `map`. Its metadata hold one
+        entry, `texad`, in JSON: size of the images, parameters, threshold, where the detector comes
+        from, and under "places" on which pixels of the *resized* image the places of an anomaly map
+        are centred: place (i, j) on row stride · i + centre[0], column stride · j + centre[1].
 
         Scores agree with `score_samples` to about five digits, since numbers are added up in
         another order. A decision can differ only where a score lies so near to the threshold; the
@@ -421,11 +424,14 @@ class AnomalyDetector(BaseEstimator):
         size : (int, int), optional
             Height and width of the images. By default they are `image_size` × `image_size`, and
             there is nothing to resize.
+        map : {"places", "pixels"}, default "places"
+            "places" gives anomaly maps as the detector does, (N, image_size / 16, image_size / 16);
+            "pixels" gives them in the size of the images, (N, height, width), see `places.enlarge`.
 
         Raises
         ------
         ValueError
-            If onnx is not installed, or `size` is out of range.
+            If onnx is not installed, `size` is out of range, or there is no such `map`.
         """
         from texad.model import onnx_export
 
@@ -436,7 +442,9 @@ class AnomalyDetector(BaseEstimator):
             autoencoder=self.autoencoder_,
             threshold=self.threshold_,
             image_size=self.image_size,
+            grid=grid(self.backbone_),
             size=size,
+            map=map,
             about={
                 "parameters": {
                     name: getattr(self, name)

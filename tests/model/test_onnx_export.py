@@ -157,6 +157,23 @@ def test_scores_decisions_and_maps_are_those_of_the_detector(detector, exported,
     )
 
 
+def test_a_map_in_pixels_is_that_of_enlarge(detector, images, tmp_path):
+    detector.backbone_.centre[:] = torch.tensor((5.0, -2.0))  # nothing is symmetric
+    detector.to_onnx(tmp_path / "pixels.onnx", (HEIGHT, WIDTH), map="pixels")
+    # the images that it was fit to may be rebuilt exactly
+    path = next(path for path in images if str(path) not in detector.paths_["train"])
+    (judged,) = detector.stream([path])
+    score, _, anomaly_map = run(tmp_path / "pixels.onnx", np.array(Image.open(path))[None])
+    assert anomaly_map.shape == (1, HEIGHT, WIDTH) and anomaly_map.dtype == np.float32
+    wanted = detector.enlarge(judged.anomaly_map, (HEIGHT, WIDTH))
+    np.testing.assert_allclose(anomaly_map[0], wanted, rtol=1e-3)
+    np.testing.assert_allclose(score, judged.score, rtol=1e-4)
+    about = json.loads(onnx.load(tmp_path / "pixels.onnx").metadata_props[0].value)
+    assert (about["map"], about["places"]) == ("pixels", {"stride": 16, "centre": [5.0, -2.0]})
+    with pytest.raises(ValueError, match="map must be one of places, pixels, not 'pixel'"):
+        detector.to_onnx(tmp_path / "other.onnx", map="pixel")
+
+
 def test_an_image_alone_has_the_same_score(exported, images):
     pixels = np.stack([np.array(Image.open(path)) for path in images])
     together, alone = run(exported, pixels)[0], run(exported, pixels[2:3])[0]
@@ -204,6 +221,13 @@ def saved(images, tmp_path_factory):
     file = tmp_path_factory.mktemp("saved") / "steel.safetensors"
     AnomalyDetector(weights="random", image_size=64, progress=False).fit(images[-8:]).save(file)
     return file
+
+
+def test_the_command_says_that_the_map_is_in_pixels(saved, tmp_path, capsys):
+    file, size = tmp_path / "steel.onnx", ["--size", "80", "96", "--map", "pixels"]
+    assert main(["export", str(saved), "--out", str(file), *size]) == 0
+    assert "anomaly_map: float32, (N, 80, 96)" in capsys.readouterr().out
+    assert run(file, np.zeros((2, 80, 96, 3), dtype=np.uint8))[2].shape == (2, 80, 96)
 
 
 def test_without_a_size_images_are_taken_as_they_are(saved, tmp_path, capsys):

@@ -14,6 +14,7 @@ def export(
     out: str | None = None,
     size: tuple[int, int] | None = None,
     format: str = "onnx",
+    map: str = "places",
     progress: bool = True,
 ) -> str:
     """Write a detector as an ONNX file, and say what it takes and gives.
@@ -27,6 +28,8 @@ def export(
     size : (int, int), optional
         Height and width of the images, in pixels; by default those of the detector.
     format : {"onnx"}
+    map : {"places", "pixels"}, default "places"
+        Whether the anomaly map has a value for each place, or for each pixel of the images.
     progress : bool, default True
         Nothing is shown meanwhile.
 
@@ -49,13 +52,15 @@ def export(
             f"itself, instead of {file}"
         )
     loaded = AnomalyDetector.load(detector, progress=progress)
-    loaded.to_onnx(file, size)
+    loaded.to_onnx(file, size, map)
     height, width = size or (loaded.image_size, loaded.image_size)
     resized = "resized in it as texad does" if size else UNRESIZED
-    side = loaded.image_size // STRIDE
+    rows = columns = loaded.image_size // STRIDE
+    if map == "pixels":
+        rows, columns = height, width
     return (
         f"{file} ({file.stat().st_size / 1e6:.1f} MB)\n"
         f"input    image: uint8, (N, {height}, {width}, 3), RGB; {resized}\n"
         f"outputs  score: float32, (N,); anomalous: bool, (N,), score > {loaded.threshold_:.6g}; "
-        f"anomaly_map: float32, (N, {side}, {side})"
+        f"anomaly_map: float32, (N, {rows}, {columns})"
     )

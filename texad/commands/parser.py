@@ -391,6 +391,13 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
                 help="size of the camera's images, in pixels; they are resized as texad does "
                 "(default: they have the detector's --image-size already)",
             ),
+            Option(
+                "--map",
+                default="places",
+                choices=("places", "pixels"),
+                help="the anomaly map has a value for each place, or for each pixel of the images "
+                "(default: places)",
+            ),
             QUIET,
         ],
     ),

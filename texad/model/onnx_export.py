@@ -14,6 +14,7 @@ on the size of the image, and so an exported detector takes images of one size.
 
 import copy
 import json
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from texad.errors import check_choice
 from texad.io.atomic import replacing
+from texad.model import places
 from texad.model.base import FeatureAutoencoder
 from texad.model.codebook import QuantizedAutoencoder
 
 OPSET = 18  # of ONNX 1.13, 2022
 TOP_K = 10  # as in scoring.score_features
+MAPS = ("places", "pixels")
 OUTPUTS = ("score", "anomalous", "anomaly_map")
 EXACT = 2**24  # float32 knows every whole number up to here
 
@@ -45,9 +49,13 @@ class Judgement(nn.Module):
         Height and width that images are resized to.
     height, width : int
         Height and width of the images.
+    grid : Grid, optional
+        Where the places of the anomaly map lie: it is then given in pixels of the images.
     """
 
     half_squares: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
 
     def __init__(
         self,
@@ -57,6 +65,7 @@ class Judgement(nn.Module):
         image_size: int,
         height: int,
         width: int,
+        grid: places.Grid | None = None,
     ):
         super().__init__()
         self.across = Resampling(width, image_size) if width != image_size else nn.Identity()
@@ -69,12 +78,19 @@ class Judgement(nn.Module):
             self.register_buffer(
                 "half_squares", torch.square(self.autoencoder.codebook).sum(dim=1) / 2
             )
+        self.in_pixels = grid is not None
+        if grid:
+            side = round(image_size / grid.stride)
+            matrices = places.interpolation((side, side), grid, image_size, (height, width))
+            for name, matrix in zip(("rows", "columns"), matrices, strict=True):
+                self.register_buffer(name, torch.from_numpy(matrix))
         self.threshold = float(np.float32(threshold))  # as NumPy compares it with a score
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Judge images: (N, height, width, 3), uint8, RGB, in; `OUTPUTS` out.
 
-        Their shapes and types are (N,), float32; (N,), bool; (N, H, W), float32.
+        Their shapes and types are (N,), float32; (N,), bool; (N, H, W) or (N, height, width),
+        float32.
         """
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)
         pixels = self.down(self.across(pixels).mT).mT / 255  # (N, 3, image_size, image_size)
@@ -86,6 +102,8 @@ class Judgement(nn.Module):
         score = values.topk(TOP_K).values.mean(dim=1)
         if self.autoencoder.reduction == "local_and_global":
             score = score + values.mean(dim=1)
+        if self.in_pixels:  # see places.enlarge
+            anomaly_map = self.rows @ anomaly_map @ self.columns.T
         return score, score > self.threshold, anomaly_map
 
     def _nearest(self, codes: torch.Tensor) -> torch.Tensor:
@@ -176,7 +194,9 @@ def write(
     autoencoder: FeatureAutoencoder,
     threshold: float,
     image_size: int,
+    grid: places.Grid,
     size: tuple[int, int] | None = None,
+    map: str = "places",
     about: dict[str, Any],
 ) -> None:
     """Write a detector as an ONNX file; `AnomalyDetector.to_onnx` says what is in it.
@@ -190,16 +210,21 @@ def write(
     threshold : float
     image_size : int
         Height and width that images are resized to.
+    grid : Grid
+        Where the places of the anomaly map lie.
     size : (int, int), optional
         Height and width of the images; by default `image_size` × `image_size`.
+    map : {"places", "pixels"}, default "places"
+        Whether the anomaly map has a value for each place, or for each pixel of the images.
     about : dict
         Facts about the detector for the metadata of the file.
 
     Raises
     ------
     ValueError
-        If onnx is not installed, or `size` is out of range.
+        If onnx is not installed, `size` is out of range, or there is no such `map`.
     """
+    check_choice("map", map, MAPS)
     height, width = size or (image_size, image_size)
     if min(height, width) < 1:
         raise ValueError(f"--size: height and width must be at least 1, not {height} and {width}")
@@ -212,7 +237,15 @@ def write(
         ) from error
     with torch.enable_grad():  # else the convolutions would be oneDNN's own: see texad.model.onednn
         program = torch.onnx.export(
-            Judgement(backbone, autoencoder, threshold, image_size, height, width).eval(),
+            Judgement(
+                backbone,
+                autoencoder,
+                threshold,
+                image_size,
+                height,
+                width,
+                grid if map == "pixels" else None,
+            ).eval(),
             (torch.zeros(2, height, width, 3, dtype=torch.uint8),),
             input_names=["image"],
             output_names=list(OUTPUTS),
@@ -227,6 +260,8 @@ def write(
         del node.metadata_props[:]  # lines of Python, and where they lay on this machine
     about = about | {
         "input": {"height": height, "width": width},
+        "map": map,
+        "places": asdict(grid),
         "threshold": threshold,
         "exported_by": {name: version(name) for name in ("texad", "torch", "onnx", "onnxscript")},
     }
