@@ -82,7 +82,8 @@ run
 #
 # Two rules of thumb. **How many?** A hundred good images are a sound start. Fewer than twenty are
 # for trying. Take them on several days rather than in one hour: a hundred photographs of one piece
-# are one piece. And look at every one, since a defect among them teaches the detector that this
+# are one piece. (If there are several of each piece on purpose, say so with `--groups`: see
+# chapter 1.) And look at every one, since a defect among them teaches the detector that this
 # defect is {term}`normal`.
 #
 # **How large?** Each image becomes a square of `image_size` pixels. Let the smallest defect that
@@ -137,6 +138,8 @@ def seen_from_there(path):
 # %%
 folder = seen_from_there(run.data_path("train/good"))
 choices = ["--weights", weights, "--image-size", image_size, "--seed", seed]
+if source := run.read()["data"]["groups"]["source"]:  # chapter 1 has found groups
+    choices += ["--groups", source]
 promise = ["--false-alarms", false_alarms]
 _ = texad("fit", folder, "--out", "my.safetensors", *promise, *choices, "--quiet")
 
@@ -529,7 +532,7 @@ run.finish()
 #   `texad calibrate` leaves them out, if it knows them by their bytes; a copy saved anew it does
 #   not know.
 # - **Frames of a film.** Twenty frames of one piece are one image, twenty times. The tests and the
-#   promise count them as twenty.
+#   promise count them as twenty, unless `--groups` says that they belong together.
 # - **Choosing the threshold by the test, and then reporting the test.** Choose with some defects,
 #   report with others.
 # - **Automatic exposure.** The camera brightens a dark piece, and the one thing that was odd about

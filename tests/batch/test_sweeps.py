@@ -178,8 +178,16 @@ def test_values_have_their_types_and_come_once():
     assert parse({"categories": "tile,wood"}) == {
         "categories": ["tile,wood"]
     }  # of a study: its own comma
+    assert parse({"groups": r"tile\d{1,3}"}) == {"groups": [r"tile\d{1,3}"]}  # part of it, too
     with pytest.raises(ValueError, match="bottleneck must be of type int"):
         parse({"bottleneck": "64,"})
+
+
+def test_the_table_of_groups_is_found_from_wherever_the_notebooks_run(tmp_path, monkeypatch):
+    (tmp_path / "my.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    assert parameters.parse_values({"groups": "my.csv"}) == {"groups": [str(tmp_path / "my.csv")]}
+    assert parameters.parse_values({"groups": "their.csv"}) == {"groups": ["their.csv"]}
 
 
 def test_only_what_has_several_values_is_in_the_name():

@@ -110,6 +110,54 @@ def test_of_few_images_the_detector_works_and_says_that_it_promises_nothing(
     assert main(["predict", str(file), str(tmp_path / "few"), "--quiet"]) == 0
 
 
+@pytest.fixture
+def exposures(tmp_path) -> Path:
+    """Twelve pieces of a surface, in two exposures each."""
+    for i in range(12):
+        dark = Image.open(noise(tmp_path / "tiles" / f"{i}_dark.png", i))
+        dark.point([min(255, level + 5) for level in range(256)] * 3).save(
+            tmp_path / "tiles" / f"{i}_light.png"
+        )
+    return tmp_path / "tiles"
+
+
+def test_near_copies_are_told_where_nobody_has_named_groups(exposures, tmp_path, capsys):
+    file = tmp_path / "tiles.safetensors"
+    assert main(["fit", str(exposures), "--out", str(file), *QUICK]) == 0
+    text, page = said(capsys), file.with_suffix(".html").read_text("utf-8")
+    assert "WARNING: 24 of 24 images are near-copies of others, such as" in text
+    assert re.search(r" (\d+)_(dark|light).png and \1_(dark|light).png, or (\d+)_", text)
+    assert "with --groups" in text and "24 of 24 images are near-copies" in page
+
+
+def test_a_group_is_on_one_side_of_the_split(exposures, tmp_path, capsys, monkeypatch):
+    kept = {}
+    fit = AnomalyDetector.fit
+
+    def spy(self, *arguments, **options):
+        kept[self] = fit(self, *arguments, **options).paths_
+        return self
+
+    monkeypatch.setattr(AnomalyDetector, "fit", spy)
+    arguments = ["fit", str(exposures), "--out", str(tmp_path / "a.safetensors"), *QUICK]
+    assert main([*arguments, "--groups", r"(\d+)_"]) == 0
+    rows = [f"{path.name},{path.name.split('_')[0]}" for path in exposures.iterdir()]
+    (exposures / "groups.csv").write_text("\n".join(["path,group", *rows]))
+    assert main(arguments) == 0
+    text = said(capsys)
+    assert "12 groups of images (by (\\d+)_): a group is never divided" in text
+    assert f"12 groups of images (by {exposures / 'groups.csv'})" in text
+    assert "near-copies" not in text and len(kept) == 2
+    for paths in kept.values():
+        train, calibration = (
+            {Path(path).name.split("_")[0] for path in paths[part]}
+            for part in ("train", "calibration")
+        )
+        assert not train & calibration and len(train) + len(calibration) == 12
+    assert main([*arguments, "--groups", "piece"]) == 2
+    assert "groups piece: 24 of 24 images have no group, such as 0_dark.png and " in said(capsys)
+
+
 def test_an_image_with_a_defect_among_the_good_ones_is_pointed_out(steel, tmp_path, capsys):
     folder = tmp_path / "good ones"
     shutil.copytree(steel / "train" / "good", folder)

@@ -202,6 +202,29 @@ def test_the_choice_of_calibration_images_depends_on_the_seed_only(run, surfaces
     assert len({str(splits(run, category, 0.5, seed)) for seed in range(10)}) > 3
 
 
+def test_a_group_is_never_divided_and_its_name_is_kept(run, surfaces, tmp_path):
+    category = datasets.load_category(surfaces, "steel")
+    images = run.write_images(category, 0.4, 0, r"00(\d)")
+    assert [*images["group"][images["split"] == "test"]] == ["0", "1", "2"] * 2
+    table = tmp_path / "pieces.csv"
+    of_piece = dict(zip((sample.path for sample in category.train), "aaabbc", strict=True))
+    rows = [f"{path.relative_to(category.root)},{piece}" for path, piece in of_piece.items()]
+    table.write_text("\n".join(["path,group", *rows, "test/good/000.png,a"]))
+    for seed in range(10):
+        run.write_images(category, 0.4, seed, str(table))
+        train, calibration, test = (run.images(split)["group"] for split in SPLITS)
+        assert {*train} | {*calibration} == {*"abc"} and not {*train} & {*calibration}
+        assert [*test] == ["a"] + [""] * 5
+    counts = {"n_train": len({*train}), "n_calibration": len({*calibration}), "n_test": 1}
+    assert run.read()["data"]["groups"] == {"source": str(table)} | counts
+    before = run.read()["data"]["fingerprint"]
+    table.write_text(table.read_text().replace(",c", ",d"))
+    run.write_images(category, 0.4, 0, str(table))
+    assert run.read()["data"]["fingerprint"] != before != datasets.fingerprint(category)
+    with pytest.raises(RunError, match="6 of 6 images have no group"):
+        run.write_images(category, 0.4, 0, "tile")
+
+
 @pytest.mark.parametrize("fraction", [1, -0.1, 1.5, float("nan")])
 def test_a_fraction_that_is_none_is_refused(run, surfaces, fraction):
     with pytest.raises(RunError, match="calibration_fraction must be at least 0 and below 1"):

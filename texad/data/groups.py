@@ -19,7 +19,7 @@ FOLDER = "folder"
 
 
 def source(root: Path, how: str = "") -> str:
-    """Say where groups come from: `how`, else `groups.csv` in `root`, else nowhere (empty).
+    """Say where groups come from: a table with its whole path, else `how`; empty for nowhere.
 
     Parameters
     ----------
@@ -28,15 +28,15 @@ def source(root: Path, how: str = "") -> str:
     how : str, default ""
         As in `groups`.
     """
-    found = root / FILE
-    return how or (str(found) if found.is_file() else "")
+    return str(table_file(root, how) or how)
 
 
 def table_file(root: Path, how: str = "") -> Path | None:
-    """Find the table that groups come from; None if there is none."""
-    given = Path(source(root, how)).expanduser()
-    is_table = given.suffix.lower() == ".csv"
-    return next((file for file in (given, root / given) if is_table and file.is_file()), None)
+    """Find the table that groups come from, as `source`; None if there is none."""
+    given = Path(how or FILE).expanduser()
+    places = [root / given, given] if how else [root / given]
+    tables = (file.absolute() for file in places if file.is_file())
+    return next(tables, None) if given.suffix.lower() == ".csv" else None
 
 
 def groups(
