@@ -14,6 +14,7 @@
 #
 # - how an error map becomes an anomaly map and a score, computed by hand for one image;
 # - why the score is the mean of the ten largest errors;
+# - where on the photograph a place looks, and how to find out;
 # - how a threshold is set without a single defective image;
 # - how a few good images, kept out of the training, give a threshold with a promise;
 # - when the promise breaks, and what to do with very few images.
@@ -33,6 +34,7 @@ rule = "auto"  # which threshold decides: "sigma", "held_out" or "conformal"
 false_alarms = 0.05  # false-alarm rate of "conformal"
 
 # %%
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -41,10 +43,11 @@ from IPython.display import Markdown
 from texad import pipeline
 from texad.errors import RunError
 from texad.evaluation.metrics import image_auroc
+from texad.evaluation.pixel_metrics import pixel_metrics
 from texad.figures import plots, result_figures
 from texad.model import autoencoder, extraction, preprocessing, registry, scoring
 from texad.model.backbone import load_backbone
-from texad.model.places import enlarge
+from texad.model.places import Grid, enlarge, enlarge_each
 from texad.model.threshold import (
     check_rule,
     conformal_threshold,
@@ -107,8 +110,9 @@ print(f"smallest {E.min():.2g}, mean {E.mean():.2g}, largest {E.max():.2g}")
 #
 # $$A_{ij} = \frac{1}{C} \sum_{c=1}^{C} E_{cij} ,$$
 #
-# where $c$ counts the channels, $i$ the rows and $j$ the columns of places. Stretched to the size
-# of the image it can be laid over it. The line is the border of the true defect.
+# where $c$ counts the channels, $i$ the rows and $j$ the columns of places. Interpolated at the
+# pixels of the image, it can be laid over it; how, we shall see below. The line is the border of
+# the true defect.
 
 # %% mystnb={"figure": {"caption": "A test image and its anomaly map."}, "image": {"alt": "Above, a photograph with the defect outlined. Below, the same photograph with the anomaly map over it, bright where the autoencoder fails."}}
 image_size = run.parameter("image_size")
@@ -164,6 +168,126 @@ assert np.isclose(by_hand, by_package, rtol=1e-5)
 scores, maps = pipeline.score(trained, features, **options)
 train_scores, calibration_scores, test_scores = (scores[split] for split in SPLITS)
 run.write_array("maps/test.npy", maps["test"])
+
+# %% [markdown] tags=["aside"]
+# ## Where does a place look?
+#
+# The map has one number for each place, and the photograph has pixels. To lay one over the other we
+# must know on which pixel a place is centred. Nothing seems easier: places are 16 pixels apart, so
+# the first one stands for the first square of 16 × 16 pixels, and its centre is the middle of that
+# square, between the pixels 7 and 8. Every function that enlarges pictures counts like that.
+#
+# But a place is no square of pixels. It is the end of a long chain of convolutions, and each of
+# them has looked at a few neighbours. All pixels that can change the features of a place are its
+# {term}`receptive field`: counted out for our chain, more than 250 pixels across, wider than an
+# image of 224. They do not count alike. The influence of the pixels falls off from the middle
+# outwards, like a bell, and what really counts is a small part of the whole
+# {cite:p}`luo2016receptive`. Where, then, is the top of the bell?
+#
+# We can ask the network. Change a small patch of the photograph, and see which places notice. The
+# next cell moves a patch down the image, two pixels at a time, with its colours inverted. For each
+# position it computes the *centroid* of the change: the mean row of the places, weighted by how
+# much their features have changed.
+
+# %% tags=["aside"]
+backbone = load_backbone(run.folder / "backbone.safetensors")
+x = preprocessing.load_images([path], image_size)
+middle = image_size // 2
+
+
+@torch.inference_mode()
+def row_that_notices(row):
+    changed = x.clone()
+    patch = changed[..., row - 3 : row + 4, middle - 3 : middle + 4]
+    patch.copy_(1 - patch)
+    change = (backbone(changed) - backbone(x)).square().sum(dim=(0, 1, 3)).numpy()
+    return np.average(np.arange(len(change)), weights=change + 1e-12)
+
+
+rows = np.arange(max(3, middle - 24), min(image_size - 3, middle + 24), 2)
+noticed = np.array([row_that_notices(row) for row in rows])
+
+# %% mystnb={"figure": {"caption": "The row of places that notices a changed patch, times 16, against the row of the patch. The lines: as it would be if places were centred in their squares, and with the measured centre."}, "image": {"alt": "Dots that rise from the lower left to the upper right, and two parallel lines, one for each idea of the centre. The dots lie about the line of the measured one."}} tags=["aside"]
+grid = run.grid()
+figure, axis = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
+axis.plot(rows, rows - 7.5, "--", color="grey", label="middle of the square")
+axis.plot(rows, rows - grid.centre[0], color="#0072B2", label="measured centre")
+axis.plot(rows, 16 * noticed, "o", color="#D55E00", markersize=4, label="one patch")
+axis.set(xlabel="row of the patch, in pixels", ylabel="16 · row of places")
+axis.legend()
+plt.close(figure)
+figure
+
+# %% [markdown] tags=["aside"]
+# *What to look for:* which line the dots follow, and whether they climb evenly or in steps. Even
+# steps mean that a patch is noticed by the nearest place alone, and by no other: such places see
+# little more than what lies at their centre. A smooth climb means that neighbouring places share
+# the change between them.
+#
+# One patch in one image is an anecdote. Chapter 2 has changed four dozen patches in several
+# training images, drawn so that every distance from a place comes equally often, and has averaged
+# the distance between patch and centroid, for rows and for columns. What it found is kept with the
+# backbone and in `run.json`, and every map in this book, in the reports and in the explorer is
+# enlarged with it: bilinearly between the *measured* centres.
+
+# %% tags=["aside", "remove-input"]
+down, across = (7.5 - centre for centre in grid.centre)
+
+
+def shift(pixels, ahead, back):
+    return f"{abs(pixels):.1f} pixels too far {ahead if pixels > 0 else back}"
+
+
+Markdown(
+    f"In this run, place (0, 0) is centred on row **{grid.centre[0]:g}** and column "
+    f"**{grid.centre[1]:g}**. A map that takes the middle of the square instead lies "
+    f"**{shift(down, 'down', 'up')}** and "
+    f"**{shift(across, 'to the right', 'to the left')}**."
+)
+
+# %% [markdown] tags=["aside"]
+# Here is the map of the image above, enlarged in both ways, and what chapter 5 would say of all
+# test maps: how well they separate defective pixels from good ones ({term}`pixel AUROC` and
+# {term}`AUPRO`), and in which share of the defective images the brightest pixel lies on the defect.
+
+# %% mystnb={"figure": {"caption": "The same anomaly map, as if places were centred in their squares, and with the measured centre."}, "image": {"alt": "Twice the same photograph with the outlined defect, and below each the anomaly map over it. The two bright spots lie some pixels apart."}} tags=["aside"]
+ways = {"middle of the square": Grid(16, (7.5, 7.5)), "measured": grid}
+both = [enlarge(A, way, image_size)[0] for way in ways.values()]
+result_figures.heatmaps([image] * 2, both, [mask] * 2, list(ways))
+
+# %% tags=["aside"]
+has_mask = np.flatnonzero((test["mask"] != "") | (test["label"] == 0))
+mask_files = [run.data_path(test["mask"][i]) for i in has_mask]
+found = {}
+for name, way in ways.items():
+    masks = (preprocessing.load_mask(file, image_size) for file in mask_files)
+    in_pixels = enlarge_each(maps["test"][has_mask], way, image_size)
+    found[name] = pixel_metrics(masks, in_pixels)
+pd.DataFrame(found, dtype=float).T.round(3)
+
+# %% [markdown] tags=["aside"]
+# *What to look for:* nothing about the detector has changed between the two rows, neither a weight
+# nor a score. Whoever compares two detectors by their maps should know that some of the difference
+# may be in the drawing.
+#
+# Why is the centre where it is? The arithmetic of convolutions gives a first answer: in a ResNet
+# each step that halves the picture keeps every other row, beginning with the first, so the field of
+# place $i$ has its middle on row $16 i$ exactly {cite:p}`araujo2019computing`. Random weights look
+# there. Trained weights need not. In the ImageNet weights that we have measured, the centre lies
+# between this row and the middle of the square, nearer to the latter. We can only guess why. The
+# places have no symmetry: the first is centred on the border of the image, the last one 15 pixels
+# away from the other border. But networks are trained on photographs and on their mirror images
+# alike, and to see the same in both, the middle of the square is the better point of view. This
+# would explain the columns. It does not explain the rows, which have moved nearly as far, although
+# nobody trains with photographs upside down.
+#
+# What do others do? We have read the code that makes the maps of a few. The reference code of
+# PatchCore {cite:p}`roth2022patchcore`, PaDiM in anomalib {cite:p}`akcay2022anomalib` and another
+# public version of PaDiM enlarge their maps bilinearly, each place in the middle of its square;
+# where finer layers take part, less is at stake. FCDD {cite:p}`liznerski2021explainable` computes
+# the middle of each receptive field from kernels, strides and padding, and draws a bell curve
+# around it: that is right before the training, and knows nothing of what was learnt. We have found
+# none that measures it, which does not mean that there is none.
 
 # %% [markdown]
 # ## The published threshold
@@ -366,11 +490,10 @@ table.groupby(["split", "defect"], sort=False).agg(
 # calibration images were. If you shuffle the cards, the new one can be told by its colour.
 #
 # We can try it without a factory: multiply the pixels of good test images by a *gain*, cut off what
-# gets brighter than white, and measure again. The backbone that measured the features of this run
-# is stored in its folder, so we use the very same instrument.
+# gets brighter than white, and measure again, with the very same backbone: that of this run, which
+# is stored in its folder.
 
 # %% tags=["aside"]
-backbone = load_backbone(run.folder / "backbone.safetensors")
 good = np.flatnonzero(test["label"] == 0)[:12]
 paths = run.data_paths(test["path"][good])
 
@@ -688,6 +811,8 @@ quiz.Quiz(
 #
 # - Error map $E = (F - \hat F)^2$; anomaly map $A$: its mean over the channels; score $s$: the mean
 #   of its ten largest values.
+# - A place looks where its network looks, not where its square lies. The centre is measured, and
+#   maps are enlarged with it.
 # - Published threshold $t = \mu + 3\sigma$ of the training scores; no defective image is needed. It
 #   is too low, since the autoencoder has seen these images.
 # - Good images that were kept out give p-values, and a threshold $t_\alpha$ with a promise: a good

@@ -401,7 +401,7 @@ explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 #
 # ## All numbers
 #
-# Four numbers are still missing. Two more about the scores and decisions:
+# Five numbers are still missing. Two more about the scores and decisions:
 #
 # - The {term}`average precision` goes down the list of images from the highest score and averages
 #   the {term}`precision` over the places where a defective one stands. Unlike the AUROC it depends
@@ -410,7 +410,7 @@ explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 #   threshold is chosen by looking at the labels of the test. Read it as a bound, never as what a
 #   factory will see. The honest number is *F1*, at a threshold that was set without the test.
 #
-# And two about the maps, which need masks:
+# And three about the maps, which need masks:
 #
 # - The {term}`pixel AUROC` asks the question of the ROC curve for every pixel: does the anomaly map
 #   score defective pixels higher than good ones?
@@ -422,6 +422,9 @@ explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 #   left part of this curve counts, up to an FPR of $0.3$, since a map that lights up more of the
 #   good surface helps nobody. The area is divided by $0.3$, so that 1 is perfect; guessing gets
 #   $0.15$.
+# - *Peak in mask* (`peak_in_mask`) is the plainest: of the defective images, the share in which the
+#   brightest pixel of the map lies on the defect. It is where one would look first, and chapter 4
+#   has shown how easily a careless drawing misses.
 
 # %%
 found = pipeline.evaluate(
