@@ -402,6 +402,7 @@ quiz.Quiz(
 # - A few damaged images are left out and listed. Many stop the work, since what is left may no
 #   longer stand for the whole.
 # - A few good images are kept out of the training, to set a threshold with.
+# - Images that belong together stay together: no split divides a group.
 # - Preprocessing is: read as RGB, resize to a square, divide by 255. Nothing else.
 # - The list of images is in the run folder, so that every later chapter uses the same images in the
 #   same order.

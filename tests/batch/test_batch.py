@@ -344,6 +344,24 @@ def test_help_explains_the_options(capsys):
         assert option in shown
 
 
+@pytest.mark.slow
+def test_groups_stay_together_and_one_on_both_sides_of_the_test_is_told(tmp_path):
+    folder = write_category(tmp_path / "data" / "tiles", n_train=12)
+    arguments = run_arguments(folder.parent, tmp_path / "runs", "-p", "groups", "png")
+    result = texad(*arguments)
+    assert "12 images are in one group" in result.stderr and result.returncode == 1
+    rows = [f"train/good/{i:03d}.png,{i // 3}" for i in range(12)] + ["test/good/000.png,2"]
+    (folder / "groups.csv").write_text("\n".join(["path,group", *rows]))
+    assert texad(*run_arguments(folder.parent, tmp_path / "runs")).returncode == 0
+    run = Run(folder.parent, "tiles", tmp_path / "runs")
+    train, calibration = (set(run.images(split)["group"]) for split in ("train", "calibration"))
+    assert train | calibration == {*"0123"} and not train & calibration
+    chapter = (run.folder / "notebooks" / f"{STAGES[0]}.ipynb").read_text("utf-8")
+    assert "1 of 6 test images are of groups that the training has, too" in chapter
+    data = datasets.load_category(folder.parent, "tiles")
+    assert run.read()["data"]["fingerprint"] != datasets.fingerprint(data)  # another table: again
+
+
 def test_every_notebook_has_the_common_parameters_and_no_other_twice():
     seen = []
     for stage in STAGES:

@@ -184,10 +184,12 @@ def test_values_have_their_types_and_come_once():
 
 
 def test_the_table_of_groups_is_found_from_wherever_the_notebooks_run(tmp_path, monkeypatch):
-    (tmp_path / "my.csv").touch()
+    for name in ("my.csv", "folder"):
+        (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     assert parameters.parse_values({"groups": "my.csv"}) == {"groups": [str(tmp_path / "my.csv")]}
-    assert parameters.parse_values({"groups": "their.csv"}) == {"groups": ["their.csv"]}
+    for text in ("their.csv", "folder", "x" * 5000):
+        assert parameters.parse_values({"groups": text}) == {"groups": [text]}
 
 
 def test_only_what_has_several_values_is_in_the_name():

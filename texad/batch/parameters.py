@@ -6,9 +6,9 @@ since a batch should not find out after an hour.
 """
 
 import ast
+import os
 from functools import cache
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -109,8 +109,8 @@ def _parse(name: str, text: str) -> Any:
         raise DataError(
             f"{what} must be of type {kind.__name__} ({default}), not {text!r}"
         ) from None
-    if name == "groups" and Path(text).is_file():
-        value = str(Path(text).resolve())  # notebooks run in another folder
+    if name == "groups" and text.lower().endswith(".csv") and os.path.isfile(text):
+        value = os.path.abspath(text)  # notebooks run in another folder
     if name in CHOICES:
         check_choice(what, text, CHOICES[name], hint=default, error=DataError)
     if kind in (int, float):
