@@ -15,6 +15,7 @@ from texad.io import paths
 from texad.io.atomic import sha256
 from texad.io.json_files import write_json
 from texad.io.locks import HELD, LOCK
+from texad.model.places import Grid
 from texad.model.weights import RANDOM_WARNING
 from texad.runs import run_folder as artifacts
 from texad.runs.run_folder import SPLITS, STAGES, STUDIES, Run
@@ -434,3 +435,14 @@ def test_figures_have_no_border_and_150_dots_an_inch(run):
     with Image.open(run.folder / "figures" / "a.png") as image:
         assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
         assert max(image.size) < 4 * 150 / 2
+
+
+def test_a_run_knows_where_its_places_look_and_measures_it_where_it_does_not_say(run, monkeypatch):
+    run.start(STAGES[0])
+    run.write(places={"stride": 16, "centre": [5.1, -0.3]})
+    assert run.grid() == Grid(16, (5.1, -0.3))
+    run.finish()
+    write_json(run.folder / "run.json", {})  # as before there were places
+    monkeypatch.setattr(artifacts, "load_backbone", lambda file: file.name)
+    monkeypatch.setattr(artifacts, "grid", lambda backbone: f"that of {backbone}")
+    assert run.grid() == "that of backbone.safetensors"

@@ -26,6 +26,7 @@ GOOD = {
         "unreadable": [{"path": "a.png", "reason": "empty"}],
     },
     "weights": {"name": "random", "sha256": "00"},
+    "places": {"stride": 16, "centre": [0.1, 5.0]},
 }
 
 
@@ -95,6 +96,8 @@ def test_a_good_record_is_read_as_it_is(tmp_path):
         ({"weights": {"name": "random"}}, "weights, sha256 is missing"),
         ({"weights": "random"}, "weights is of the wrong kind, str"),
         ({"threshold": "<script>"}, "threshold is of the wrong kind, str"),
+        ({"places": {"stride": 0, "centre": [0, 0]}}, "places, stride is of the wrong kind, int"),
+        ({"places": {"stride": 16, "centre": [0]}}, "places, centre is of the wrong kind, list"),
     ],
 )
 def test_an_entry_of_another_kind_is_named(tmp_path, changes, named):

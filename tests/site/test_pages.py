@@ -61,7 +61,8 @@ def run_of(
         "maps/test.npy", np.random.default_rng(0).random((len(test), 4, 4), dtype=np.float32)
     )
     weights = {"name": "random", "sha256": "0" * 64}
-    run.write(threshold=threshold, weights=weights)
+    places = {"stride": 16, "centre": [7.5, 7.5]}
+    run.write(threshold=threshold, weights=weights, places=places)
     decisions = decision_metrics(test["label"], test["prediction"])
     by_defect = auroc_by_defect(test["label"], test["score"], test["defect"])
     auroc = image_auroc(test["label"], test["score"])
@@ -209,14 +210,11 @@ def test_scores_and_threshold_stand_in_the_caption(tmp_path):
 def test_an_alternative_text_tells_whether_the_map_points_at_the_defect():
     mask = np.zeros((64, 64), dtype=bool)
     mask[2:10, 50:60] = True
-    places = np.zeros((4, 4))
-    places[0, 3] = 1
-    assert gallery._brightest(places, mask) == "at the upper right, at the outlined defect"
-    assert (
-        gallery._brightest(places[::-1, ::-1], mask)
-        == "at the lower left, away from the outlined defect"
-    )
-    assert gallery._brightest(places, None) == "at the upper right"
+    pixels = np.zeros((64, 64))
+    pixels[12, 40] = 1  # beside it
+    assert gallery._brightest(pixels, mask) == "at the top, at the outlined defect"
+    assert gallery._brightest(pixels.T, mask) == "at the left, away from the outlined defect"
+    assert gallery._brightest(pixels, None) == "at the top"
     assert (
         gallery._position(0.5, 0.5) == "in the middle"
         and gallery._position(0.99, 0.5) == "at the bottom"

@@ -22,7 +22,7 @@ TEXT, NUMBER, COUNT, OBJECT = ({"type": t} for t in ("string", "number", "intege
 MEASURED = {"type": ["number", "null"]}  # null where the system did not say
 WEIGHTS = _object("name", "sha256", name=TEXT, sha256=TEXT)
 PAIR = {"type": "array", "items": NUMBER, "minItems": 2, "maxItems": 2}
-PLACES = _object("stride", "centre", stride=NUMBER, centre=PAIR)
+PLACES = _object("stride", "centre", stride={"type": "number", "exclusiveMinimum": 0}, centre=PAIR)
 LEFT_OUT = _object("path", "reason", path=TEXT, reason=TEXT)
 SPLITS = {f"n_{split}": COUNT for split in ("train", "calibration", "test")}
 DATA = _object(
