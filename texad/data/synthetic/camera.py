@@ -9,7 +9,7 @@ images then share the same spread of light, even where there are only a few of t
 import numpy as np
 from scipy import ndimage
 
-from texad.data.synthetic.textures import Surface, coordinates
+from texad.data.synthetic.textures import UNITS, Surface, coordinates
 
 CONDITIONS = 8  # level, contrast, warmth, green cast, noise, focus, distance, tilt of the light
 MASK_THRESHOLD = 0.02  # about five grey levels: less is no visible change
@@ -75,15 +75,34 @@ def photograph(
     image = expose((damaged or surface).colour)
     mask = np.zeros(image.shape[:2], dtype=bool)
     if damaged is not None:
-        change = np.abs(np.clip(image, 0, 1) - np.clip(expose(surface.colour), 0, 1))
-        mask = _closed(change.max(axis=2))
+        mask = _visible(np.clip(image, 0, 1), np.clip(expose(surface.colour), 0, 1), surface)
     grain = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(0.008 + 0.005 * noise)
     return np.round(np.clip(image + grain, 0, 1) * 255).astype(np.uint8), mask
 
 
-def _closed(change: np.ndarray) -> np.ndarray:
-    """Visible change, its gaps closed where defect and texture happen to be equally bright."""
-    visible = change > min(MASK_THRESHOLD, 0.5 * change.max())
-    radius = max(round(2 * len(change) / 256), 1)
+def _visible(image: np.ndarray, without: np.ndarray, surface: Surface) -> np.ndarray:
+    """Where an image visibly differs from the one without the defect.
+
+    Gaps are closed where defect and texture happen to be equally bright. Those of a mesh are its
+    openings, and the wires that cross the damaged ones. And a wire that lies less than a unit, a
+    quarter of its thickness, beside its place does not look bent: on a mesh, a pixel is unchanged
+    if it is as bright as a neighbour was, unless a pixel beside it is changed.
+    """
+
+    def differs(other: np.ndarray) -> np.ndarray:
+        change = np.abs(image - other).max(axis=2)
+        return change > min(MASK_THRESHOLD, 0.5 * change.max())
+
+    visible, pixels, reach = differs(without), surface.size / UNITS, 2.0
+    if surface.mesh:
+        reach, near = surface.mesh.spacing / 2, (2 * round(pixels) + 1,) * 2
+        darkest = ndimage.minimum_filter(without, (*near, 1))
+        brightest = ndimage.maximum_filter(without, (*near, 1))
+        moved = differs(np.clip(image, darkest, brightest))
+        visible &= ndimage.binary_dilation(moved, np.ones(near))
+    radius = max(round(reach * pixels), 1)
     closed = ndimage.binary_closing(np.pad(visible, 2 * radius), iterations=radius)
-    return ndimage.binary_fill_holes(closed[2 * radius : -2 * radius, 2 * radius : -2 * radius])
+    mask = ndimage.binary_fill_holes(closed[2 * radius : -2 * radius, 2 * radius : -2 * radius])
+    regions = ndimage.label(mask, np.ones((3, 3)))[0]
+    areas = np.bincount(regions[mask], minlength=1)
+    return mask & (areas > 0.02 * areas.max())[regions]  # without slivers
