@@ -38,7 +38,7 @@ seed = 0  # chooses the calibration images, and those shown below
 image_size = 224  # height and width in pixels that images are resized to
 calibration_fraction = 0.2  # of the good training images; kept out of the fit
 unreadable_limit = 0.05  # of the images of a folder; if more are damaged, stop
-groups = ""  # a .csv, "folder" or an expression; empty: groups.csv, if there is one
+groups = ""  # a .csv or a regular expression; empty: groups.csv, if there is one
 
 # %%
 import numpy as np
@@ -162,9 +162,9 @@ Markdown(
 #
 # A program cannot know the groups for sure; a person has to name them. If the folder of the
 # category has a table `groups.csv` with the columns `path` and `group`, it is used. Else the
-# parameter `groups` says where the names come from: another `.csv`; the word `"folder"`, if each
-# group has a folder of its own; or a regular expression. With `r"tile(\d+)"`, for instance, the
-# number in `tile12_dark.png` is the group.
+# parameter `groups` says where the names come from: another `.csv`, or a regular expression. With
+# `r"tile(\d+)"`, for instance, the number in `tile12_dark.png` is the group. (The command `texad
+# fit` of chapter 9 also takes the word `folder`: each sub-folder of good images is then a group.)
 
 # %% tags=["remove-input"]
 found = run.read()["data"]["groups"]
@@ -182,7 +182,7 @@ if shared:
     text += (
         f"\n\n**Warning:** {shared} of {n_test} test images are of groups that the "
         "training has, too. The detector half knows them, and all results of this run "
-        "are better than new images will be. The usual random split of the magnetic "
+        "are better than they would be with new images. The usual random split of the magnetic "
         "tiles has this fault. Divide the data again, group by group."
     )
 Markdown(text)
