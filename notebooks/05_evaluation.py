@@ -422,9 +422,9 @@ explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 #   left part of this curve counts, up to an FPR of $0.3$, since a map that lights up more of the
 #   good surface helps nobody. The area is divided by $0.3$, so that 1 is perfect; guessing gets
 #   $0.15$.
-# - *Peak in mask* (`peak_in_mask`) is the plainest: of the defective images, the share in which the
-#   brightest pixel of the map lies on the defect. It is where one would look first, and chapter 4
-#   has shown how easily a careless drawing misses.
+# - {term}`Peak in mask <peak in mask>` is the plainest: of the defective images, the share in which
+#   the brightest pixel of the map lies on the defect. It is where one would look first, and chapter
+#   4 has shown how easily a careless drawing misses.
 
 # %%
 found = pipeline.evaluate(

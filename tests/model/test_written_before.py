@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from texad.detector import AnomalyDetector
+from texad.model.backbone import grid
 
 FILES = Path(__file__).parent / "written_before"
 
@@ -28,3 +29,4 @@ def test_a_detector_of_version_0_1_loads_and_judges_as_before(tmp_path, kind, sc
     detector = AnomalyDetector.load(tmp_path / "old.safetensors", progress=False)
     assert detector.rule_ == "conformal" and detector.threshold_ == pytest.approx(threshold)
     assert detector.score_samples([tmp_path / "0.png"]) == pytest.approx([score], rel=1e-4)
+    assert np.isfinite(grid(detector.backbone_).centre).all()  # measured, since the file has none
