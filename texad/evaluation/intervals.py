@@ -59,7 +59,7 @@ def auroc_interval(
     ==================================================  ==============  ==============
 
     So it is conservative as a rule, most of all with few images of one kind and many of the other,
-    and a little liberal at an AUROC above 0.99 where a rare image of one kind looks like the other.
+    and a little liberal at AUROCs from 0.99 where a rare image of one kind looks like the other.
     In the same simulation the coverage of DeLong's interval (Biometrics 1988) fell to 0.68, and
     that of Newcombe's fifth method (Statistics in Medicine 2006) to 0.84.
 
