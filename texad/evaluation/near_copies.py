@@ -6,7 +6,7 @@ the detector half knows, and new ones bring more false alarms than promised.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +17,8 @@ FEWEST = 8  # images that can be compared
 MOST = 500  # images that are compared with all
 
 
-class NearCopies(NamedTuple):
+@dataclass(frozen=True)
+class NearCopies:
     """What was found.
 
     Attributes
