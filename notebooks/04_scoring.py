@@ -175,7 +175,7 @@ run.write_array("maps/test.npy", maps["test"])
 # The map has one number for each place, and the photograph has pixels. To lay one over the other we
 # must know on which pixel a place is centred. Nothing seems easier: places are 16 pixels apart, so
 # the first one stands for the first square of 16 × 16 pixels, and its centre is the middle of that
-# square, between the pixels 7 and 8. Every function that enlarges pictures counts like that.
+# square, between the pixels 7 and 8. The usual functions that enlarge pictures count like that.
 #
 # But a place is no square of pixels. It is the end of a long chain of convolutions, and each of
 # them has looked at a few neighbours. All pixels that can change the features of a place are its
@@ -281,13 +281,13 @@ pd.DataFrame(found, dtype=float).T.round(3)
 # would explain the columns. It does not explain the rows, which have moved nearly as far, although
 # nobody trains with photographs upside down.
 #
-# What do others do? We have read the code that makes the maps of a few. The reference code of
+# What do others do? We have read, in 2026, how a few of them make their maps. The reference code of
 # PatchCore {cite:p}`roth2022patchcore`, PaDiM in anomalib {cite:p}`akcay2022anomalib` and another
-# public version of PaDiM enlarge their maps bilinearly, each place in the middle of its square;
-# where finer layers take part, less is at stake. FCDD {cite:p}`liznerski2021explainable` computes
-# the middle of each receptive field from kernels, strides and padding, and draws a bell curve
-# around it: that is right before the training, and knows nothing of what was learnt. We have found
-# none that measures it, which does not mean that there is none.
+# public version of PaDiM enlarge them bilinearly, each place in the middle of its square; where
+# finer layers take part, less is at stake. FCDD {cite:p}`liznerski2021explainable` computes the
+# middle of each receptive field from kernels, strides and padding, and draws a bell curve around
+# it: that is right before the training, and knows nothing of what is learnt. We have found none
+# that measures it, which does not mean that there is none.
 
 # %% [markdown]
 # ## The published threshold
