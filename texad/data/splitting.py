@@ -12,6 +12,9 @@ import numpy as np
 
 from texad.errors import check_range
 
+# with fewer good images none is set aside to stop the training or to set a threshold: every one is
+# needed to learn from, and a false-alarm rate of 0.05 could not be promised anyway
+FEW = 20
 Image = TypeVar("Image")  # whatever stands for one
 
 

@@ -9,7 +9,8 @@ DFR: deep feature reconstruction for unsupervised anomaly segmentation, Yang, Sh
 arXiv:2012.07122.
 """
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,9 +23,15 @@ from texad.model.base import (
     blocks,
     check_fit,
     device,
+    endless_blocks,
     hold_out,
-    train_with_early_stopping,
+    train_in_steps,
 )
+
+STEPS = 1000
+CHECK_EVERY = 100  # steps
+VALIDATION = 32  # images at most: enough to see when to stop, and quickly looked at
+SEEDING = threading.Lock()  # torch's seed is that of all threads
 
 
 class Autoencoder(FeatureAutoencoder):
@@ -71,13 +78,15 @@ class Autoencoder(FeatureAutoencoder):
 def fit(
     features: np.ndarray,
     *,
+    images: np.ndarray | None = None,
+    groups: Sequence[str] | None = None,
     hidden: int = 512,
     bottleneck: int = 256,
-    epochs: int = 15,
+    steps: int = STEPS,
     batch_size: int = 256,
     learning_rate: float = 1e-3,
     validation_fraction: float = 0.1,
-    patience: int = 3,
+    patience: int = 2,
     min_improvement: float = 0.01,
     seed: int = 0,
     progress: bool = True,
@@ -86,24 +95,29 @@ def fit(
 
     The loss is L(θ) = (1/N) Σᵢ ‖Fᵢ − F̂ᵢ‖²: the squared error of a whole feature map, averaged over
     the images. A step sees a batch of vectors drawn from 64 random images, not all vectors of a few
-    images, so that one epoch makes many, varied steps. Only these 64 images are in memory.
+    images, so that each sees a varied batch. Only these 64 images are in memory.
 
     Parameters
     ----------
     features : ndarray, float32, shape (N, C, H, W)
         Features of defect-free training images. May be memory-mapped.
+    images : ndarray of int, optional
+        Numbers of the images to fit to; by default all.
+    groups : sequence of str, length N, optional
+        Group of each image: validation images are held out in whole groups.
     hidden, bottleneck : int
         See `Autoencoder`.
-    epochs : int, default 15
-        At most.
+    steps : int, default 1000
+        At most, whatever N. The loss still falls after that, the AUROC no longer rises: on magnetic
+        tiles it is 0.804 after 500 steps, 0.801 after 1000, 0.809 after 2000 and 0.804 after 4500.
     batch_size : int, default 256
         Feature vectors in one step.
     learning_rate : float, default 0.001
     validation_fraction : float, default 0.1
-        Fraction of the images kept out of the training to decide when to stop; at least one image,
-        where there are two.
-    patience : int, default 3
-        Stop when the validation loss has not improved for so many epochs.
+        Fraction of the images kept out of the training to decide when to stop, 32 images at most.
+        Of fewer than 20 images, none: then all steps are made.
+    patience : int, default 2
+        Stop when the validation loss, taken every 100 steps, has not improved so many times.
     min_improvement : float, default 0.01
         What counts as an improvement, relative to the best validation loss so far.
     seed : int, default 0
@@ -114,63 +128,71 @@ def fit(
     Returns
     -------
     autoencoder : Autoencoder
-        With the weights of the epoch with the lowest validation loss; in eval mode, on the CPU.
+        With the weights of the lowest validation loss, or else the last ones; in eval mode, on the
+        CPU.
     history : DataFrame
-        A row an epoch: `epoch`, `train_loss` (averaged while training), `validation_loss`.
+        See `base.train_in_steps`.
 
     Raises
     ------
     ValueError
         If there are no features, they are not finite, or a parameter is out of range.
     """
-    check_fit(
-        features, validation_fraction, epochs=epochs, batch_size=batch_size, patience=patience
-    )
+    check_fit(features, validation_fraction, steps=steps, batch_size=batch_size, patience=patience)
     check_range("learning_rate", learning_rate, above=0)
     n_images, channels, height, width = features.shape
     places = height * width
-    with torch.random.fork_rng():
+    with SEEDING, torch.random.fork_rng():
         torch.manual_seed(seed)
         autoencoder = Autoencoder(channels, hidden, bottleneck).to(device())
     rng = np.random.default_rng(seed)
-    train, validation = hold_out(rng, n_images, validation_fraction)
+    images = np.arange(n_images) if images is None else images
+    fraction = min(validation_fraction, VALIDATION / len(images))
+    train, validation = hold_out(images, fraction, rng, groups)
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=learning_rate, fused=True)
-
-    def vectors(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C)
-        return (block.reshape(-1, channels) for block in blocks(features, images))
 
     def loss_of(batch: torch.Tensor) -> torch.Tensor:
         # the squared error of a vector, summed over channels and places, averaged over the batch
         reconstruction = autoencoder.decoder(autoencoder.encoder(batch))
         return torch.square(batch - reconstruction).sum(dim=1).mean() * places
 
-    def train_epoch(epoch: int) -> tuple[float, float]:
-        train_loss = validation_loss = 0.0
-        for block in vectors(rng.permutation(train)):
-            for rows in torch.from_numpy(rng.permutation(len(block))).split(batch_size):
-                loss = loss_of(block[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                train_loss += loss.item() * len(rows) / (len(train) * places)
-        with torch.inference_mode():
-            for block in vectors(validation):
-                for part in block.split(batch_size):  # a whole block would take much memory
-                    share = len(part) / (len(validation) * places)
-                    validation_loss += loss_of(part).item() * share
-        if not np.isfinite(validation_loss):
-            if not all(torch.isfinite(block).all() for block in vectors(np.arange(n_images))):
-                raise ValueError("features must be finite, and some are not: make them again")
-            raise ValueError(
-                f"the training diverged in epoch {epoch}; "
-                f"use a smaller learning_rate than {learning_rate}"
-            )
-        return train_loss, validation_loss
+    def endless_batches() -> Iterator[torch.Tensor]:  # each (batch_size, C), the last may be less
+        for block in endless_blocks(features, train, rng):
+            vectors = block.reshape(-1, channels)
+            for rows in torch.from_numpy(rng.permutation(len(vectors))).split(batch_size):
+                yield vectors[rows]
 
-    history = train_with_early_stopping(
+    batches = endless_batches()
+
+    def step() -> float:
+        loss = loss_of(next(batches))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return finite(loss.item())
+
+    def finite(loss: float) -> float:
+        if np.isfinite(loss):
+            return loss
+        if not all(torch.isfinite(block).all() for block in blocks(features, images)):
+            raise ValueError("features must be finite, and some are not: make them again")
+        raise ValueError(f"the training diverged; use a smaller learning_rate than {learning_rate}")
+
+    @torch.inference_mode()
+    def validate() -> float:
+        total = 0.0
+        for block in blocks(features, validation):
+            # a whole block would take much memory
+            for part in block.reshape(-1, channels).split(batch_size):
+                total += loss_of(part).item() * len(part) / (len(validation) * places)
+        return finite(total)
+
+    history = train_in_steps(
         autoencoder,
-        train_epoch,
-        epochs=epochs,
+        step,
+        validate if len(validation) else None,
+        steps=steps,
+        check_every=CHECK_EVERY,
         patience=patience,
         min_improvement=min_improvement,
         progress=progress,

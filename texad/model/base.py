@@ -1,7 +1,7 @@
 """Base of all autoencoders of features: their interface, and one way to train and to stop."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -62,28 +62,37 @@ def blocks(features: np.ndarray, images: np.ndarray) -> Iterator[torch.Tensor]:
         yield block.to(device())
 
 
-def train_with_early_stopping(
+def train_in_steps(
     autoencoder: FeatureAutoencoder,
-    train_epoch: Callable[[int], tuple[float, float]],
+    step: Callable[[], float],
+    validate: Callable[[], float] | None,
     *,
-    epochs: int,
+    steps: int,
+    check_every: int,
     patience: int,
     min_improvement: float,
     progress: bool,
 ) -> pd.DataFrame:
-    """Train until the validation loss no longer improves, and restore the best epoch's weights.
+    """Train for a number of steps, or until the validation loss no longer improves.
+
+    The number does not depend on how many images there are: four images need as many steps as four
+    thousand. Of all checks, the weights with the lowest validation loss are restored.
 
     Parameters
     ----------
     autoencoder : FeatureAutoencoder
         Changed in place.
-    train_epoch : callable
-        Takes the number of the epoch, from 1; trains for one epoch and returns the training loss
-        and the validation loss.
-    epochs : int
-        Largest number of epochs.
+    step : callable
+        Makes one step and returns the training loss of its batch.
+    validate : callable or None
+        Returns the validation loss. None where no image is held out: then all steps are made, and
+        the last weights stay.
+    steps : int
+        Largest number of steps.
+    check_every : int
+        Steps between two looks at the validation loss.
     patience : int
-        Stop when the validation loss has not improved for so many epochs.
+        Stop when so many looks in a row have seen no improvement.
     min_improvement : float
         Smallest decrease that counts as an improvement, relative to the best loss so far.
     progress : bool
@@ -92,23 +101,28 @@ def train_with_early_stopping(
     Returns
     -------
     DataFrame
-        A row for each epoch: `epoch`, `train_loss`, `validation_loss`.
+        A row for each look: `step`, `train_loss` (the mean since the look before),
+        `validation_loss` (NaN without `validate`).
     """
-    history, best_loss, best_epoch, best_state = [], np.inf, 0, autoencoder.state_dict()
-    with tqdm(range(1, epochs + 1), desc="training", unit="epoch", disable=not progress) as bar:
-        for epoch in bar:
-            train_loss, validation_loss = train_epoch(epoch)
-            history.append(
-                {"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss}
-            )
-            bar.set_postfix(train=f"{train_loss:.4g}", validation=f"{validation_loss:.4g}")
-            if validation_loss < best_loss * (1 - min_improvement):
-                best_epoch = epoch
-            if validation_loss < best_loss:
-                best_loss, best_state = validation_loss, copy.deepcopy(autoencoder.state_dict())
-            if epoch - best_epoch >= patience:
+    history, losses = [], []
+    best_loss, best_step, best_state = np.inf, 0, autoencoder.state_dict()
+    with tqdm(range(1, steps + 1), desc="training", unit="step", disable=not progress) as bar:
+        for i in bar:
+            losses.append(step())
+            if i % check_every and i < steps:
+                continue
+            loss = validate() if validate else np.nan
+            history.append({"step": i, "train_loss": np.mean(losses), "validation_loss": loss})
+            bar.set_postfix(train=f"{np.mean(losses):.4g}", validation=f"{loss:.4g}")
+            losses.clear()
+            if loss < best_loss * (1 - min_improvement):
+                best_step = i
+            if loss < best_loss:
+                best_loss, best_state = loss, copy.deepcopy(autoencoder.state_dict())
+            if validate and i - best_step >= patience * check_every:
                 break
-    autoencoder.load_state_dict(best_state)
+    if validate:
+        autoencoder.load_state_dict(best_state)
     return pd.DataFrame(history)
 
 
@@ -126,20 +140,32 @@ def check_fit(features: np.ndarray, validation_fraction: float, **at_least_1: in
         )
     for name, value in at_least_1.items():
         check_range(name, value, at_least=1)
-    check_range("validation_fraction", validation_fraction, above=0, below=1)
+    check_range("validation_fraction", validation_fraction, at_least=0, below=1)
 
 
 def hold_out(
-    rng: np.random.Generator, n_images: int, validation_fraction: float
+    images: np.ndarray,
+    validation_fraction: float,
+    rng: np.random.Generator,
+    groups: Sequence[str] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose validation images; a lone image validates itself.
-
-    Whole images are held out, since the places of one image resemble each other.
+    """Choose validation images, in whole groups; of fewer than 20 images, none.
 
     Returns
     -------
     train, validation : ndarray of int
         Numbers of the images, in ascending order.
     """
-    train, validation = splitting.split(n_images, validation_fraction, rng)
-    return train, (validation if len(validation) else train)
+    if len(images) < splitting.FEW:
+        return images, images[:0]
+    of_these = None if groups is None else [groups[i] for i in images]
+    train, validation = splitting.split(len(images), validation_fraction, rng, of_these)
+    return images[train], images[validation]
+
+
+def endless_blocks(
+    features: np.ndarray, images: np.ndarray, rng: np.random.Generator
+) -> Iterator[torch.Tensor]:
+    """Yield `blocks` of the images in random order, and begin again for ever."""
+    while True:
+        yield from blocks(features, rng.permutation(images))

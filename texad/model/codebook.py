@@ -17,7 +17,7 @@ Principal components as the best linear autoencoder: Baldi and Hornik, Neural Ne
 Averages of neighbours: PatchCore, Roth et al., 2022, arXiv:2106.08265.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -30,11 +30,14 @@ from texad.model.base import (
     blocks,
     check_fit,
     device,
+    endless_blocks,
     hold_out,
-    train_with_early_stopping,
+    train_in_steps,
 )
 
 WORDS = 16384
+STEPS = 10  # blocks of 64 images
+CHECK_EVERY = 5  # steps
 SAMPLE = 192  # images, enough for a covariance of 1024 channels
 SMALLEST_IMAGE = 64  # pixels: 4 × 4 places, and its score is the mean of ten
 # average neighbours if so much of the variance within an image survives it; of unrelated
@@ -136,9 +139,11 @@ def average(features: torch.Tensor) -> torch.Tensor:
 def fit(
     features: np.ndarray,
     *,
+    images: np.ndarray | None = None,
+    groups: Sequence[str] | None = None,
     bottleneck: int = 256,
     words: int = WORDS,
-    epochs: int = 15,
+    steps: int = STEPS,
     averaged: bool | None = None,
     validation_fraction: float = 0.1,
     patience: int = 1,
@@ -150,7 +155,7 @@ def fit(
 
     Neighbouring places of a good description see much the same, and their mean is less noisy. Where
     most of the variance within an image would be averaged away, neighbours differ for good reason,
-    and are not averaged. The words start as codes of random places. In each epoch every code pulls
+    and are not averaged. The words start as codes of random places. In each step every code pulls
     its nearest word towards itself, the less the more codes that word has drawn before, so that a
     word ends as the mean of its codes (mini-batch k-means: Sculley, "Web-scale k-means clustering",
     2010). The loss is that of `autoencoder.fit`: the squared error of a whole feature map, averaged
@@ -160,6 +165,8 @@ def fit(
     ----------
     features : ndarray, float32, shape (N, C, H, W)
         Features of defect-free training images. May be memory-mapped.
+    images, groups
+        As in `autoencoder.fit`.
     bottleneck : int, default 256
         At most C.
     words : int, default 16384
@@ -167,30 +174,34 @@ def fit(
         words are the same.
     averaged : bool, optional
         Average neighbours? Decided from the features by default, see above.
-    epochs, validation_fraction, patience, min_improvement, seed, progress
-        As in `autoencoder.fit`; words settle sooner than weights, hence the smaller patience. On
-        the held-out images the normal error of each place is measured, too.
+    steps : int, default 10
+        At most. A step takes 64 images, or all where there are fewer.
+    validation_fraction, patience, min_improvement, seed, progress
+        As in `autoencoder.fit`, but that the validation loss is taken every 5 steps. On the
+        held-out images the normal error of each place is measured, too; where none is held out, on
+        the training images.
 
     Returns
     -------
     quantized : QuantizedAutoencoder
-        That of the epoch with the lowest validation loss; in eval mode, on the CPU.
+        In eval mode, on the CPU.
     history : DataFrame
-        A row an epoch: `epoch`, `train_loss`, `validation_loss`.
+        See `base.train_in_steps`.
 
     Raises
     ------
     ValueError
         If there are no features, they are not finite, or a parameter is out of range.
     """
-    check_fit(features, validation_fraction, epochs=epochs, words=words, patience=patience)
+    check_fit(features, validation_fraction, steps=steps, words=words, patience=patience)
     n_images, channels, height, width = features.shape
     check_range(
         "bottleneck", bottleneck, at_least=1, at_most=channels, hint="the number of channels"
     )
     quantized = QuantizedAutoencoder(channels, bottleneck, words, height, width).to(device()).eval()
     rng = np.random.default_rng(seed)
-    train, validation = hold_out(rng, n_images, validation_fraction)
+    images = np.arange(n_images) if images is None else images
+    train, validation = hold_out(images, validation_fraction, rng, groups)
 
     def maps(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, C, H, W)
         return (block.permute(0, 3, 1, 2) for block in blocks(features, images))
@@ -217,39 +228,49 @@ def fit(
     del sample
     drawn = torch.zeros(words, device=device())  # codes that each word has drawn so far
 
-    def train_epoch(epoch: int) -> tuple[float, float]:
-        train_loss = validation_loss = 0.0
-        for vectors in vectors_of(rng.permutation(train)):
-            codes = quantized.encode(vectors)
-            numbers = quantized.nearest(codes)
-            train_loss += float(_errors(quantized, vectors, numbers).sum()) / len(train)
-            counts = torch.bincount(numbers, minlength=words)
-            drawn.add_(counts)
-            sums = torch.zeros_like(quantized.codebook).index_add_(0, numbers, codes)
-            pull = sums - counts[:, None] * quantized.codebook
-            quantized.codebook += pull / drawn.clamp(min=1)[:, None]
-        for vectors in vectors_of(validation):
-            validation_loss += float(_errors(quantized, vectors).sum()) / len(validation)
-        if not np.isfinite(validation_loss):
-            raise ValueError("features must be finite")
-        return train_loss, validation_loss
+    batches = endless_blocks(features, train, rng)
 
-    history = train_with_early_stopping(
+    def step() -> float:
+        block = next(batches).permute(0, 3, 1, 2)
+        vectors = quantized.prepare(block).permute(0, 2, 3, 1).reshape(-1, channels)
+        codes = quantized.encode(vectors)
+        numbers = quantized.nearest(codes)
+        loss = float(_errors(quantized, vectors, numbers).sum()) / len(block)
+        counts = torch.bincount(numbers, minlength=words)
+        drawn.add_(counts)
+        sums = torch.zeros_like(quantized.codebook).index_add_(0, numbers, codes)
+        pull = sums - counts[:, None] * quantized.codebook
+        quantized.codebook += pull / drawn.clamp(min=1)[:, None]
+        return finite(loss)
+
+    def validate() -> float:
+        losses = (float(_errors(quantized, each).sum()) for each in vectors_of(validation))
+        return finite(sum(losses) / len(validation))
+
+    def finite(loss: float) -> float:
+        if not np.isfinite(loss):
+            raise ValueError("features must be finite")
+        return loss
+
+    history = train_in_steps(
         quantized,
-        train_epoch,
-        epochs=epochs,
+        step,
+        validate if len(validation) else None,
+        steps=steps,
+        check_every=CHECK_EVERY,
         patience=patience,
         min_improvement=min_improvement,
         progress=progress,
     )
+    measured = validation if len(validation) else train
     errors = (
         _errors(quantized, vectors).reshape(-1, height, width).sum(dim=0)
-        for vectors in vectors_of(validation)
+        for vectors in vectors_of(measured)
     )
     error = sum(errors, torch.zeros(height, width, device=device())) / channels
     # of few images: the mean of all places replaces what they have not shown; positive, even
     # where nothing varies
-    normal = (error + SHRINKAGE * error.mean() / len(validation)) / (len(validation) + SHRINKAGE)
+    normal = (error + SHRINKAGE * error.mean() / len(measured)) / (len(measured) + SHRINKAGE)
     quantized.unit.copy_(normal.clamp(min=floor).sqrt())
     return quantized.cpu(), history
 
