@@ -4,7 +4,7 @@ To add one, write a subclass of `FeatureAutoencoder` and a function that fits it
 `DETECTORS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
+from texad.data import splitting
 from texad.errors import check_choice
 from texad.io.atomic import write_tensors
 from texad.io.tensors import read_tensors, refusing
 from texad.model import autoencoder, codebook, threshold
 from texad.model.base import FeatureAutoencoder
+from texad.model.cross import FOLDS, CrossFitted, members
+from texad.model.extraction import in_order
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Detector:
     rules : tuple of str
         Rules of `threshold.RULES` to decide by if the user names none; the first that there are
         enough calibration images for.
+    steps : int
+        Of a training.
     smallest_image : int
         In pixels.
     """
@@ -43,7 +49,13 @@ class Detector:
     fit: Callable[..., tuple[FeatureAutoencoder, pd.DataFrame]]
     options: tuple[str, ...]
     rules: tuple[str, ...]
+    steps: int
     smallest_image: int
+
+    @property
+    def promises(self) -> bool:
+        """Whether it decides by a rule that bounds the false-alarm rate, if it can."""
+        return self.rules[0] == "conformal"
 
 
 DETECTORS = {
@@ -54,21 +66,23 @@ DETECTORS = {
         (
             "hidden",
             "bottleneck",
-            "epochs",
+            "steps",
             "batch_size",
             "learning_rate",
             "validation_fraction",
             "patience",
         ),
         ("sigma",),
+        autoencoder.STEPS,
         16,
     ),
     # reconstructs its own training images too well for "sigma"
     "extended": Detector(
         codebook.QuantizedAutoencoder,
         codebook.fit,
-        ("bottleneck", "epochs", "validation_fraction", "words"),
+        ("bottleneck", "steps", "validation_fraction", "words"),
         threshold.STRONGEST_FIRST,
+        codebook.STEPS,
         codebook.SMALLEST_IMAGE,
     ),
 }
@@ -97,7 +111,7 @@ def fit(
     -------
     autoencoder : FeatureAutoencoder
     history : DataFrame
-        A row for each epoch: `epoch`, `train_loss`, `validation_loss`.
+        See `base.train_in_steps`.
 
     Raises
     ------
@@ -106,6 +120,64 @@ def fit(
     """
     check(detector)
     return DETECTORS[detector].fit(features, **options)
+
+
+def cross_fit(
+    detector: str,
+    features: np.ndarray,
+    *,
+    folds: int = FOLDS,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> tuple[CrossFitted, pd.DataFrame]:
+    """Fit a model for each fold of the images, to the images of the other folds.
+
+    The models share twice the steps of one fit. Each is fit on one core, several side by side; all
+    begin alike, so that they differ by what they have seen.
+
+    Parameters
+    ----------
+    detector, features
+        As in `fit`.
+    folds : int, default 5
+        K, at most; there are no more than images, or groups.
+    groups : sequence of str, length N, optional
+        Group of each image; a group lies in one fold.
+    seed : int, default 0
+    progress : bool, default True
+        Show a progress bar.
+    **options
+        As in `fit`; `steps` is of one fit.
+
+    Returns
+    -------
+    fitted : CrossFitted
+    history : DataFrame
+        Of the model of the first fold, see `base.train_in_steps`.
+
+    Raises
+    ------
+    ValueError
+        As `fit`, or if there are fewer than two images, or groups.
+    """
+    check(detector)
+    numbers = splitting.folds(len(features), folds, np.random.default_rng(seed), groups)
+    n_folds = int(numbers.max(initial=0)) + 1
+    if n_folds < 2:
+        raise ValueError("each fold needs a good image outside it: add images, or groups of them")
+    steps = options.pop("steps", DETECTORS[detector].steps)
+    shared = options | {"steps": max(1, 2 * steps // n_folds), "seed": seed, "groups": groups}
+
+    def without(fold: int) -> tuple[FeatureAutoencoder, pd.DataFrame]:
+        images = np.flatnonzero(numbers != fold)
+        return fit(detector, features, images=images, progress=False, **shared)
+
+    models = in_order(without, range(n_folds))
+    bar = tqdm(models, "training", n_folds, unit="model", disable=not progress)
+    fitted, histories = zip(*bar, strict=True)
+    return CrossFitted(fitted, torch.from_numpy(numbers)), histories[0]
 
 
 def default_rule(detector: str, n_calibration: int, false_alarms: float = 0.05) -> str:
@@ -117,19 +189,20 @@ def default_rule(detector: str, n_calibration: int, false_alarms: float = 0.05) 
     )
 
 
-def save(fitted: FeatureAutoencoder, file: Path) -> None:
+def save(fitted: FeatureAutoencoder | CrossFitted, file: Path) -> None:
     """Write an autoencoder as safetensors; its metadata hold the detector's name and the widths."""
-    name = next(name for name, known in DETECTORS.items() if type(fitted) is known.kind)
+    kind = type(members(fitted)[0])
+    name = next(name for name, known in DETECTORS.items() if kind is known.kind)
     widths = {key: str(width) for key, width in fitted.widths.items()}
     write_tensors(file, fitted.state_dict(), {"detector": name} | widths)
 
 
-def load(file: Path) -> FeatureAutoencoder:
-    """Read an autoencoder that `save` wrote.
+def load(file: Path) -> FeatureAutoencoder | CrossFitted:
+    """Read an autoencoder, or those of all folds, that `save` wrote.
 
     Returns
     -------
-    FeatureAutoencoder
+    FeatureAutoencoder or CrossFitted
         In eval mode, on the CPU.
 
     Raises
@@ -146,14 +219,19 @@ def load(file: Path) -> FeatureAutoencoder:
 
 def build(
     detector: str, tensors: dict[str, torch.Tensor], widths: dict[str, int]
-) -> FeatureAutoencoder:
-    """Rebuild the autoencoder of a detector from its tensors and widths, in eval mode.
+) -> FeatureAutoencoder | CrossFitted:
+    """Rebuild the autoencoders of a detector from their tensors and widths, in eval mode.
 
     Raises
     ------
     KeyError, TypeError, RuntimeError
         If they do not fit each other.
     """
-    fitted = DETECTORS[detector].kind(**widths)
+    kind = DETECTORS[detector].kind
+    fitted: FeatureAutoencoder | CrossFitted
+    if (folds := tensors.get("folds")) is None:
+        fitted = kind(**widths)
+    else:
+        fitted = CrossFitted([kind(**widths) for _ in range(int(folds.max()) + 1)], folds.clone())
     fitted.load_state_dict(tensors)
     return fitted.eval().requires_grad_(False)

@@ -5,6 +5,8 @@ autoencoder cannot reconstruct what it has never seen, so the error is large whe
 not normal.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from tqdm import tqdm
 from texad.errors import check_choice, check_range
 from texad.io.arrays import release
 from texad.model.base import FeatureAutoencoder
+from texad.model.cross import CrossFitted, members
 
 REDUCTIONS = ("none", "channel_mean", "local_and_global")
 
@@ -119,9 +122,10 @@ def reconstruct(autoencoder: nn.Module, features: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def score_features(
-    autoencoder: FeatureAutoencoder,
+    autoencoder: FeatureAutoencoder | CrossFitted,
     features: np.ndarray,
     *,
+    images: np.ndarray | None = None,
     top_k: int = 10,
     reduction: str | None = None,
     batch_size: int = 8,
@@ -131,9 +135,12 @@ def score_features(
 
     Parameters
     ----------
-    autoencoder : FeatureAutoencoder
+    autoencoder : FeatureAutoencoder or CrossFitted
+        Of several models, the one to which an image looks least strange answers.
     features : ndarray, float32, shape (N, C, H, W)
         May be memory-mapped, and may be empty.
+    images : ndarray of int, shape (n,), optional
+        Numbers of the images to score; by default all.
     top_k, reduction
         See `image_score`; without a reduction, the autoencoder's own.
     batch_size : int, default 8
@@ -144,19 +151,52 @@ def score_features(
 
     Returns
     -------
-    scores : ndarray, float32, shape (N,)
-    maps : ndarray, float32, shape (N, H, W)
+    scores : ndarray, float32, shape (n,)
+    maps : ndarray, float32, shape (n, H, W)
         Anomaly maps.
+    """
+    images = np.arange(len(features)) if images is None else images
+    scores = np.empty(len(images), dtype=np.float32)
+    maps = np.empty((len(images), *features.shape[2:]), dtype=np.float32)
+    in_file_order = features.transpose(0, 2, 3, 1)
+    for start in tqdm(
+        range(0, len(images), batch_size), desc="scoring", unit="batch", disable=not progress
+    ):
+        part = slice(start, start + batch_size)
+        batch = torch.from_numpy(in_file_order[images[part]]).permute(0, 3, 1, 2)
+        release(features)
+        scores[part] = np.inf
+        for model in members(autoencoder):
+            prepared = model.prepare(batch)
+            errors = error_map(prepared.numpy(), model(prepared).numpy())
+            by_model = image_score(errors, top_k, reduction or model.reduction)
+            is_lower = by_model < scores[part]
+            scores[part][is_lower] = by_model[is_lower]
+            maps[part][is_lower] = anomaly_map(errors[is_lower])
+    return scores, maps
+
+
+def score_held_out(
+    fitted: CrossFitted, features: np.ndarray, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score each training image by the model that has not seen it.
+
+    Parameters
+    ----------
+    fitted : CrossFitted
+    features : ndarray, float32, shape (n, C, H, W)
+        That it was fit to.
+    **options
+        See `score_features`.
+
+    Returns
+    -------
+    scores : ndarray, float32, shape (n,)
+    maps : ndarray, float32, shape (n, H, W)
     """
     scores = np.empty(len(features), dtype=np.float32)
     maps = np.empty((len(features), *features.shape[2:]), dtype=np.float32)
-    for start in tqdm(
-        range(0, len(features), batch_size), desc="scoring", unit="batch", disable=not progress
-    ):
-        part = slice(start, start + batch_size)
-        prepared = autoencoder.prepare(torch.from_numpy(np.array(features[part])))
-        release(features)
-        errors = error_map(prepared.numpy(), autoencoder(prepared).numpy())
-        scores[part] = image_score(errors, top_k, reduction or autoencoder.reduction)
-        maps[part] = anomaly_map(errors)
+    for fold, model in enumerate(members(fitted)):
+        images = np.flatnonzero(fitted.folds.numpy() == fold)
+        scores[images], maps[images] = score_features(model, features, images=images, **options)
     return scores, maps
