@@ -12,7 +12,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,9 +33,11 @@ from texad.io.tensors import read_tensors, refusing
 from texad.model import extraction, places, preprocessing, registry, scoring, weights
 from texad.model.backbone import STRIDE, folded_backbone, grid, stride_in_1x1
 from texad.model.base import device
+from texad.model.cross import CrossFitted, members
 from texad.model.threshold import (
     STRONGEST_FIRST,
     images_needed,
+    n_groups,
     p_values,
     predict,
     thresholds_by_rule,
@@ -90,9 +92,11 @@ class AnomalyDetector(BaseEstimator):
     normalize : bool, default False
         Subtract the ImageNet mean and divide by its standard deviation. Off in the published
         method.
-    calibration_fraction : float, default 0.2
-        Fraction of the good images kept out of the fit. More are kept out where `false_alarms`
-        needs them, up to half of all.
+    calibration_fraction : float, optional
+        By default every image is learnt from, and every one calibrates, since there are several
+        models, each of which has not seen a part of them (see `texad.model.cross`). With a fraction
+        there is one model, and so many good images are kept out of its fit; more where
+        `false_alarms` needs them, up to half of all.
     false_alarms : float, default 0.05
         Fraction of good images that may be called anomalous.
     seed : int, default 0
@@ -107,7 +111,9 @@ class AnomalyDetector(BaseEstimator):
         How it was found: "conformal", which bounds the false-alarm rate; else "held_out" or
         "sigma", which do not (see `threshold.RULES`).
     train_scores_, calibration_scores_ : ndarray, float32, shape (N,) and (n,)
-        Scores of the images that the autoencoder was fit to, and of those kept out.
+        Scores of the images that the autoencoder was fit to, and of those kept out of a fit.
+    calibration_groups_ : list of str or None
+        Group of each calibration image.
     paths_ : dict of str to list of str
         The images themselves, "train" and "calibration". Not kept in the file.
     near_copies_ : NearCopies or None
@@ -156,7 +162,7 @@ class AnomalyDetector(BaseEstimator):
         weights: str = "auto",
         image_size: int = preprocessing.IMAGE_SIZE,
         normalize: bool = False,
-        calibration_fraction: float = 0.2,
+        calibration_fraction: float | None = None,
         false_alarms: float = 0.05,
         seed: int = 0,
         progress: bool = True,
@@ -188,7 +194,7 @@ class AnomalyDetector(BaseEstimator):
             multiple_of=STRIDE,
         )
         images_needed(self.false_alarms)
-        splitting.keep_out((), self.calibration_fraction, self.seed)
+        splitting.keep_out((), self.calibration_fraction or 0, self.seed)
         weights.check(self.weights)
 
     def fit(
@@ -223,28 +229,45 @@ class AnomalyDetector(BaseEstimator):
                 "a detector needs at least 2 good images, one to learn from and one to calibrate "
                 f"with, and there are {len(paths)}"
             )
-        files = [Path(path) for path in paths]
-        train, calibration = pipeline.keep_out(
-            files, self.calibration_fraction, self.seed, self.false_alarms, groups
-        )
+        parts = {"train": list(range(len(paths)))}
+        if self.calibration_fraction is not None:
+            parts["train"], parts["calibration"] = pipeline.keep_out(
+                parts["train"], self.calibration_fraction, self.seed, self.false_alarms, groups
+            )
+        splits = {part: [Path(paths[i]) for i in those] for part, those in parts.items()}
+        grouped = {
+            part: [groups[i] for i in those] if groups else None for part, those in parts.items()
+        }
         loaded = weights.load(self.weights, self.seed)
         options: dict[str, Any] = {"image_size": self.image_size, "progress": self.progress}
-        self.backbone_ = pipeline.make_backbone(loaded, train, normalize=self.normalize, **options)
+        self.backbone_ = pipeline.make_backbone(
+            loaded, splits["train"], normalize=self.normalize, **options
+        )
+        fit: Callable[..., Any] = registry.fit if "calibration" in parts else registry.cross_fit
         with tempfile.TemporaryDirectory(prefix="texad-") as folder:
-            splits = {"train": train, "calibration": calibration}
             features = pipeline.extract(self.backbone_, splits, Path(folder), **options)
-            self.autoencoder_, self.history_ = registry.fit(
-                self.detector, features["train"], seed=self.seed, progress=self.progress
+            self.autoencoder_, self.history_ = fit(
+                self.detector,
+                features["train"],
+                groups=grouped["train"],
+                seed=self.seed,
+                progress=self.progress,
             )
-            names = [str(path) for path in (*train, *calibration)]
+            names = [str(path) for those in splits.values() for path in those]
             self.near_copies_ = near_copies([*features.values()], names) if not groups else None
             scores, maps = pipeline.score(self.autoencoder_, features, progress=False)
+            if isinstance(self.autoencoder_, CrossFitted):
+                scores["calibration"], maps["calibration"] = scoring.score_held_out(
+                    self.autoencoder_, features["train"], progress=False
+                )
+                splits["calibration"] = splits["train"]
+                grouped["calibration"] = grouped["train"]
             del features  # Windows removes no file that is mapped
         self.train_scores_ = scores["train"]
         self.paths_ = {split: [str(path) for path in files] for split, files in splits.items()}
         self.origin_: dict[str, Any] = {
             "weights": {"name": loaded.name, "sha256": loaded.sha256},
-            "n_train": len(train),
+            "n_train": len(splits["train"]),
             "versions": {
                 name: version(name) for name in ("texad", "torch", "torchvision", "numpy")
             },
@@ -253,19 +276,27 @@ class AnomalyDetector(BaseEstimator):
                 max(float(np.max(of_split)) for of_split in maps.values()),
             ],
         }
-        return self.calibrate_with(scores["calibration"])
+        return self.calibrate_with(scores["calibration"], grouped["calibration"])
 
-    def calibrate_with(self, scores: np.ndarray) -> "AnomalyDetector":
+    def calibrate_with(
+        self, scores: np.ndarray, groups: Sequence[str] | None = None
+    ) -> "AnomalyDetector":
         """Set the threshold from scores of good images; the autoencoder stays as it is.
 
         Parameters
         ----------
         scores : ndarray, shape (n,)
             From `score_samples`, of images that the autoencoder was not fit to.
+        groups : sequence of str, length n, optional
+            Group of each image.
         """
         self.calibration_scores_ = np.asarray(scores, dtype=np.float32)
+        self.calibration_groups_ = list(groups) if groups else None
         found = thresholds_by_rule(
-            self.train_scores_, self.calibration_scores_, false_alarms=self.false_alarms
+            self.train_scores_,
+            self.calibration_scores_,
+            false_alarms=self.false_alarms,
+            groups=self.calibration_groups_,
         )
         self.rule_, self.threshold_ = next(
             (rule, at) for rule in STRONGEST_FIRST if (at := found[rule]) is not None
@@ -273,9 +304,21 @@ class AnomalyDetector(BaseEstimator):
         return self
 
     @property
+    def n_calibration_(self) -> int:
+        """Number of calibration images, or of their groups where there are any."""
+        return n_groups(len(self.calibration_scores_), self.calibration_groups_)
+
+    @property
+    def n_folds_(self) -> int:
+        """Number of models that were calibrated together: 1, or that of the folds."""
+        fitted = self.autoencoder_
+        is_shared = isinstance(fitted, CrossFitted) and not self.origin_.get("calibrated_anew")
+        return len(members(fitted)) if is_shared else 1
+
+    @property
     def reachable_(self) -> float:
         """Smallest false-alarm rate that the calibration images can promise: 1 / (n + 1)."""
-        return 1 / (len(self.calibration_scores_) + 1)
+        return 1 / (self.n_calibration_ + 1)
 
     # -- judge -------------------------------------------------------------------------------------
 
@@ -341,7 +384,7 @@ class AnomalyDetector(BaseEstimator):
             )
         maps = self.backbone_(images.to(device())).cpu().numpy()
         scores, anomaly_maps = scoring.score_features(self.autoencoder_, maps, progress=False)
-        (p_value,) = p_values(self.calibration_scores_, scores)
+        (p_value,) = p_values(self.calibration_scores_, scores, self.calibration_groups_)
         return Prediction(
             os.fspath(path),
             float(scores[0]),
@@ -393,6 +436,7 @@ class AnomalyDetector(BaseEstimator):
             "threshold": self.threshold_,
             "rule": self.rule_,
             "n_calibration": len(self.calibration_scores_),
+            "calibration_groups": self.calibration_groups_,
             "widths": self.autoencoder_.widths,
             "stride_in_1x1": stride_in_1x1(backbone),
             "places": asdict(grid(backbone)),
@@ -483,7 +527,9 @@ class AnomalyDetector(BaseEstimator):
             )
             detector.origin_ = _checked(about["origin"])
             detector.train_scores_ = tensors["train_scores"].numpy()
-            return detector.calibrate_with(tensors["calibration_scores"].numpy())
+            return detector.calibrate_with(
+                tensors["calibration_scores"].numpy(), about.get("calibration_groups")
+            )
 
 
 def _part(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ Nothing here knows of run folders: paths, arrays and tables go in, arrays and ta
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,20 +28,23 @@ from texad.model.backbone import (
     locate_places,
 )
 from texad.model.base import FeatureAutoencoder
+from texad.model.cross import CrossFitted
+
+Image = TypeVar("Image")  # whatever stands for one
 
 
 def keep_out(
-    paths: Sequence[Path],
+    paths: Sequence[Image],
     fraction: float,
     seed: int = 0,
     false_alarms: float | None = None,
     groups: Sequence[str] | None = None,
-) -> tuple[list[Path], list[Path]]:
+) -> tuple[list[Image], list[Image]]:
     """Divide good images into those to fit to, and calibration images; both in their order.
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence
     fraction : float
         Fraction of calibration images, see `splitting.split`.
     seed : int, default 0
@@ -116,13 +119,15 @@ def extract(
 
 
 def score(
-    autoencoder: FeatureAutoencoder, features: Mapping[str, np.ndarray], **options: Any
+    autoencoder: FeatureAutoencoder | CrossFitted,
+    features: Mapping[str, np.ndarray],
+    **options: Any,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Score the images of each split.
 
     Parameters
     ----------
-    autoencoder : FeatureAutoencoder
+    autoencoder : FeatureAutoencoder or CrossFitted
     features : dict of str to ndarray, float32, shape (N, C, H, W)
     **options
         See `scoring.score_features`.

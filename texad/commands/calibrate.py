@@ -58,6 +58,7 @@ def calibrate(
     before, old = loaded.threshold_, loaded.calibration_scores_
     paths = tqdm(good.paths, "scoring", unit="image", disable=not progress)
     loaded.calibrate_with(loaded.score_samples(paths))
+    loaded.origin_["calibrated_anew"] = True
     if isinstance(images := loaded.origin_.get("images"), dict):
         images["calibration"] = list(good.images)
     loaded.save(file)

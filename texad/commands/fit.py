@@ -20,7 +20,7 @@ def fit(
     weights: str = "auto",
     detector: str = "published",
     false_alarms: float = 0.05,
-    calibration_fraction: float = 0.2,
+    calibration_fraction: float | None = None,
     image_size: int = 224,
     groups: str = "",
     unreadable_limit: float = 0.05,

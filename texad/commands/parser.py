@@ -197,10 +197,10 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
     "fit": (
         "learn from a folder of good images",
         """Learn from a folder of good images, and write a detector: one file with all that is
-        needed to judge others. Some of the images are kept out, to set the threshold with. Says
-        what false-alarm rate that promises, and what would break the promise. A page beside the
-        detector shows the scores, and the strangest of the good images: look whether one of them is
-        bad.
+        needed to judge others. Several models learn, each without a part of the images, and their
+        scores of these set the threshold. Says what false-alarm rate that promises, and what would
+        break the promise. A page beside the detector shows the scores, and the strangest of the
+        good images: look whether one of them is bad.
 
         All images of the folder and of its sub-folders are taken, and copies are left out. If the
         folder has MVTec AD's layout, only train/good is taken.
@@ -236,9 +236,9 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
             Option(
                 "--calibration-fraction",
                 type=float,
-                default=0.2,
                 metavar="C",
-                help="fraction of the images kept out, at least (default: 0.2)",
+                help="keep out this fraction of the images to calibrate one model with (default: "
+                "learn from all and calibrate with all, with several models)",
             ),
             Option(
                 "--image-size",

@@ -28,6 +28,7 @@ from texad.io.atomic import replacing
 from texad.model import places
 from texad.model.base import FeatureAutoencoder
 from texad.model.codebook import QuantizedAutoencoder
+from texad.model.cross import CrossFitted, members
 
 OPSET = 18  # of ONNX 1.13, 2022
 TOP_K = 10  # as in scoring.score_features
@@ -43,7 +44,7 @@ class Judgement(nn.Module):
     ----------
     backbone : nn.Module
         Its tensors are shared, as are those of the autoencoder.
-    autoencoder : FeatureAutoencoder
+    autoencoder : FeatureAutoencoder or CrossFitted
     threshold : float
     image_size : int
         Height and width that images are resized to.
@@ -53,14 +54,13 @@ class Judgement(nn.Module):
         Where the places of the anomaly map lie: it is then given in pixels of the images.
     """
 
-    half_squares: torch.Tensor
     rows: torch.Tensor
     columns: torch.Tensor
 
     def __init__(
         self,
         backbone: nn.Module,
-        autoencoder: FeatureAutoencoder,
+        autoencoder: FeatureAutoencoder | CrossFitted,
         threshold: float,
         image_size: int,
         height: int,
@@ -71,13 +71,7 @@ class Judgement(nn.Module):
         self.across = Resampling(width, image_size) if width != image_size else nn.Identity()
         self.down = Resampling(height, image_size) if height != image_size else nn.Identity()
         self.backbone = backbone
-        self.autoencoder = copy.copy(autoencoder)
-        if isinstance(self.autoencoder, QuantizedAutoencoder):
-            # its loop over batches would be in the file, too
-            self.autoencoder.nearest = self._nearest  # type: ignore[assignment]
-            self.register_buffer(
-                "half_squares", torch.square(self.autoencoder.codebook).sum(dim=1) / 2
-            )
+        self.models = nn.ModuleList(map(Scoring, members(autoencoder)))
         self.in_pixels = grid is not None
         if grid:
             side = round(image_size / grid.stride)
@@ -94,7 +88,36 @@ class Judgement(nn.Module):
         """
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)
         pixels = self.down(self.across(pixels).mT).mT / 255  # (N, 3, image_size, image_size)
-        prepared = self.autoencoder.prepare(self.backbone(pixels))
+        features = self.backbone(pixels)
+        score, anomaly_map = self.models[0](features)
+        for model in self.models[1:]:  # see scoring.score_features
+            by_model, its_map = model(features)
+            is_lower = by_model < score
+            score = torch.where(is_lower, by_model, score)
+            anomaly_map = torch.where(is_lower[:, None, None], its_map, anomaly_map)
+        if self.in_pixels:  # see places.enlarge
+            anomaly_map = self.rows @ anomaly_map @ self.columns.T
+        return score, score > self.threshold, anomaly_map
+
+
+class Scoring(nn.Module):
+    """From features to score and anomaly map, by one autoencoder."""
+
+    half_squares: torch.Tensor
+
+    def __init__(self, autoencoder: FeatureAutoencoder):
+        super().__init__()
+        self.autoencoder = copy.copy(autoencoder)
+        if isinstance(self.autoencoder, QuantizedAutoencoder):
+            # its loop over batches would be in the file, too
+            self.autoencoder.nearest = self._nearest  # type: ignore[assignment]
+            self.register_buffer(
+                "half_squares", torch.square(self.autoencoder.codebook).sum(dim=1) / 2
+            )
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score feature maps: (N, C, H, W) in, (N,) and (N, H, W) out."""
+        prepared = self.autoencoder.prepare(features)
         errors = torch.square(prepared - self.autoencoder(prepared))  # (N, C, H, W)
         anomaly_map = errors.mean(dim=1)
         # see scoring.image_score
@@ -102,9 +125,7 @@ class Judgement(nn.Module):
         score = values.topk(TOP_K).values.mean(dim=1)
         if self.autoencoder.reduction == "local_and_global":
             score = score + values.mean(dim=1)
-        if self.in_pixels:  # see places.enlarge
-            anomaly_map = self.rows @ anomaly_map @ self.columns.T
-        return score, score > self.threshold, anomaly_map
+        return score, anomaly_map
 
     def _nearest(self, codes: torch.Tensor) -> torch.Tensor:
         """Do as `QuantizedAutoencoder.nearest`, all codes at once."""
@@ -191,7 +212,7 @@ def write(
     file: Path,
     *,
     backbone: nn.Module,
-    autoencoder: FeatureAutoencoder,
+    autoencoder: FeatureAutoencoder | CrossFitted,
     threshold: float,
     image_size: int,
     grid: places.Grid,
@@ -206,7 +227,7 @@ def write(
     file : Path
     backbone : nn.Module
         Folded, on the CPU.
-    autoencoder : FeatureAutoencoder
+    autoencoder : FeatureAutoencoder or CrossFitted
     threshold : float
     image_size : int
         Height and width that images are resized to.

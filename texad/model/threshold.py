@@ -14,6 +14,7 @@ Lei, Romano, Sesia, "Testing for outliers with conformal p-values", Annals of St
 """
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -69,7 +70,11 @@ def sigma_threshold(scores: np.ndarray, n_sigma: float = 3.0) -> float:
     return float(scores.mean() + n_sigma * scores.std())
 
 
-def conformal_threshold(calibration_scores: np.ndarray, false_alarms: float = 0.05) -> float:
+def conformal_threshold(
+    calibration_scores: np.ndarray,
+    false_alarms: float = 0.05,
+    groups: Sequence[str] | None = None,
+) -> float:
     """Threshold that a good image exceeds with a probability of at most `false_alarms`.
 
     It is the ⌈(n + 1)(1 − α)⌉-th smallest calibration score for a false-alarm rate of α. A score is
@@ -77,7 +82,7 @@ def conformal_threshold(calibration_scores: np.ndarray, false_alarms: float = 0.
     scores and any n, averaged over all choices of calibration images and new image. Given *these*
     calibration images the rate is a little smaller or larger (Angelopoulos and Bates, "Conformal
     prediction: a gentle introduction", Foundations and Trends in Machine Learning 16, 2023,
-    section 3.2).
+    section 3.2). With scores of models that share the work, see `texad.model.cross`.
 
     Parameters
     ----------
@@ -85,6 +90,8 @@ def conformal_threshold(calibration_scores: np.ndarray, false_alarms: float = 0.
         Scores of defect-free images that the autoencoder was not fit to.
     false_alarms : float, default 0.05
         Largest acceptable false-alarm rate.
+    groups : sequence of str, length n, optional
+        Group of each image, see `p_values`.
 
     Returns
     -------
@@ -93,23 +100,24 @@ def conformal_threshold(calibration_scores: np.ndarray, false_alarms: float = 0.
     Raises
     ------
     ValueError
-        If `false_alarms` does not lie between 0 and 1, there are too few images for it, or a score
-        is not finite.
+        If `false_alarms` does not lie between 0 and 1, there are too few images (or groups) for it,
+        or a score is not finite.
 
     Examples
     --------
     >>> conformal_threshold([3.0, 1.0, 2.0, 4.0], false_alarms=0.4)  # 2 of 5 ranks lie above
     3.0
     """
-    calibration = np.sort(_finite(calibration_scores, "calibration_scores"))
-    n, needed = len(calibration), images_needed(false_alarms)
-    if n < needed:
+    scores, n_at_least, n = _ranked(calibration_scores, groups)
+    if n < (needed := images_needed(false_alarms)):
+        of = "images" if groups is None else "groups of images"
         raise ValueError(
-            f"false_alarms = {false_alarms} needs at least {needed} calibration images, and there "
-            f"are {n}: keep more out of the fit (calibration_fraction), or choose a larger "
-            "false_alarms"
+            f"false_alarms = {false_alarms} needs at least {needed} calibration {of}, and there "
+            f"are {n}: add good images, or choose a larger false_alarms"
         )
-    return float(calibration[n - n_rejected(n, false_alarms)])
+    # p-value of a score just above each calibration score
+    above = (1 + n_at_least[np.searchsorted(scores, scores, side="right")]) / (n + 1)
+    return float(scores[np.flatnonzero(above <= false_alarms)[0]])
 
 
 def n_rejected(n: int, false_alarms: float) -> int:
@@ -146,12 +154,19 @@ def images_needed(false_alarms: float) -> int:
     return near - 1 - (1 / (near - 1) <= false_alarms)
 
 
-def p_values(calibration_scores: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def p_values(
+    calibration_scores: np.ndarray, scores: np.ndarray, groups: Sequence[str] | None = None
+) -> np.ndarray:
     """Conformal p-value of each score: p = (1 + number of calibration scores ≥ s) / (n + 1).
 
     If the image is good and exchangeable with the calibration images, then P(p ≤ α) ≤ α for every
     α: its rank among them is as likely to be any as any other. The 1 counts the image itself. Bates
     et al. 2023.
+
+    Images of one group are not exchangeable with an image of a new one, but the groups are. So each
+    counts as one: an image counts 1 / (number of images of its group), and n is the number of
+    groups. The bound is then that for an image of a new group (Lee, Barber, Willett,
+    "Distribution-free inference with hierarchical data", 2023, arXiv:2306.06342).
 
     Parameters
     ----------
@@ -159,6 +174,8 @@ def p_values(calibration_scores: np.ndarray, scores: np.ndarray) -> np.ndarray:
         Scores of defect-free images that the autoencoder was not fit to.
     scores : ndarray, shape (M,)
         Scores of the images to judge.
+    groups : sequence of str, length n, optional
+        Group of each calibration image; by default each is one of its own.
 
     Returns
     -------
@@ -175,63 +192,17 @@ def p_values(calibration_scores: np.ndarray, scores: np.ndarray) -> np.ndarray:
     --------
     >>> p_values([1.0, 2.0, 3.0], [0.5, 2.5, 9.0]).tolist()
     [1.0, 0.5, 0.25]
+    >>> p_values([1.0, 2.0, 3.0], [2.5], groups=["a", "a", "b"]).round(3).tolist()  # 2 groups
+    [0.667]
     """
-    calibration = np.sort(_finite(calibration_scores, "calibration_scores"))
-    return (1 + _n_at_least(calibration, _finite(scores, "scores"))) / (len(calibration) + 1)
+    calibration, n_at_least, n = _ranked(calibration_scores, groups)
+    ranks = np.searchsorted(calibration, _finite(scores, "scores"), side="left")
+    return (1 + n_at_least[ranks]) / (n + 1)
 
 
-def cross_conformal_p_values(
-    held_out_scores: np.ndarray, folds: np.ndarray, test_scores: np.ndarray
-) -> np.ndarray:
-    """p-values when there are too few images to keep some out: every image is held out once.
-
-    The images are dealt into K folds, and for each fold a model is fit to the other folds. An image
-    to judge is compared with each good image under the one model that has seen neither:
-
-        p = (1 + number of i with held_out_scores[i] ≥ test_scores[folds[i]]) / (n + 1)
-
-    The models differ, so the guarantee is weaker than that of `p_values`: for a good image
-    P(p ≤ α) is at most 2α for K = n, and at most 2α + min{2(1 − 1/K) / (n/K + 1), (1 − K/n) /
-    (K + 1)} for K folds of one size; in practice it is near α. Cross-conformal: Vovk,
-    "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence 74, 2015. The
-    bounds: Barber, Candès, Ramdas, Tibshirani, "Predictive inference with the jackknife+", Annals
-    of Statistics 49, 2021, theorems 1 and 4.
-
-    Parameters
-    ----------
-    held_out_scores : ndarray, shape (n,)
-        Score of each good image by the model that was not fit to it.
-    folds : ndarray of int, shape (n,)
-        Fold of each good image, from 0 to K − 1.
-    test_scores : ndarray, shape (K, M)
-        Scores of the images to judge, a row for the model of each fold.
-
-    Returns
-    -------
-    ndarray, float64, shape (M,)
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit, a fold has no model, or a score is not finite.
-    """
-    held_out = _finite(held_out_scores, "held_out_scores")
-    test = _finite(test_scores, "test_scores")
-    folds = np.asarray(folds)
-    if held_out.ndim != 1 or folds.shape != held_out.shape or test.ndim != 2:
-        raise ValueError(
-            "held_out_scores and folds must have shape (n,), and test_scores (K, M), "
-            f"not {held_out.shape}, {folds.shape} and {test.shape}"
-        )
-    if not np.isin(folds, np.arange(len(test))).all():
-        raise ValueError(
-            f"folds must be whole numbers from 0 to {len(test) - 1}, one for each row of "
-            "test_scores"
-        )
-    n_at_least = np.zeros(test.shape[1], dtype=int)
-    for fold, by_its_model in enumerate(test):
-        n_at_least += _n_at_least(np.sort(held_out[folds == fold]), by_its_model)
-    return (1 + n_at_least) / (len(held_out) + 1)
+def n_groups(n: int, groups: Sequence[str] | None) -> int:
+    """Count the groups of `n` images, each of which is one of its own by default."""
+    return n if groups is None else len({*groups})
 
 
 def thresholds_by_rule(
@@ -239,6 +210,7 @@ def thresholds_by_rule(
     calibration_scores: np.ndarray,
     n_sigma: float = 3.0,
     false_alarms: float = 0.05,
+    groups: Sequence[str] | None = None,
 ) -> dict[str, float | None]:
     """Threshold of each rule; None where there are too few calibration images for it.
 
@@ -249,6 +221,8 @@ def thresholds_by_rule(
         may be empty.
     n_sigma : float, default 3.0
     false_alarms : float, default 0.05
+    groups : sequence of str, length n, optional
+        Group of each calibration image, see `p_values`.
 
     Returns
     -------
@@ -261,7 +235,7 @@ def thresholds_by_rule(
         If `false_alarms` does not lie between 0 and 1, there is no training score, or a score is
         not finite.
     """
-    n = len(calibration_scores)
+    n = n_groups(len(calibration_scores), groups)
     return {
         "sigma": sigma_threshold(train_scores, n_sigma),
         "held_out": (
@@ -270,7 +244,7 @@ def thresholds_by_rule(
             else None
         ),
         "conformal": (
-            conformal_threshold(calibration_scores, false_alarms)
+            conformal_threshold(calibration_scores, false_alarms, groups)
             if n >= fewest_images("conformal", false_alarms)
             else None
         ),
@@ -285,7 +259,7 @@ def check_rule(rule: str, n_calibration: int, false_alarms: float = 0.05) -> Non
     rule : str
         One of `RULES`.
     n_calibration : int
-        Number of calibration images.
+        Number of calibration images, or of their groups.
     false_alarms : float, default 0.05
 
     Raises
@@ -298,9 +272,8 @@ def check_rule(rule: str, n_calibration: int, false_alarms: float = 0.05) -> Non
     if n_calibration < (fewest := fewest_images(rule, false_alarms)):
         wanted = f" for false_alarms = {false_alarms}" if rule == "conformal" else ""
         raise ValueError(
-            f"rule {rule} needs at least {fewest} calibration images{wanted}, "
-            f"and there are {n_calibration}: keep more out of the fit (calibration_fraction), or "
-            "choose rule sigma"
+            f"rule {rule} needs at least {fewest} calibration images (or groups){wanted}, "
+            f"and there are {n_calibration}: add good images, or choose rule sigma"
         )
 
 
@@ -309,9 +282,24 @@ def fewest_images(rule: str, false_alarms: float) -> int:
     return {"sigma": 0, "held_out": 2, "conformal": images_needed(false_alarms)}[rule]
 
 
-def _n_at_least(sorted_scores: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Count how many of `sorted_scores` are at least as large as each score."""
-    return len(sorted_scores) - np.searchsorted(sorted_scores, scores, side="left")
+def _ranked(
+    calibration_scores: np.ndarray, groups: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Sort the scores, and count from each on (and beyond the last) how many follow; and groups."""
+    scores = _finite(calibration_scores, "calibration_scores")
+    if groups is not None and len(groups) != len(scores):
+        raise ValueError(
+            f"groups must name one for each of {len(scores)} scores, not {len(groups)}"
+        )
+    _, numbers, sizes = np.unique(
+        np.arange(len(scores)) if groups is None else np.asarray(groups, dtype=str),
+        return_inverse=True,
+        return_counts=True,
+    )
+    order = np.argsort(scores, kind="stable")
+    counted = (1 / sizes[numbers])[order] if len(scores) else scores
+    n_at_least = np.append(counted[::-1].cumsum()[::-1], 0)
+    return scores[order], n_at_least, len(sizes)
 
 
 def _finite(scores: np.ndarray, name: str) -> np.ndarray:
