@@ -31,7 +31,7 @@ def run(options: Options) -> list[Row]:
     with material.folder(options) as folder:
         fitted, _ = autoencoder.fit(
             material.extracted(options, fast, train, folder / "train.npy"),
-            epochs=2 if options.quick else 5,
+            steps=20 if options.quick else 300,
         )
         scores, _ = scoring.score_features(
             fitted, material.extracted(options, fast, test, folder / "test.npy")

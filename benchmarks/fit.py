@@ -8,6 +8,7 @@ is not above that of the weights that `autoencoder.fit` kept, or when it has tak
 long. Faster is worth nothing if the detector is worse, so the AUROC of both is compared, too.
 """
 
+import math
 import time
 
 import numpy as np
@@ -42,9 +43,9 @@ def run(options: Options) -> list[Row]:
             features, dtype=np.float32
         )  # (N, C, H, W) as the literal loop wants it
         test_features = material.extracted(options, fast, test, folder / "test.npy")
-        epochs = {"epochs": 2} if options.quick else {}
+        steps = {"steps": 200} if options.quick else {}
         rounds = [
-            one_round(features, maps, test_features, labels, seed, **epochs)
+            one_round(features, maps, test_features, labels, seed, **steps)
             for seed in range(min(options.repeats, MAX_SEEDS))
         ]
     return rows(rounds, {"category": data.name, "n_train": len(train), "n_test": len(test)})
@@ -64,12 +65,14 @@ def one_round(
     -------
     dict
         `target`, the loss to reach; `capped`, True if the literal loop did not reach it; `seconds`,
-        `auroc` and `epochs`, each with the keys "texad" and "literal".
+        `auroc` and `steps`, each with the keys "texad" and "literal".
     """
     started = time.perf_counter()
     fitted, history = autoencoder.fit(features, seed=seed, **options)
     seconds = time.perf_counter() - started
-    target = float(history["train_loss"][history["validation_loss"].idxmin()])
+    # of fewer than 20 images none is held out, and the last weights are kept
+    kept = history["validation_loss"].fillna(-history["step"]).idxmin()
+    target = float(history["train_loss"][kept])
 
     started = time.perf_counter()
     network, losses = literal_fit(torch.from_numpy(maps), target, CAP * seconds, seed)
@@ -84,7 +87,10 @@ def one_round(
         "capped": losses[-1] > target,
         "seconds": {"texad": seconds, "literal": literal_seconds},
         "auroc": {name: image_auroc(labels, values) for name, values in scores.items()},
-        "epochs": {"texad": len(history), "literal": len(losses)},
+        "steps": {
+            "texad": int(history["step"].iloc[-1]),
+            "literal": len(losses) * math.ceil(len(maps) / BATCH_SIZE),
+        },
     }
 
 

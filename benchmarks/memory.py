@@ -3,7 +3,7 @@ start it.
 
 Peak is the largest resident set of the process that ran the stage, from run.json. It counts the
 libraries, too, and pages of mapped files. Nothing may grow with the number of images: more of them
-must take more time in proportion, and no more memory.
+must take no more time each, and no more memory.
 """
 
 from pathlib import Path
@@ -18,9 +18,7 @@ from texad.io.json_files import read_json
 from texad.runs.run_folder import STAGES
 
 MEMORY_BAR, PEAK_BAR_MB, TIME_BAR = 1.1, 2000.0, 1.1
-PARAMETERS = {
-    "epochs": 2
-}  # of the training; time for each image does not depend on the number of epochs
+PARAMETERS = {"steps": 100}  # of the training, whose time does not depend on how many images it has
 
 
 def run(options: Options) -> list[Row]:

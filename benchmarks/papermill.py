@@ -39,7 +39,7 @@ def run(options: Options) -> list[Row]:
     root = options.work / ("synthetic-quick" if options.quick else "synthetic")
     for name in names:
         synthetic.write(root, name, progress=True, **sizes)
-    fit_options = {"epochs": 2, "hidden": 32, "bottleneck": 8} if options.quick else {}
+    fit_options = {"steps": 2, "hidden": 32, "bottleneck": 8} if options.quick else {}
     seconds = {"papermill": [], "start-up": [], "direct": []}
     for _ in range(min(options.repeats, MAX_REPEATS)):
         with material.folder(options) as folder:

@@ -99,7 +99,7 @@ def missing(python: str) -> str:
 
 
 def texad_seconds(options: Options, root: Path) -> float:
-    quick = ["-p", "image_size", 64, "-p", "epochs", 2] if options.quick else []
+    quick = ["-p", "image_size", 64, "-p", "steps", 2] if options.quick else []
     with material.folder(options) as folder, mock.patch.dict(os.environ, ENVIRONMENT):
         started = time.perf_counter()
         material.run_texad(

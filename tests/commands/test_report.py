@@ -12,7 +12,11 @@ from texad.evaluation import drift
 from texad.figures import svg
 
 HISTORY = pd.DataFrame(
-    {"epoch": [1, 2, 3], "train_loss": [100.0, 10.0, 1.0], "validation_loss": [90.0, 12.0, 2.0]}
+    {
+        "step": [100, 200, 300],
+        "train_loss": [100.0, 10.0, 1.0],
+        "validation_loss": [90.0, 12.0, 2.0],
+    }
 )
 HOSTILE = "</style><script>alert(1)</script>\x1b[31m\udcff.png"
 
@@ -152,8 +156,14 @@ def test_losses_are_drawn_logarithmically():
     assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=0.2)
 
 
-def test_the_loss_of_one_epoch_can_be_drawn():
+def test_the_losses_of_one_look_can_be_drawn():
     assert "nan" not in svg.losses(HISTORY[:1])
+
+
+def test_where_no_image_was_held_out_the_training_loss_is_drawn_alone():
+    alone = svg.losses(HISTORY.assign(validation_loss=np.nan))
+    assert svg.losses(HISTORY).count("<polyline") == 2 and alone.count("<polyline") == 1
+    assert "alidation" not in alone and "nan" not in alone
 
 
 # -- pages -----------------------------------------------------------------------------------------

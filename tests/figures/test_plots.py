@@ -131,9 +131,11 @@ def test_false_alarm_rates_are_drawn_over_the_light_beside_the_promise():
 
 def test_the_other_pictures_are_drawn():
     history = pd.DataFrame(
-        {"epoch": [1, 2], "train_loss": [3.0, 2.0], "validation_loss": [3.5, 2.5]}
+        {"step": [100, 200], "train_loss": [3.0, 2.0], "validation_loss": [3.5, 2.5]}
     )
     assert len(plots.loss_curves(history).axes[0].lines) == 2
+    (alone,) = plots.loss_curves(history.assign(validation_loss=np.nan)).axes[0].lines
+    assert alone.get_xdata().tolist() == [100, 200]
     assert len(plots.image_grid(IMAGES, ["a", "b", "c"], [None, MASK, None], columns=2).axes) == 4
     assert len(plots.map_grid(MAPS, ["a", "b", "c"], shared_scale=True).axes) == 4
     assert len(plots.vector_comparison(np.arange(5), np.arange(5)).axes[0].lines) == 2

@@ -74,21 +74,21 @@ def map_grid(
 
 
 def loss_curves(history: pd.DataFrame) -> Figure:
-    """Training and validation loss of each epoch.
+    """Training and validation loss along the steps of the training.
 
     Parameters
     ----------
     history : DataFrame
-        Columns `epoch`, `train_loss`, `validation_loss`.
+        Columns `step`, `train_loss`, `validation_loss`. Where no image was held out, the last is
+        NaN, and the training loss stands alone.
     """
-    figure, axis = one_panel(
-        6.5, 3.6, xlabel="epoch", ylabel="loss L(θ), logarithmic", yscale="log"
-    )
+    figure, axis = one_panel(6.5, 3.6, xlabel="step", ylabel="loss L(θ), logarithmic", yscale="log")
     for column, label, line, color in (
         ("train_loss", "training", "o-", NORMAL),
         ("validation_loss", "validation (held out)", "s--", ANOMALOUS),
     ):
-        axis.plot(history["epoch"], history[column], line, color=color, label=label)
+        if history[column].notna().any():
+            axis.plot(history["step"], history[column], line, color=color, label=label)
     axis.locator_params("x", integer=True)
     axis.legend()
     return figure

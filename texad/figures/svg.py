@@ -57,24 +57,28 @@ def histograms(groups: Groups, threshold: float) -> str:
 
 
 def losses(history: pd.DataFrame) -> str:
-    """Draw training and validation loss of each epoch on a logarithmic scale.
+    """Draw training and validation loss along the steps, on a logarithmic scale.
 
     Parameters
     ----------
     history : DataFrame
-        Columns `train_loss` and `validation_loss`, a row for each epoch.
+        Columns `step`, `train_loss` and `validation_loss`, see `base.train_in_steps`. Where no
+        image was held out, the last is NaN, and the training loss stands alone.
 
     Returns
     -------
     str
         SVG.
     """
-    values = np.maximum(history[["train_loss", "validation_loss"]].to_numpy(dtype=float), 1e-12)
-    ends = np.array([1, max(2, len(history))])
+    columns = history[["train_loss", "validation_loss"]].dropna(axis="columns")
+    values, steps = np.maximum(columns.to_numpy(dtype=float), 1e-12), history["step"].to_numpy()
+    ends = np.array([steps[0], max(steps[-1], steps[0] + 1)])
     across = _scale(ends[0], ends[1], 60, 384)
     down = _scale(values.min(), values.max(), 150, 20, np.log)
     heights = [(down(each), f"{each:.3g}") for each in dict.fromkeys((values.max(), values.min()))]
-    curves = [[(across(i), down(loss)) for i, loss in enumerate(each, 1)] for each in values.T]
+    curves = [
+        [(across(i), down(loss)) for i, loss in zip(steps, each, strict=True)] for each in values.T
+    ]
     return _draw("losses", heights, curves, _ticks(MaxNLocator(5, integer=True), ends, across))
 
 

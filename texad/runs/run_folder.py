@@ -6,7 +6,7 @@
       notebooks/NN_*.ipynb        the executed notebooks of a batch run
       backbone.safetensors        what measured the features
       features/train.npy, calibration.npy, test.npy
-      autoencoder.safetensors     with training.csv, the losses of each epoch
+      autoencoder.safetensors     with training.csv, the losses along the steps
       scores.csv                  images.csv with score, prediction and p-value
       maps/test.npy               anomaly maps of the test images
       metrics.json
