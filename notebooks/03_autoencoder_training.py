@@ -29,14 +29,17 @@ seed = 0  # of the first weights, the held-out images and the order
 detector = "published"  # or "extended", the detector of chapter 8
 hidden = 512  # width of the layer between the features and the bottleneck
 bottleneck = 256  # numbers that are left of 1024
-epochs = 15  # at most; the training stops earlier when it no longer helps
+steps = 0  # at most; 0: as many as suit the detector, 1000 for the published one
 batch_size = 256  # feature vectors in one step
 learning_rate = 0.001
-validation_fraction = 0.1  # part of the images held out, to know when to stop
-patience = 3  # epochs without improvement before it stops
+validation_fraction = 0.1  # of the images, held out to know when to stop
+patience = 2  # looks without improvement before it stops; a look is every 100 steps
+folds = 5  # models, where chapter 1 says that each image is kept out in turn
 words = 16384  # of the extended detector: words that its code is chosen from
 
 # %%
+from functools import partial
+
 import numpy as np
 import torch
 from IPython.display import Markdown
@@ -45,6 +48,7 @@ from torch import nn
 from texad.errors import RunError
 from texad.figures import plots
 from texad.model import autoencoder, extraction, registry, scoring
+from texad.model.cross import members
 from texad.runs.run_folder import Run
 from texad.teaching import quiz
 
@@ -52,7 +56,7 @@ run = Run(dataset, category, runs)
 options = dict(
     hidden=hidden,
     bottleneck=bottleneck,
-    epochs=epochs,
+    steps=steps,
     batch_size=batch_size,
     learning_rate=learning_rate,
     validation_fraction=validation_fraction,
@@ -63,7 +67,8 @@ try:
     registry.check(detector)
 except ValueError as error:
     raise RunError(str(error)) from None
-more = dict(detector=detector, seed=seed)
+options["steps"] = steps or registry.DETECTORS[detector].steps
+more = dict(detector=detector, folds=folds, seed=seed)
 run.start("03_autoencoder_training", weights=weights, **more, **options)
 
 # %% [markdown]
@@ -132,41 +137,63 @@ print(f"largest difference, relative to the largest value: {float(difference):.1
 #
 # where $\theta$ stands for all weights of $g$ and $h$, and $\lVert\cdot\rVert^2$ is the sum of the
 # squares of all entries. *Adam* {cite:p}`kingma2015adam` changes $\theta$ step by step so that $L$
-# falls. A step looks at one batch of vectors, drawn from all images. An {term}`epoch` is over when
-# every vector has been used once.
+# falls. A {term}`step` looks at one batch of vectors, drawn at random from many images.
 #
-# How long? The loss on the training images goes on falling even when the autoencoder begins to
-# learn them by heart ({term}`overfitting`). So some of the images are *held out*: never trained on,
-# only looked at after each epoch. When their loss no longer falls, we stop
-# {cite:p}`prechelt1998early`.
+# How many steps? Usually one counts {term}`epochs <epoch>`: an epoch is over when every vector has
+# been used once. That is the wrong unit here. With four images an epoch is three steps, with forty
+# thousand it is thirty thousand, and what the layers need is the same for both: enough steps to
+# find their weights. So we count steps, and their number does not depend on the number of images.
+#
+# The loss on the training images goes on falling even when the autoencoder begins to learn them by
+# heart ({term}`overfitting`). So some of the images are *held out*: never trained on, only looked
+# at every now and then. When their loss no longer falls, we stop {cite:p}`prechelt1998early`. Of
+# fewer than 20 images none is held out, since each one is needed to learn from; then all steps are
+# made.
 #
 # `autoencoder.fit` builds the same layers as above and trains them. `registry.fit` calls it by the
 # name of the detector. (With the parameter `detector = "extended"` it fits the detector of chapter
-# 8 instead. That one has the same loss, the same held-out images and the same way to stop.)
+# 8 instead. That one has the same loss, the same held-out images and the same way to stop. Where
+# chapter 1 has kept out no image because each one shall be kept out in turn, `registry.cross_fit`
+# fits a model for each fold of the images; chapter 4 says why.)
 
 # %%
 own = {name: options[name] for name in registry.DETECTORS[detector].options}
-trained, history = registry.fit(detector, F_train, **own, seed=seed)
+own["groups"] = run.groups(
+    "train"
+)  # of images that belong together; None: there are none
+is_cross = (
+    run.parameter("calibration") == "cross" and len({*(own["groups"] or range(N))}) > 1
+)
+fit = partial(registry.cross_fit, folds=folds) if is_cross else registry.fit
+trained, history = fit(detector, F_train, **own, seed=seed)
 registry.save(trained, run.folder / "autoencoder.safetensors")
 run.write_table("training.csv", history)
 
-# %% mystnb={"figure": {"caption": "The loss after each epoch."}, "image": {"alt": "Two falling curves over the epochs, the training loss and the loss on held-out images. Both fall steeply at first and then level off."}}
+# %% mystnb={"figure": {"caption": "The loss along the training."}, "image": {"alt": "Falling curves over the steps, the training loss and, where images are held out, their loss. They fall steeply at first and then level off."}}
 plots.loss_curves(history)
 
 # %% tags=["remove-input"]
-best = history.loc[history["validation_loss"].idxmin()]
-Markdown(
-    f"The training ran for **{len(history)}** epochs. The held-out loss was lowest, "
-    f"**{best['validation_loss']:.4g}**, after epoch "
-    f"**{best['epoch']:.0f}**; the weights of that epoch are kept. The training loss "
-    f"was {best['train_loss']:.4g} there."
-)
+last = history.iloc[-1]
+said = f"The training ran for **{last['step']:.0f}** steps. "
+if history["validation_loss"].notna().any():
+    best = history.loc[history["validation_loss"].idxmin()]
+    said += (
+        f"The held-out loss was lowest, **{best['validation_loss']:.4g}**, after step "
+        f"**{best['step']:.0f}**; the weights of that step are kept. The training loss "
+        f"was {best['train_loss']:.4g} there."
+    )
+else:
+    said += f"The training loss was {last['train_loss']:.4g} at the end."
+if is_cross:
+    n_models = len(members(trained))
+    said += f" So it was with the first of **{n_models}** models, one for each fold."
+Markdown(said)
 
 # %% [markdown]
 # *What to look for:* do the two curves fall together? Then what was learnt holds for new images
-# too. A training curve that falls alone would mean learning by heart. (The training loss of an
-# epoch is averaged while the weights still change, so in the first epochs it may lie above the
-# other.)
+# too. A training curve that falls alone would mean learning by heart. (The training loss
+# is averaged over the steps since the last look, while the weights still change, so at first it may
+# lie above the other.)
 #
 # ## A vector and its reconstruction
 #
@@ -174,8 +201,9 @@ Markdown(
 # autoencoder.
 
 # %% mystnb={"figure": {"caption": "One feature vector of a good image, and its reconstruction."}, "image": {"alt": "Two jagged lines over the channels: a feature vector and its reconstruction. They follow each other closely but not exactly."}}
-F = scoring.prepare(trained, F_train[:1])  # as the autoencoder sees it
-F_hat = scoring.reconstruct(trained, F)
+model = members(trained)[0]
+F = scoring.prepare(model, F_train[:1])  # as the autoencoder sees it
+F_hat = scoring.reconstruct(model, F)
 row, column = H // 2, W // 2
 plots.vector_comparison(
     F[0, :, row, column],
@@ -196,8 +224,8 @@ run.finish()
 # - **A bottleneck too wide.** With as many numbers as the vector has, the autoencoder may learn to
 #   copy. It then reconstructs defects as well as anything else, and finds none. Watch the scores,
 #   not only the loss: the lowest loss is not the best detector.
-# - **Choosing by the test.** Who tries twenty widths and keeps the one with the best test result
-#   has trained on the test. Decide by held-out training images, or by another category.
+# - **Choosing by the test.** If you try twenty widths and keep the one with the best test result,
+#   you have trained on the test. Decide by held-out training images, or by another category.
 # - **Held-out vectors instead of held-out images.** Neighbouring places of one image are alike. If
 #   some of them are trained on and others held out, the held-out loss looks good for the wrong
 #   reason. We hold out whole images.
@@ -221,10 +249,10 @@ run.finish()
 # ```
 
 # %% tags=["solution"]
-F = scoring.prepare(trained, F_train[:20])
+F = scoring.prepare(model, F_train[:20])
 mean = F.mean(axis=(0, 2, 3), keepdims=True)  # (1, C, 1, 1)
 loss_of_mean = np.square(F - mean).sum(axis=(1, 2, 3)).mean()
-F_hat = scoring.reconstruct(trained, F)
+F_hat = scoring.reconstruct(model, F)
 loss_of_autoencoder = np.square(F - F_hat).sum(axis=(1, 2, 3)).mean()
 print(f"mean {loss_of_mean:.4g}, autoencoder {loss_of_autoencoder:.4g}")
 print(f"{loss_of_mean / loss_of_autoencoder:.1f} times smaller")
@@ -242,8 +270,8 @@ print(f"{loss_of_mean / loss_of_autoencoder:.1f} times smaller")
 # :label: exercise-bottleneck
 # :nonumber:
 #
-# Train two more autoencoders on the first 20 images for 3 epochs: one with a bottleneck of 4
-# numbers, one with 64. Compare their validation losses. Why is the smaller loss not automatically
+# Train two more autoencoders on the first 20 images for 50 steps: one with a bottleneck of 4
+# numbers, one with 64. Compare their losses. Why is the smaller loss not automatically
 # the better detector?
 # ```
 
@@ -254,9 +282,9 @@ print(f"{loss_of_mean / loss_of_autoencoder:.1f} times smaller")
 
 # %% tags=["solution"]
 for width in (4, 64):
-    short = dict(hidden=hidden, bottleneck=width, epochs=3, seed=seed)
+    short = dict(hidden=hidden, bottleneck=width, steps=50, seed=seed)
     _, losses = autoencoder.fit(F_train[:20], **short, progress=False)
-    print("bottleneck", width, f"gives {losses['validation_loss'].iloc[-1]:.4g}")
+    print("bottleneck", width, f"gives {losses['train_loss'].iloc[-1]:.4g}")
 
 # %% [markdown] tags=["solution"]
 # The loss says how well *good* surfaces are reconstructed. A detector needs more: that defects are

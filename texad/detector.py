@@ -256,10 +256,7 @@ class AnomalyDetector(BaseEstimator):
             names = [str(path) for those in splits.values() for path in those]
             self.near_copies_ = near_copies([*features.values()], names) if not groups else None
             scores, maps = pipeline.score(self.autoencoder_, features, progress=False)
-            if isinstance(self.autoencoder_, CrossFitted):
-                scores["calibration"], maps["calibration"] = scoring.score_held_out(
-                    self.autoencoder_, features["train"], progress=False
-                )
+            if "calibration" not in splits:
                 splits["calibration"] = splits["train"]
                 grouped["calibration"] = grouped["train"]
             del features  # Windows removes no file that is mapped

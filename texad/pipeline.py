@@ -135,17 +135,26 @@ def score(
     Returns
     -------
     scores : dict of str to ndarray, float32, shape (N,)
+        Of a cross-fitted detector, those of "calibration" are the scores of the training images by
+        the models that have not seen them.
     maps : dict of str to ndarray, float32, shape (N, H, W)
         Anomaly maps.
     """
     scores, maps = {}, {}
     for split, of_split in features.items():
         scores[split], maps[split] = scoring.score_features(autoencoder, of_split, **options)
+    if isinstance(autoencoder, CrossFitted):
+        scores["calibration"], maps["calibration"] = scoring.score_held_out(
+            autoencoder, features["train"], **options
+        )
     return scores, maps
 
 
 def scores_table(
-    images: Mapping[str, pd.DataFrame], scores: Mapping[str, np.ndarray], decided_at: float
+    images: Mapping[str, pd.DataFrame],
+    scores: Mapping[str, np.ndarray],
+    decided_at: float,
+    groups: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Put scores, decisions and p-values beside the images: the table `scores.csv`.
 
@@ -154,23 +163,30 @@ def scores_table(
     images : dict of str to DataFrame
         The images of "train", "calibration" and "test", in this order.
     scores : dict of str to ndarray, shape (N,)
+        From `score`.
     decided_at : float
         The threshold.
+    groups : sequence of str, optional
+        Group of each image with a calibration score.
 
     Returns
     -------
     DataFrame
         The columns of `images` without `mask`, and `score`, `prediction` (1 for anomalous) and
         `p_value`, which only test images have: training images have been learnt from, and
-        calibration images are what p-values compare with.
+        calibration images are what p-values compare with. For a cross-fitted detector also
+        `held_out_score`, that of a training image by the model that has not seen it.
     """
     table = pd.concat([images[split] for split in images], ignore_index=True).drop(columns="mask")
-    table["score"] = np.concatenate([scores[split] for split in images], dtype=float)
+    scored = [scores[split] for split in images if len(images[split])]
+    table["score"] = np.concatenate(scored, dtype=float)
+    if len(scores["calibration"]) > len(images["calibration"]):
+        table.loc[table["split"] == "train", "held_out_score"] = scores["calibration"]
     table["prediction"] = threshold.predict(table["score"].to_numpy(), decided_at).astype(int)
     table["p_value"] = np.nan
     if len(scores["calibration"]):
         table.loc[table["split"] == "test", "p_value"] = threshold.p_values(
-            scores["calibration"], scores["test"]
+            scores["calibration"], scores["test"], groups
         )
     return table
 

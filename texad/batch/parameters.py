@@ -15,13 +15,14 @@ import nbformat
 
 from texad.errors import DataError, check_choice, check_range, did_you_mean
 from texad.io.paths import notebooks_folder
-from texad.model.registry import DETECTORS
+from texad.model.registry import CALIBRATIONS, DETECTORS
 from texad.model.scoring import REDUCTIONS
 from texad.model.threshold import RULES
 from texad.runs.run_folder import STAGES, STUDIES
 
 COMMON = ("dataset", "category", "weights", "runs", "seed")  # the batch itself fills them in
 CHOICES = {
+    "calibration": CALIBRATIONS,
     "detector": tuple(DETECTORS),
     "reduction": ("auto", *REDUCTIONS),
     "rule": ("auto", *RULES),
@@ -29,9 +30,10 @@ CHOICES = {
 RANGES: dict[str, dict[str, Any]] = {  # as for `check_range`; every other number counts something
     "image_size": {"at_least": 16, "multiple_of": 16},
     "calibration_fraction": {"at_least": 0, "below": 1},
+    "steps": {"at_least": 0},
     "unreadable_limit": {"at_least": 0, "at_most": 1},
     "learning_rate": {"above": 0, "below": inf},
-    "validation_fraction": {"above": 0, "below": 1},
+    "validation_fraction": {"at_least": 0, "below": 1},
     "n_sigma": {"above": -inf, "below": inf},
     "false_alarms": {"above": 0, "below": 1},
     "defective_share": {"above": 0, "below": 1},

@@ -86,11 +86,39 @@ DETECTORS = {
         codebook.SMALLEST_IMAGE,
     ),
 }
+CALIBRATIONS = ("auto", "split", "cross")
 
 
 def check(detector: str) -> None:
     """Raise a ValueError if there is no detector of that name."""
     check_choice("detector", detector, DETECTORS)
+
+
+def calibration(detector: str, wanted: str = "auto") -> str:
+    """Tell how a detector gets its calibration images.
+
+    Parameters
+    ----------
+    detector : str
+    wanted : {"auto", "split", "cross"}, default "auto"
+
+    Returns
+    -------
+    {"split", "cross"}
+        "split": some good images are kept out of the fit. "cross": each one is kept out of one of
+        several fits, see `texad.model.cross`. For "auto", "cross" if the detector decides by a rule
+        that needs them.
+
+    Raises
+    ------
+    ValueError
+        If there is no such detector or way.
+    """
+    check(detector)
+    check_choice("calibration", wanted, CALIBRATIONS)
+    if wanted != "auto":
+        return wanted
+    return "cross" if DETECTORS[detector].promises else "split"
 
 
 def fit(

@@ -79,6 +79,7 @@ FILES = {  # that a stage leaves, by name or pattern; run.json keeps their hashe
 }
 
 
+MEASURED = ("p_value", "held_out_score")  # columns that may be empty
 HTML = templates(Path(__file__).parent).get_template("run.html.j2")
 
 
@@ -353,6 +354,11 @@ class Run:
         images = self.read_table(table)
         return images[images["split"] == split].reset_index(drop=True)
 
+    def groups(self, split: str) -> list[str] | None:
+        """The group of each image of a split; None where the images are in no groups."""
+        groups = self.images(split)["group"].tolist()
+        return groups if any(groups) else None
+
     def data_path(self, relative: str) -> Path | None:
         """The file of an image or mask named in a table; None for an empty name."""
         return self.data_paths([relative])[0] if relative else None
@@ -388,7 +394,7 @@ class Run:
     def read_table(self, name: str) -> pd.DataFrame:
         """Read a table that `write_table` wrote.
 
-        An image may be called NA; only an empty p-value is missing.
+        An image may be called NA; only what was not measured is missing.
         """
         return from_spreadsheet(
             pd.read_csv(
@@ -396,7 +402,8 @@ class Run:
                 keep_default_na=False,
                 lineterminator="\n",  # a name may have another kind of line end in it
                 na_values={"p_value": [""]},
-                dtype=dict.fromkeys(("path", "defect", "mask", "group"), str) | {"p_value": float},
+                dtype=dict.fromkeys(("path", "defect", "mask", "group"), str)
+                | {**dict.fromkeys(MEASURED, float)},
             )
         )
 
