@@ -401,9 +401,9 @@ class Run:
                 self.folder / name,
                 keep_default_na=False,
                 lineterminator="\n",  # a name may have another kind of line end in it
-                na_values={"p_value": [""]},
+                na_values=dict.fromkeys(MEASURED, [""]),
                 dtype=dict.fromkeys(("path", "defect", "mask", "group"), str)
-                | {**dict.fromkeys(MEASURED, float)},
+                | dict.fromkeys(MEASURED, float),
             )
         )
 
