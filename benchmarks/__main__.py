@@ -8,15 +8,16 @@ from pathlib import Path
 from benchmarks.material import Options
 from benchmarks.measure import machine, table
 
-NAMES = ("forward", "end_to_end", "fit", "latency", "papermill", "equality", "memory", "peers")
-SLOW = ("memory", "peers")  # only when named, or with "all"
+NAMES = ("forward", "end_to_end", "fit", "latency", "papermill", "equality")
+NAMES += ("memory", "peers", "promise")
+SLOW = ("memory", "peers", "promise")  # only when named, or with "all"
 
 DESCRIPTION = f"""\
 Measure how fast texad is, in ratios of things that are measured in turn, and print one table with
 the bars that the project sets itself.
 
 Names: {", ".join(NAMES)}, or all.
-Without a name all but {" and ".join(SLOW)}, which take long, are run.
+Without a name all but {", ".join(SLOW)}, which take long, are run.
 Leave the machine alone meanwhile."""
 
 EXAMPLES = """\
@@ -25,6 +26,7 @@ examples:
   python -m benchmarks forward --repeats 11                     one of them, with more rounds
   python -m benchmarks fit equality --weights FILE --data DATA --category NAME
   python -m benchmarks peers --anomalib-python ~/anomalib/bin/python --data DATA --category NAME
+  python -m benchmarks promise --repeats 20 --weights FILE --data DATA --category NAME
   python -m benchmarks all --json benchmarks/results.json
       keep what was measured; entries of others stay"""
 
