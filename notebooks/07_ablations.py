@@ -29,7 +29,7 @@ weights = "auto"  # "auto" takes those of the features in the run folder
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # of the fits, and of the choice of images
 n_images = 96  # at most so many training, good test and defective test images
-ablation_epochs = 3  # of each fit, at most; chapter 3 trains longer
+ablation_steps = 200  # of each fit, at most; chapter 3 trains longer
 
 # %%
 import os
@@ -63,7 +63,7 @@ from texad.runs.run_folder import Run
 from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
-choices = dict(seed=seed, n_images=n_images, ablation_epochs=ablation_epochs)
+choices = dict(seed=seed, n_images=n_images, ablation_steps=ablation_steps)
 run.start("07_ablations", weights=weights, **choices)
 
 # %% [markdown]
@@ -140,15 +140,17 @@ pd.DataFrame.from_dict(shapes, orient="index", columns=["N", "C", "H", "W"])
 # ## The baseline
 #
 # All knobs stand where this run has them, which are the published settings unless you changed a
-# parameter. One thing is different: each fit gets fewer {term}`epochs <epoch>` than in chapter 3,
-# since there are many of them. All points of one picture get equally many, so they can be compared
-# with each other, not with the numbers of chapter 5.
+# parameter. One thing is different: each fit gets fewer {term}`steps <step>` than in chapter 3,
+# since there are many fits. All of them get equally many steps, so they can be compared with each
+# other, not with the numbers of chapter 5.
 
 # %%
 names = ["hidden", "bottleneck", "batch_size", "learning_rate"]
 names += ["validation_fraction", "patience"]
 options = {name: run.parameter(name) for name in names} | dict(seed=seed)
-options["epochs"] = min(ablation_epochs, run.parameter("epochs"))
+options["steps"] = ablation_steps
+if run.parameter("detector") == "published":
+    options["steps"] = min(ablation_steps, run.parameter("steps"))
 top_k, reduction = run.parameter("top_k"), run.parameter("reduction")
 if reduction not in ("none", "channel_mean"):
     reduction = "none"  # "auto" of the published method
@@ -409,7 +411,7 @@ figure
 Markdown(verdict("bottleneck", str(own_width)))
 
 # %% [markdown]
-# *What to look for:* how flat it is. Within a few epochs a wide bottleneck does not learn to copy
+# *What to look for:* how flat it is. In so few steps a wide bottleneck does not learn to copy
 # everything, so it is less dangerous than it sounds. If even the narrowest one does well, few
 # numbers describe a good surface.
 #
@@ -455,20 +457,18 @@ Markdown(verdict("top-k", f"{reduction}, k = {top_k}"))
 # ## How many training images?
 #
 # Good images are cheap, but not free. We fit to fewer and fewer of them, each set a part of the
-# next. So that the number of *images* is all that changes, each fit may make as many steps as the
-# one with all images: half the images, twice the epochs. And we ask two questions: is the *order*
-# right (the AUROC), and is the *threshold* right? For the second we take the published rule
-# `sigma`, $\mu + 3\sigma$ of the same training images, and count how many good test images it
-# rejects.
+# next. The number of *images* is all that changes: each fit may make as many steps as the one with
+# all images. And we ask two questions: is the *order* right (the AUROC), and is the *threshold*
+# right? For the second we take the published rule `sigma`, $\mu + 3\sigma$ of the same training
+# images, and count how many good test images it rejects.
 
 # %%
 counts = [n for n in (1, 2, 4, 8, 16, 32) if n < len(F_train)] + [len(F_train)]
 order = np.random.default_rng(seed).permutation(len(F_train))
 rates = []
 for n in counts:
-    few, longer = F_train[np.sort(order[:n])], len(F_train) / n
-    steps = {name: round(options[name] * longer) for name in ("epochs", "patience")}
-    fitted_n = fit(few, **steps) if n < len(F_train) else fitted
+    few = F_train[np.sort(order[:n])]
+    fitted_n = fit(few) if n < len(F_train) else fitted
     scores, threshold = score(fitted_n, F_test), sigma_threshold(score(fitted_n, few))
     predictions = predict(scores, threshold)
     rates.append(decision_metrics(labels, predictions))
@@ -893,7 +893,7 @@ quiz.Quiz(
 # %% [markdown]
 # ## Recap
 #
-# - Turn one knob at a time, and hold images, seed and epochs still.
+# - Turn one knob at a time, and hold images, seed and steps still.
 # - Settings tested on the same images are compared by the interval of their *difference*.
 # - The seed is the yardstick: what moves the result less than it does is no knob.
 # - The order of the scores and the threshold each need their number of training images, and the

@@ -130,7 +130,8 @@ figure
 # Only the words need training. They start as codes of random places; then, again and again, each
 # code pulls its nearest word a little towards itself. This is
 # *k-means* in its mini-batch form {cite:p}`sculley2010kmeans`. It makes the same {term}`loss` fall
-# as in chapter 3, and held-out images tell when to stop.
+# as in chapter 3, and held-out images tell when to stop. A {term}`step` takes a block of 64
+# images, and it makes ten at most.
 
 # %%
 start = perf_counter()
@@ -210,8 +211,9 @@ Markdown(
 # %% [markdown]
 # **The place.** Errors at the frame of an image are larger on good images, too, since the backbone
 # sees black beyond it (chapter 6). So each place gets a unit of its own: the mean error $e_{ij}$
-# there on held-out good images. With few such images the measurement is rough, so each place is
-# pulled a little towards the mean of all. We divide,
+# there on held-out good images (of fewer than 20 images none is held out, and it is measured on the
+# training images). With few such images the measurement is rough, so each place is pulled a little
+# towards the mean of all. We divide,
 #
 # $$E_{cij} = \frac{(F_{cij} - \hat F_{cij})^2}{e_{ij}} ,$$
 #

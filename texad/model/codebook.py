@@ -34,6 +34,7 @@ from texad.model.base import (
     hold_out,
     train_in_steps,
 )
+from texad.model.extraction import in_order
 
 WORDS = 16384
 STEPS = 10  # blocks of 64 images
@@ -283,7 +284,9 @@ def _spread(block: torch.Tensor) -> float:
 def _principal_components(centred: torch.Tensor, n: int) -> torch.Tensor:
     """Compute the `n` directions in which the vectors vary most, as columns."""
     covariance = (centred.T @ centred).double().cpu() / len(centred)
-    return torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :n].to(centred)
+    # in a thread of one core: the last bits depend on how many cores share the work
+    (decomposed,) = in_order(torch.linalg.eigh, [covariance])
+    return decomposed.eigenvectors.flip(1)[:, :n].to(centred)
 
 
 def _errors(
