@@ -63,7 +63,7 @@ except ValueError as error:
     raise RunError(str(error)) from None
 options = dict(
     image_size=image_size,
-    calibration=kept_out_by,
+    calibration=calibration,
     calibration_fraction=calibration_fraction,
     unreadable_limit=unreadable_limit,
     groups=groups,

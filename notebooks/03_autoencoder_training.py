@@ -29,7 +29,7 @@ seed = 0  # of the first weights, the held-out images and the order
 detector = "published"  # or "extended", the detector of chapter 8
 hidden = 512  # width of the layer between the features and the bottleneck
 bottleneck = 256  # numbers that are left of 1024
-steps = 0  # at most; 0: as many as suit the detector, 1000 for the published one
+steps = 1000  # at most; the training stops earlier when it no longer helps
 batch_size = 256  # feature vectors in one step
 learning_rate = 0.001
 validation_fraction = 0.1  # of the images, held out to know when to stop
@@ -67,7 +67,6 @@ try:
     registry.check(detector)
 except ValueError as error:
     raise RunError(str(error)) from None
-options["steps"] = steps or registry.DETECTORS[detector].steps
 more = dict(detector=detector, folds=folds, seed=seed)
 run.start("03_autoencoder_training", weights=weights, **more, **options)
 
@@ -158,12 +157,12 @@ print(f"largest difference, relative to the largest value: {float(difference):.1
 
 # %%
 own = {name: options[name] for name in registry.DETECTORS[detector].options}
-own["groups"] = run.groups(
-    "train"
-)  # of images that belong together; None: there are none
-is_cross = (
-    run.parameter("calibration") == "cross" and len({*(own["groups"] or range(N))}) > 1
-)
+own["groups"] = groups = run.groups("train")  # None: no images belong together
+is_cross = registry.calibration(detector, run.parameter("calibration")) == "cross"
+if len(run.images("calibration")) or len({*(groups or range(N))}) < 2:
+    is_cross = (
+        False  # chapter 1 has kept some out, or there are too few to do so in turn
+    )
 fit = partial(registry.cross_fit, folds=folds) if is_cross else registry.fit
 trained, history = fit(detector, F_train, **own, seed=seed)
 registry.save(trained, run.folder / "autoencoder.safetensors")

@@ -80,7 +80,7 @@ DETECTORS = {
     "extended": Detector(
         codebook.QuantizedAutoencoder,
         codebook.fit,
-        ("bottleneck", "steps", "validation_fraction", "words"),
+        ("bottleneck", "validation_fraction", "words"),
         threshold.STRONGEST_FIRST,
         codebook.STEPS,
         codebook.SMALLEST_IMAGE,

@@ -373,8 +373,8 @@ class Run:
         )
 
     def parameter(self, name: str) -> Any:
-        """The value of a parameter of an earlier stage."""
-        for stage in self.read().get("stages", {}).values():
+        """The value of a parameter of an earlier stage, the last that has it."""
+        for stage in reversed(self.read().get("stages", {}).values()):
             if name in stage.get("parameters", {}):
                 return stage["parameters"][name]
         raise RunError(
