@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sklearn import metrics as sklearn_metrics
 
 from texad import pipeline
-from texad.data import datasets, screening
+from texad.data import datasets, screening, splitting
 from texad.figures import result_figures
 from texad.io.json_files import write_json
 from texad.model import extraction, preprocessing, registry, weights
@@ -67,7 +67,9 @@ def preprocess(
 ) -> None:
     parameters = {"image_size": image_size, "calibration_fraction": calibration_fraction}
     run.start(STAGES[0], seed=seed, **parameters)
-    run.write_images(screening.readable(data, progress=False), calibration_fraction, seed)
+    data = screening.readable(data, progress=False)
+    kept_out = calibration_fraction if len(data.train) >= splitting.FEW else 0.0
+    run.write_images(data, kept_out, seed)
     run.finish()
 
 

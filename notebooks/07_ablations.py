@@ -150,7 +150,7 @@ names += ["validation_fraction", "patience"]
 options = {name: run.parameter(name) for name in names} | dict(seed=seed)
 options["steps"] = ablation_steps
 if run.parameter("detector") == "published":
-    options["steps"] = min(ablation_steps, run.parameter("steps"))
+    options["steps"] = min(ablation_steps, run.parameter("steps") or ablation_steps)
 top_k, reduction = run.parameter("top_k"), run.parameter("reduction")
 if reduction not in ("none", "channel_mean"):
     reduction = "none"  # "auto" of the published method

@@ -94,7 +94,7 @@ QUICK = [
     "image_size",
     "64",
     "-p",
-    "epochs",
+    "steps",
     "2",
     "-p",
     "hidden",

@@ -109,7 +109,7 @@ def test_run_json_says_what_made_the_results(finished):
     out, _ = finished
     record = json.loads((out / "surfaces" / "steel" / "run.json").read_text())
     assert record["weights"]["name"] == "random" and len(record["data"]["fingerprint"]) == 64
-    assert record["stages"][STAGES[2]]["parameters"]["epochs"] == 2
+    assert record["stages"][STAGES[2]]["parameters"]["steps"] == 2
     assert record["stages"][STAGES[2]]["cores"] == jobs.cores() and record["stages"][STAGES[2]][
         "threads"
     ] == max(1, jobs.cores() // 2)
@@ -167,7 +167,7 @@ GIVEN = {
     "weights": "random",
     "seed": 0,
     "image_size": 64,
-    "epochs": 2,
+    "steps": 2,
     "hidden": 32,
     "bottleneck": 8,
 }  # as in QUICK
@@ -272,7 +272,7 @@ def test_only_what_changed_is_run_again_and_the_same_seed_gives_the_same_scores(
     features = (folder / "features" / "test.npy").stat().st_mtime_ns
     assert (
         texad(
-            *run_arguments(surfaces, tmp_path / "runs", "--category", "steel", "-p", "epochs", 1)
+            *run_arguments(surfaces, tmp_path / "runs", "--category", "steel", "-p", "steps", 1)
         ).returncode
         == 0
     )
@@ -309,7 +309,7 @@ def test_one_bad_category_does_not_stop_the_others(surfaces, tmp_path):
         (["--dataset", "nowhere"], "nowhere"),
         (["--dataset", ""], "no folder"),
         (["-p", "botleneck", "3"], "did you mean 'bottleneck'"),
-        (["-p", "epochs", "many"], "epochs must be of type int"),
+        (["-p", "steps", "many"], "steps must be of type int"),
         (["-p", "detektor", "extended"], "did you mean 'detector'"),
         (["-p", "seed", "1"], "option of its own"),
         (["--jobs", "0"], "jobs must be at least 1"),

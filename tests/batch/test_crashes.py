@@ -54,7 +54,7 @@ GIVEN = {
     "weights": "random",
     "seed": 0,
     "image_size": 64,
-    "epochs": 2,
+    "steps": 2,
     "hidden": 32,
     "bottleneck": 8,
 }  # as conftest.QUICK
@@ -221,7 +221,7 @@ class Batch:
 def go_on(dataset: Path, out: Path) -> None:
     """Do in this process what a batch does: stages that are not done, or whose files changed."""
     run = Run(dataset, "steel", out)
-    options = {"epochs": 2, "hidden": 32, "bottleneck": 8}
+    options = {"steps": 2, "hidden": 32, "bottleneck": 8}
     todo = (
         lambda: direct.preprocess(run, datasets.load_category(dataset, "steel"), 32, 0.2),
         lambda: direct.extract(run, "random", 0),
@@ -454,7 +454,7 @@ def current(steel: Path, out: Path) -> list[bool]:
 
 
 def job(steel: Path, out: Path, **more) -> jobs.Job:
-    others = {name: GIVEN[name] for name in ("image_size", "epochs", "hidden", "bottleneck")}
+    others = {name: GIVEN[name] for name in ("image_size", "steps", "hidden", "bottleneck")}
     return jobs.Job(str(steel), "steel", "random", str(out), 0, others, None, "steel", **more)
 
 

@@ -28,7 +28,7 @@ distributed = pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")  # comes with distributed
 
 CATEGORIES = [f"surface {i}" for i in range(3)]
-SMALL = ["-p", "image_size", 32, "-p", "epochs", 1]
+SMALL = ["-p", "image_size", 32, "-p", "steps", 1]
 SECONDS = 300  # that anything may take at most; it takes a fraction where the machine is free
 
 

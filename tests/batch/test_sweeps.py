@@ -66,7 +66,7 @@ def test_every_combination_has_a_folder_of_its_own(surfaces, tmp_path, jobs_done
             "bottleneck",
             "64, 256",
             "-p",
-            "epochs",
+            "steps",
             3,
             "--category",
             "steel",
@@ -81,7 +81,7 @@ def test_every_combination_has_a_folder_of_its_own(surfaces, tmp_path, jobs_done
     ]
     assert [job.runs for job in jobs_done] == [str(out / name) for name in names]
     assert [(job.seed, job.parameters) for job in jobs_done] == [
-        (seed, {"bottleneck": bottleneck, "epochs": 3})
+        (seed, {"bottleneck": bottleneck, "steps": 3})
         for seed in (0, 1)
         for bottleneck in (64, 256)
     ]
@@ -163,9 +163,9 @@ def test_a_combination_that_failed_is_named_and_left_out_of_the_means(
 
 def test_values_have_their_types_and_come_once():
     parse = parameters.parse_values
-    assert parse({"normalize": "True", "epochs": "3", "learning_rate": "1e-2"}) == {
+    assert parse({"normalize": "True", "steps": "3", "learning_rate": "1e-2"}) == {
         "normalize": [True],
-        "epochs": [3],
+        "steps": [3],
         "learning_rate": [0.01],
     }
     assert parse(
@@ -193,13 +193,13 @@ def test_the_table_of_groups_is_found_from_wherever_the_notebooks_run(tmp_path, 
 
 
 def test_only_what_has_several_values_is_in_the_name():
-    combinations = sweeps.settings([4], {"epochs": [1], "bottleneck": [8, 16]})
+    combinations = sweeps.settings([4], {"steps": [1], "bottleneck": [8, 16]})
     assert combinations == [
-        Setting(4, {"epochs": 1, "bottleneck": 8}, {"bottleneck": 8}),
-        Setting(4, {"epochs": 1, "bottleneck": 16}, {"bottleneck": 16}),
+        Setting(4, {"steps": 1, "bottleneck": 8}, {"bottleneck": 8}),
+        Setting(4, {"steps": 1, "bottleneck": 16}, {"bottleneck": 16}),
     ]
     assert [each.folder for each in combinations] == ["bottleneck=8", "bottleneck=16"]
-    assert [each.folder for each in sweeps.settings([4], {"epochs": [1]})] == [""]
+    assert [each.folder for each in sweeps.settings([4], {"steps": [1]})] == [""]
 
 
 @pytest.mark.parametrize("seeds", ["", "0,", "one"])

@@ -765,7 +765,7 @@ def test_a_run_of_few_or_strange_images_ends(tmp_path, make, has_auroc, has_pixe
     root = write_category(tmp_path / "mine" / "steel", n_train=4)
     make(root)
     checked(root)
-    options = {"image_size": 64, "epochs": 1, "hidden": 8, "bottleneck": 4}
+    options = {"image_size": 64, "steps": 1, "hidden": 8, "bottleneck": 4}
     folder = stages.run_category(root.parent, "steel", tmp_path / "runs", "random", **options)
     metrics = read_json(folder / "metrics.json")
     assert (metrics["image_auroc"] is not None, metrics["pixel_auroc"] is not None) == (
@@ -806,12 +806,12 @@ NUMBERS = [  # what is not finite; a call; what the error says
     ),
     (
         "features that the autoencoder is fit to",
-        lambda _: autoencoder.fit(spoilt(NAN), hidden=4, bottleneck=2, epochs=1, progress=False),
+        lambda _: autoencoder.fit(spoilt(NAN), hidden=4, bottleneck=2, steps=1, progress=False),
         "features must be finite",
     ),
     (
         "features that the extended detector is fit to",
-        lambda _: codebook.fit(spoilt(INF), bottleneck=2, words=2, epochs=1, progress=False),
+        lambda _: codebook.fit(spoilt(INF), bottleneck=2, words=2, steps=1, progress=False),
         "features must be finite",
     ),
     (
@@ -895,12 +895,12 @@ ARGUMENTS = [
     (
         "a parameter like no other",
         ["-p", "zzz", "3"],
-        "no notebook has a parameter zzz: there are ablation_epochs, batch_size",
+        "no notebook has a parameter zzz: there are ablation_steps, batch_size",
     ),
     (
         "a word for a whole number",
-        ["-p", "epochs", "many"],
-        "parameter epochs must be of type int (default 15), not 'many'",
+        ["-p", "steps", "many"],
+        "parameter steps must be of type int (default 0), not 'many'",
     ),
     (
         "a fraction for a whole number",
@@ -914,10 +914,14 @@ ARGUMENTS = [
     ),
     (
         "code for a number",
-        ["-p", "epochs", "__import__('os')"],
-        "parameter epochs must be of type int",
+        ["-p", "steps", "__import__('os')"],
+        "parameter steps must be of type int",
     ),
-    ("no epochs", ["-p", "epochs", "0"], "parameter epochs must be at least 1 (default 15), not 0"),
+    (
+        "too few steps",
+        ["-p", "steps", "-1"],
+        "parameter steps must be at least 0 (default 0), not -1",
+    ),
     ("a negative width", ["-p", "bottleneck", "-1"], "parameter bottleneck must be at least 1"),
     (
         "an image size that is no multiple of 16",
@@ -959,7 +963,7 @@ ARGUMENTS = [
         ["-p", "rule", "sigmma"],
         "parameter rule must be one of auto, sigma, held_out, conformal",
     ),
-    ("one wrong value of a sweep", ["-p", "epochs", "1,0"], "parameter epochs must be at least 1"),
+    ("one wrong value of a sweep", ["-p", "hidden", "1,0"], "parameter hidden must be at least 1"),
     (
         "a parameter that has an option",
         ["-p", "seed", "1"],
@@ -1047,7 +1051,7 @@ def batch(tmp_path_factory):
         "--quiet",
         *QUICK,
         "-p",
-        "epochs",
+        "steps",
         1,
     ]
     return folder, texad(*arguments)

@@ -4,7 +4,7 @@ import torch
 from conftest import needs_shared
 
 from texad.evaluation.metrics import image_auroc
-from texad.model import autoencoder, codebook, extraction, registry, scoring, weights
+from texad.model import autoencoder, base, codebook, extraction, registry, scoring, weights
 from texad.model.backbone import build_backbone, fold_batchnorm
 from texad.model.base import hold_out
 from texad.model.codebook import QuantizedAutoencoder
@@ -15,8 +15,13 @@ def some_features(n: int = 8, *, channels: int = 12, side: int = 4, seed: int = 
 
 
 def fit(F, **options):
-    defaults = dict(bottleneck=5, words=20, epochs=4, progress=False)
+    defaults = dict(bottleneck=5, words=20, steps=4, progress=False)
     return codebook.fit(F, **(defaults | options))
+
+
+def held_out(n: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation images of a fit with seed 0."""
+    return hold_out(np.arange(n), fraction, np.random.default_rng(0), None)
 
 
 def score(fitted, F) -> np.ndarray:
@@ -103,9 +108,9 @@ def test_reconstruction_by_hand():
 
 def test_what_is_learnt_has_the_shapes_it_should():
     model, history = fit(some_features())
-    assert list(history.columns) == ["epoch", "train_loss", "validation_loss"]
-    assert history["epoch"].tolist() == list(range(1, len(history) + 1)) and len(history) <= 4
-    assert np.isfinite(history).all(axis=None)
+    assert list(history.columns) == ["step", "train_loss", "validation_loss"]
+    assert history["step"].tolist() == [4] and np.isfinite(history["train_loss"]).all()
+    assert history["validation_loss"].isna().all()  # of eight images none is held out
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     assert shapes == {"mean": (12,), "components": (12, 5), "codebook": (20, 5), "unit": (4, 4)}
     assert (model.unit > 0).all() and not model.training and model.codebook.device.type == "cpu"
@@ -125,7 +130,7 @@ def test_components_are_those_of_a_principal_component_analysis():
     torch.testing.assert_close(
         model.components.T @ model.components, torch.eye(5), atol=1e-5, rtol=0
     )
-    train, _ = hold_out(np.random.default_rng(0), 30, 0.01)
+    train, _ = held_out(30, 0.01)
     vectors = vectors_seen(model, F[train])
     _, _, directions = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
     np.testing.assert_allclose(
@@ -140,12 +145,12 @@ def test_neighbours_are_averaged_where_they_resemble_each_other():
     for F, expected in ((noise, 0), (smooth, 1)):
         assert fit(F)[0].widths["averaged"] == expected
         for averaged in (False, True):  # the user's word counts
-            assert fit(F, averaged=averaged, epochs=1)[0].widths["averaged"] == averaged
+            assert fit(F, averaged=averaged, steps=1)[0].widths["averaged"] == averaged
 
 
 def loss_on_held_out(model, F, fraction) -> float:
     """The squared error of a whole feature map, averaged over the images that were held out."""
-    _, validation = hold_out(np.random.default_rng(0), len(F), fraction)
+    _, validation = held_out(len(F), fraction)
     prepared = model.prepare(torch.from_numpy(F[validation]))
     errors = ((prepared - model(prepared)) * model.unit).numpy().astype(
         float
@@ -154,8 +159,8 @@ def loss_on_held_out(model, F, fraction) -> float:
 
 
 def test_the_loss_is_the_squared_error_of_a_whole_feature_map():
-    F = some_features(10)
-    model, history = fit(F, epochs=1, validation_fraction=0.3)
+    F = some_features(20)
+    model, history = fit(F, steps=1, validation_fraction=0.3)
     assert history["validation_loss"][0] == pytest.approx(loss_on_held_out(model, F, 0.3), rel=1e-4)
 
 
@@ -165,29 +170,61 @@ def eight_kinds() -> np.ndarray:
     return some_features(40) + centres[np.arange(40) % 8][:, :, None, None].astype(np.float32)
 
 
-def test_the_words_of_the_best_epoch_are_kept():
+def test_the_best_words_are_kept():
     F = eight_kinds()
-    model, history = fit(F, words=8, epochs=10, patience=10)
+    model, history = fit(F, words=8, steps=20, patience=10)
     losses = history["validation_loss"]
-    assert losses.min() < 0.995 * losses.iloc[-1]  # here the best epoch is not the last
+    assert losses.min() < 0.99 * losses.iloc[-1]  # here the best words are not the last
     assert loss_on_held_out(model, F, 0.1) == pytest.approx(losses.min(), rel=1e-4)
 
 
 def test_training_stops_when_the_held_out_loss_no_longer_falls():
-    _, history = fit(eight_kinds(), words=8, epochs=50, patience=2)
+    _, history = fit(eight_kinds(), words=8, steps=250, patience=2)
     assert len(history) < 10
+
+
+@pytest.mark.parametrize("n", [4, 400])
+def test_the_number_of_steps_does_not_depend_on_the_number_of_images(n):
+    _, history = fit(some_features(n), steps=12, patience=3)
+    assert history["step"].tolist() == [5, 10, 12]
+
+
+def test_what_is_read_does_not_grow_with_the_number_of_images(monkeypatch):
+    """But for the validation images, and those that the units are measured on."""
+    reads = []
+    monkeypatch.setattr(base, "release", reads.append)
+    counts = []
+    for n in (800, 1600):
+        reads.clear()
+        fit(some_features(n), validation_fraction=32 / n)
+        counts.append(len(reads))
+    assert counts[0] == counts[1]
+
+
+def test_groups_never_straddle_the_validation_split(monkeypatch):
+    parts = []
+
+    def noted(*arguments):
+        parts.append(hold_out(*arguments))
+        return parts[-1]
+
+    monkeypatch.setattr(codebook, "hold_out", noted)
+    groups = [f"tile {i % 11}" for i in range(60)]
+    fit(some_features(60), groups=groups)
+    train, validation = ({groups[i] for i in part} for part in parts[0])
+    assert train and validation and not train & validation
 
 
 def test_a_word_ends_as_the_mean_of_its_codes():
     F = some_features(150)  # more than are in memory at a time
-    model, _ = fit(F, words=1, epochs=1)
-    train, _ = hold_out(np.random.default_rng(0), 150, 0.1)
+    model, _ = fit(F, words=1, steps=3)  # blocks of 64, 64 and 7 images
+    train, _ = held_out(150, 0.1)
     codes = (vectors_seen(model, F[train]) - model.mean.numpy()) @ model.components.numpy()
     np.testing.assert_allclose(model.codebook[0].numpy(), codes.mean(axis=0), atol=1e-5)
 
 
 def test_training_the_words_lowers_the_loss():
-    _, history = fit(eight_kinds(), words=8, epochs=10, patience=10)
+    _, history = fit(eight_kinds(), words=8, steps=50, patience=10)
     assert history["train_loss"].iloc[-1] < 0.9 * history["train_loss"].iloc[0]
 
 
@@ -195,7 +232,7 @@ def test_the_unit_of_a_place_is_its_error_on_held_out_images_drawn_to_the_mean_o
     F = some_features(40)
     F[:, :, 0] *= 5  # the first row of places is always harder
     model, _ = fit(F, validation_fraction=0.5)
-    _, validation = hold_out(np.random.default_rng(0), 40, 0.5)
+    _, validation = held_out(40, 0.5)
     prepared = model.prepare(torch.from_numpy(F[validation]))
     errors = (((prepared - model(prepared)) * model.unit).numpy().astype(float) ** 2).mean(
         axis=1
@@ -255,7 +292,7 @@ def test_memory_mapped_features_give_the_same_words(tmp_path):
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("epochs", 0),
+        ("steps", 0),
         ("words", 0),
         ("patience", 0),
         ("validation_fraction", 1.0),
@@ -271,10 +308,10 @@ def test_parameters_out_of_range_are_named(option, value):
 @pytest.mark.parametrize("image", range(4))
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_features_that_are_not_finite_are_refused(image, value):
-    F = some_features(4)  # one of the four is held out, so both halves are covered
+    F = some_features(20)  # some are held out, so both halves are covered
     F[image, 0, 0, 0] = value
     with pytest.raises(ValueError, match="features must be finite"):
-        fit(F, validation_fraction=0.25)
+        fit(F, validation_fraction=0.5)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 2, 2), (4, 2, 2)])

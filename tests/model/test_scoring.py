@@ -12,7 +12,6 @@ from texad.model.threshold import (
     RULES,
     check_rule,
     conformal_threshold,
-    cross_conformal_p_values,
     images_needed,
     p_values,
     predict,
@@ -63,7 +62,7 @@ def test_the_extended_reading_adds_the_mean_of_the_whole_anomaly_map_by_hand():
 
 def test_without_a_reduction_the_score_is_the_detectors_own():
     published = Autoencoder(channels=5, hidden=4, bottleneck=2).eval()
-    fitted, _ = codebook.fit(F, bottleneck=2, words=4, epochs=1, progress=False)
+    fitted, _ = codebook.fit(F, bottleneck=2, words=4, steps=1, progress=False)
     assert (published.reduction, fitted.reduction) == ("none", "local_and_global")
     for detector in (published, fitted):
         own, _ = scoring.score_features(detector, F, top_k=3, progress=False)
@@ -274,7 +273,7 @@ def test_an_alpha_however_small_needs_a_number_of_images(false_alarms):
 
 
 def test_too_few_images_names_alpha_and_both_numbers():
-    way_out = r"keep more out of the fit \(calibration_fraction\), or choose a larger false_alarms$"
+    way_out = "add good images, or choose a larger false_alarms$"
     with pytest.raises(
         ValueError,
         match=r"^false_alarms = 0\.05 needs at least 19 calibration images, and there are 18: "
@@ -299,8 +298,6 @@ def test_scores_that_are_not_finite_are_refused_by_name():
         (lambda: conformal_threshold(broken, 0.5), "calibration_scores"),
         (lambda: p_values(broken, F.ravel()), "calibration_scores"),
         (lambda: p_values(F.ravel(), broken), "scores"),
-        (lambda: cross_conformal_p_values(broken, [0, 0], [[1.0]]), "held_out_scores"),
-        (lambda: cross_conformal_p_values([1.0, 2.0], [0, 0], broken[None]), "test_scores"),
     ):
         with pytest.raises(ValueError, match=f"^{name} must be finite, and 1 of 2 are not"):
             call()
@@ -337,6 +334,38 @@ def test_above_the_conformal_threshold_is_exactly_a_p_value_of_at_most_alpha():
             assert (p > false_alarms).all()
 
 
+def test_each_group_counts_as_one_image():
+    scores, groups = [1.0, 2.0, 3.0, 4.0, 9.0], ["a", "a", "b", "b", "c"]
+    # at least 2.5: half of a's images count nothing, both of b's one, c's another
+    assert p_values(scores, [2.5, 3.5, 9.0, 9.5], groups) == pytest.approx(
+        [3 / 4, 2.5 / 4, 0.5, 0.25]
+    )
+    assert conformal_threshold(scores, 0.25, groups) == 9
+    assert conformal_threshold(scores, 0.5, groups) == 4
+    with pytest.raises(ValueError, match="19 calibration groups of images, and there are 3"):
+        conformal_threshold(scores, 0.05, groups)
+    found = thresholds_by_rule(np.ones(3), np.array(scores), false_alarms=0.25, groups=groups)
+    assert found["conformal"] == 9 and found["held_out"] is not None
+    alone = thresholds_by_rule(np.ones(3), np.array(scores), 3.0, 0.25, ["same"] * 5)
+    assert alone["conformal"] is None and alone["held_out"] is None
+    with pytest.raises(ValueError, match="groups must name one for each of 5 scores, not 2"):
+        p_values(scores, [1.0], groups[:2])
+
+
+def test_with_groups_too_above_the_threshold_is_a_p_value_of_at_most_alpha():
+    rng = np.random.default_rng(3)
+    for _ in range(100):
+        n = int(rng.integers(20, 120))
+        calibration = rng.integers(0, 30, n).astype(float)
+        groups = [str(each) for each in rng.integers(0, 15, n)]
+        scores = np.arange(-1.0, 31.0)
+        p = p_values(calibration, scores, groups)
+        t = conformal_threshold(calibration, 0.2, groups)
+        np.testing.assert_array_equal(predict(scores, t), p <= 0.2)
+    ones = p_values(calibration, scores, list(map(str, range(n))))
+    np.testing.assert_allclose(ones, p_values(calibration, scores))
+
+
 def test_the_three_rules_side_by_side():
     train, calibration = np.array([1.0, 3.0]), np.arange(19.0)
     result = thresholds_by_rule(train, calibration, n_sigma=2, false_alarms=0.05)
@@ -361,11 +390,14 @@ def test_the_three_rules_side_by_side():
     ("arguments", "message"),
     [
         (("3sigma", 50), "rule must be one of sigma, held_out, conformal, not '3sigma'"),
-        (("held_out", 1), "rule held_out needs at least 2 calibration images, and there are 1"),
+        (
+            ("held_out", 1),
+            r"rule held_out needs at least 2 calibration images \(or groups\), and there are 1",
+        ),
         (
             ("conformal", 18),
-            r"rule conformal needs at least 19 calibration images for false_alarms = 0\.05, "
-            "and there are 18",
+            r"rule conformal needs at least 19 calibration images \(or groups\) for "
+            r"false_alarms = 0\.05, and there are 18",
         ),
     ],
 )
@@ -375,63 +407,6 @@ def test_a_rule_out_of_reach_is_said_before_the_work(arguments, message):
     check_rule("sigma", 0)
     check_rule("held_out", 2)
     check_rule("conformal", 19)
-
-
-# -- cross-conformal -------------------------------------------------------------------------------
-
-
-def test_cross_conformal_p_values_by_hand():
-    held_out, folds = [1.0, 5.0, 2.0], [0, 1, 0]
-    # first image: 2.0 by model 0, 6.0 by model 1: of the held-out scores only the third, 2 ≥ 2; the
-    # second image is below all
-    assert cross_conformal_p_values(held_out, folds, [[2.0, 0.0], [6.0, 0.0]]).tolist() == [
-        0.5,
-        1.0,
-    ]
-
-
-def test_cross_conformal_p_values_compare_each_image_under_its_own_model():
-    rng = np.random.default_rng(1)
-    for _ in range(50):
-        n, K, M = (int(rng.integers(1, most)) for most in (30, 6, 5))
-        held_out, folds, test = (
-            rng.integers(0, 6, n),
-            rng.integers(0, K, n),
-            rng.integers(0, 6, (K, M)),
-        )
-        expected = [
-            (1 + sum(held_out[i] >= test[folds[i], m] for i in range(n))) / (n + 1)
-            for m in range(M)
-        ]
-        assert cross_conformal_p_values(held_out, folds, test).tolist() == expected
-
-
-def test_one_fold_for_all_is_split_conformal():
-    rng = np.random.default_rng(2)
-    calibration, test = rng.random(30), rng.random(10)
-    np.testing.assert_array_equal(
-        cross_conformal_p_values(calibration, np.zeros(30, int), test[None]),
-        p_values(calibration, test),
-    )
-
-
-@pytest.mark.parametrize(
-    ("folds", "test", "message"),
-    [
-        (
-            [0],
-            [[1.0]],
-            r"^held_out_scores and folds must have shape \(n,\), and test_scores \(K, M\), "
-            r"not \(2,\), \(1,\) and \(1, 1\)$",
-        ),
-        ([0, 1], [1.0], "shape"),
-        ([0, 1], [[1.0]], "from 0 to 0"),
-        ([0, 0.5], [[1.0], [1.0]], "whole numbers"),
-    ],
-)
-def test_folds_that_do_not_fit_are_refused(folds, test, message):
-    with pytest.raises(ValueError, match=message):
-        cross_conformal_p_values([1.0, 2.0], folds, test)
 
 
 # -- the promise -----------------------------------------------------------------------------------
@@ -492,7 +467,7 @@ def real_scores(tmp_path_factory):
         backbone, chosen, tmp_path_factory.mktemp("real") / "x.npy", image_size=96, progress=False
     )
     fitted, _ = autoencoder.fit(
-        F_real[:60], hidden=256, bottleneck=128, epochs=30, batch_size=64, progress=False
+        F_real[:60], hidden=256, bottleneck=128, steps=900, batch_size=64, progress=False
     )
     scores, _ = scoring.score_features(fitted, F_real, progress=False)
     return scores[:60], scores[60:]
@@ -523,7 +498,7 @@ def fit_mean(points):
     return lambda others: np.linalg.norm(others - points.mean(axis=0), axis=1)
 
 
-def test_cross_conformal_keeps_near_its_promise_with_twenty_images_and_sigma_does_not():
+def test_the_least_strange_of_five_models_keeps_its_promise_with_twenty_images_and_sigma_does_not():
     n, K = 20, 5
 
     def cross(rng, false_alarms):
@@ -533,7 +508,7 @@ def test_cross_conformal_keeps_near_its_promise_with_twenty_images_and_sigma_doe
         for fold in range(K):
             score = fit_mean(points[folds != fold])
             held_out[folds == fold], new[fold] = score(points[folds == fold]), score(fresh)
-        return np.mean(cross_conformal_p_values(held_out, folds, new) <= false_alarms)
+        return np.mean(p_values(held_out, new.min(axis=0)) <= false_alarms)
 
     def sigma(rng, false_alarms):
         points, fresh = rng.standard_t(4, (n, 12)), rng.standard_t(4, (60, 12))
@@ -543,3 +518,56 @@ def test_cross_conformal_keeps_near_its_promise_with_twenty_images_and_sigma_doe
     check_promise(cross)
     with pytest.raises(AssertionError, match=r"false_alarms 0\.01"):
         check_promise(sigma)
+
+
+# -- several models --------------------------------------------------------------------------------
+
+
+def some_features(n: int) -> np.ndarray:
+    return np.random.default_rng(n).normal(size=(n, 6, 4, 4)).astype(np.float32)
+
+
+OPTIONS = {
+    "published": {"hidden": 8, "bottleneck": 2, "steps": 20, "progress": False},
+    "extended": {"bottleneck": 2, "words": 5, "steps": 4, "progress": False},
+}
+DETECTORS = pytest.mark.parametrize("detector", list(OPTIONS))
+
+
+@DETECTORS
+def test_a_training_image_is_scored_by_the_model_that_has_not_seen_it(detector):
+    features = some_features(12)
+    fitted, _ = registry.cross_fit(detector, features, **OPTIONS[detector])
+    scores, maps = scoring.score_held_out(fitted, features, top_k=3, progress=False)
+    for i, fold in enumerate(fitted.folds.tolist()):
+        own, own_map = scoring.score_features(
+            fitted.models[fold], features[i : i + 1], top_k=3, progress=False
+        )
+        np.testing.assert_allclose(scores[i], own[0], rtol=1e-5)
+        np.testing.assert_allclose(maps[i], own_map[0], rtol=1e-4, atol=1e-6)
+
+
+@DETECTORS
+def test_a_new_image_is_scored_by_the_model_to_which_it_looks_least_strange(detector):
+    fitted, _ = registry.cross_fit(detector, some_features(12), **OPTIONS[detector])
+    new = some_features(20)
+    scores, maps = scoring.score_features(fitted, new, top_k=3, progress=False)
+    alone = [scoring.score_features(model, new, top_k=3, progress=False) for model in fitted.models]
+    by_model = np.stack([each for each, _ in alone])
+    np.testing.assert_array_equal(scores, by_model.min(axis=0))
+    chosen = by_model.argmin(axis=0)
+    assert len(set(chosen)) > 1
+    for i, k in enumerate(chosen):
+        np.testing.assert_array_equal(maps[i], alone[k][1][i])
+
+
+def test_the_images_that_are_named_are_scored_in_their_order():
+    model = Autoencoder(channels=6, hidden=4, bottleneck=2).eval()
+    features = some_features(9)
+    some = np.array([7, 2, 2, 5])
+    for all_of_them, named in zip(
+        scoring.score_features(model, features, top_k=3, progress=False),
+        scoring.score_features(model, features, images=some, top_k=3, batch_size=3, progress=False),
+        strict=True,
+    ):
+        np.testing.assert_allclose(named, all_of_them[some], rtol=1e-5)

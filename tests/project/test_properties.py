@@ -38,7 +38,6 @@ from texad.model.places import Grid, enlarge
 from texad.model.threshold import (
     check_rule,
     conformal_threshold,
-    cross_conformal_p_values,
     images_needed,
     p_values,
     predict,
@@ -413,16 +412,6 @@ def test_the_rule_that_is_chosen_can_be_used_and_every_other_says_what_it_lacks(
             check_rule(rule, n, false_alarms)
 
 
-@given(st.integers(1, 5), st.integers(1, 4), st.data())
-def test_cross_conformal_p_values_fall_with_the_score(K, M, data):
-    held_out = data.draw(SCORES)
-    folds = data.draw(hnp.arrays(int, len(held_out), elements=st.integers(0, K - 1)))
-    test = data.draw(hnp.arrays(float, (K, M), elements=SCORE))
-    p = cross_conformal_p_values(held_out, folds, test)
-    assert (p >= 1 / (len(held_out) + 1)).all() and (p <= 1).all()
-    assert (cross_conformal_p_values(held_out, folds, test + 1) <= p).all()
-
-
 # -- metrics ---------------------------------------------------------------------------------------
 
 
@@ -789,7 +778,7 @@ def test_a_parameter_that_no_notebook_has_is_refused_by_name_in_one_line(name):
     assert str(caught.value).isprintable() and (name in str(caught.value) or not name.isprintable())
 
 
-@given(st.lists(st.integers(-9, 9), min_size=1, max_size=5), st.sampled_from(["epochs", "hidden"]))
+@given(st.lists(st.integers(-9, 9), min_size=1, max_size=5), st.sampled_from(["steps", "hidden"]))
 def test_several_values_come_each_once_in_the_order_given(values, name):
     typed = {name: ", ".join(map(str, map(abs, values)))}
     assume(all(values))

@@ -238,9 +238,9 @@ def test_a_record_names_no_path_of_this_machine(tmp_path, content):
 
 
 def test_the_recorded_command_makes_the_run_again(tmp_path):
-    runs = write_run(tmp_path / "runs", HOSTILE, "extended", 3, epochs=30, normalize=True)
+    runs = write_run(tmp_path / "runs", HOSTILE, "extended", 3, steps=30, normalize=True)
     (run,) = record.collect([runs])["runs"]
-    assert run["parameters"] == {"normalize": True, "detector": "extended", "epochs": 30}
+    assert run["parameters"] == {"normalize": True, "detector": "extended", "steps": 30}
     python, _, program, *typed = shlex.split(
         run["command"].replace("<folder>", "FOLDER").replace("<weights>", "WEIGHTS")
     )
@@ -297,7 +297,7 @@ def test_synthetic_and_unfinished_runs_are_no_results_on_real_surfaces(tmp_path)
         (lambda run: run["data"].update(fingerprint="c" * 64), "different data"),
         (lambda run: run["weights"].update(sha256="c" * 64), "different weights"),
         (
-            lambda run: run["stages"][STAGES[2]]["parameters"].update(epochs=3),
+            lambda run: run["stages"][STAGES[2]]["parameters"].update(steps=3),
             "different parameters",
         ),
         (
@@ -611,7 +611,7 @@ def test_a_finished_batch_can_be_recorded_and_is_shown(finished, tmp_path):
     assert [run["category"] for run in content["runs"]] == ["brushed <b>& {ü}nusual", "steel"]
     assert str(out) not in text and "/" not in text
     run = content["runs"][1]
-    assert run["parameters"] == {"image_size": 64, "hidden": 32, "bottleneck": 8, "epochs": 2}
+    assert run["parameters"] == {"image_size": 64, "hidden": 32, "bottleneck": 8, "steps": 2}
     metrics = json.loads((out / "surfaces" / "steel" / "metrics.json").read_text())
     assert run["metrics"]["image_auroc"] == pytest.approx(metrics["image_auroc"], rel=1e-5)
     page = real_surfaces.page(out, tmp_path / "book" / "run")
