@@ -7,6 +7,7 @@ good image can be, and with enough of them the false-alarm rate is bounded (see
 `texad.model.threshold`).
 """
 
+import itertools
 import json
 import math
 import os
@@ -32,7 +33,7 @@ from texad.io.atomic import write_tensors
 from texad.io.tensors import read_tensors, refusing
 from texad.model import extraction, places, preprocessing, registry, scoring, weights
 from texad.model.backbone import STRIDE, folded_backbone, grid, stride_in_1x1
-from texad.model.base import device
+from texad.model.base import FeatureAutoencoder, device
 from texad.model.cross import CrossFitted, members
 from texad.model.threshold import (
     STRONGEST_FIRST,
@@ -319,12 +320,16 @@ class AnomalyDetector(BaseEstimator):
 
     # -- judge -------------------------------------------------------------------------------------
 
-    def score_samples(self, paths: Iterable[str | Path]) -> np.ndarray:
+    def score_samples(
+        self, paths: Iterable[str | Path], in_place_of: Iterable[int] | None = None
+    ) -> np.ndarray:
         """Score images: the higher, the stranger.
 
         Parameters
         ----------
         paths : iterable of path, length N
+        in_place_of : iterable of int, optional
+            See `stream`.
 
         Returns
         -------
@@ -336,7 +341,7 @@ class AnomalyDetector(BaseEstimator):
             If an image cannot be read.
         """
         return np.array(
-            [_readable(prediction).score for prediction in self.stream(paths)], dtype=np.float32
+            [_readable(found).score for found in self.stream(paths, in_place_of)], dtype=np.float32
         )
 
     def decision_function(self, paths: Iterable[str | Path]) -> np.ndarray:
@@ -347,13 +352,20 @@ class AnomalyDetector(BaseEstimator):
         """Predict 1 for an anomalous image and 0 for a normal one; ndarray, int64, shape (N,)."""
         return predict(self.score_samples(paths), self.threshold_).astype(np.int64)
 
-    def stream(self, paths: Iterable[str | Path]) -> Generator[Prediction, None, None]:
+    def stream(
+        self, paths: Iterable[str | Path], in_place_of: Iterable[int] | None = None
+    ) -> Generator[Prediction, None, None]:
         """Judge one image after the other, however many there are; a few are in memory at a time.
 
         Parameters
         ----------
         paths : iterable of path
             It may wait for the next one, as a camera does.
+        in_place_of : iterable of int, optional
+            Number of a calibration image for each path: where there are several models, the one
+            that has not seen that image judges, alone. So calibration images were judged; the
+            lowest score of all models, which is the default, would be too low to be compared with
+            theirs.
 
         Yields
         ------
@@ -363,10 +375,16 @@ class AnomalyDetector(BaseEstimator):
         """
         check_is_fitted(self, "threshold_")
         self.backbone_.to(device())
-        return extraction.in_order(self._judge, paths)
+        fitted = self.autoencoder_
+        judges: Iterable[Any] = itertools.repeat(fitted)
+        if in_place_of is not None and isinstance(fitted, CrossFitted) and self.n_folds_ > 1:
+            judges = (members(fitted)[int(fitted.folds[image])] for image in in_place_of)
+        return extraction.in_order(
+            lambda pair: self._judge(*pair), zip(paths, judges, strict=False)
+        )
 
     @torch.inference_mode()
-    def _judge(self, path: str | Path) -> Prediction:
+    def _judge(self, path: str | Path, fitted: FeatureAutoencoder | CrossFitted) -> Prediction:
         started = time.perf_counter()
         try:
             images = preprocessing.load_images([Path(path)], self.image_size)
@@ -380,7 +398,7 @@ class AnomalyDetector(BaseEstimator):
                 error=str(error),
             )
         maps = self.backbone_(images.to(device())).cpu().numpy()
-        scores, anomaly_maps = scoring.score_features(self.autoencoder_, maps, progress=False)
+        scores, anomaly_maps = scoring.score_features(fitted, maps, progress=False)
         (p_value,) = p_values(self.calibration_scores_, scores, self.calibration_groups_)
         return Prediction(
             os.fspath(path),

@@ -21,6 +21,7 @@ from texad.detector import AnomalyDetector, Prediction
 from texad.model.threshold import conformal_threshold, p_values
 
 QUICK = ["--weights", "random", "--image-size", "64", "--quiet"]
+SPLIT = ["--false-alarms", "0.034", "--calibration-fraction", "0.2"]  # 29 of 60 images kept out
 
 
 def said(capsys) -> str:
@@ -58,6 +59,14 @@ def steel(tmp_path_factory) -> Path:
 def detector(steel, tmp_path_factory) -> Path:
     """Fit to the category; 29 images kept out promise a false-alarm rate of 1 in 30."""
     file = tmp_path_factory.mktemp("detectors") / "steel.safetensors"
+    assert main(["fit", str(steel), "--out", str(file), *SPLIT, *QUICK]) == 0
+    return file
+
+
+@pytest.fixture(scope="module")
+def crossed(steel, tmp_path_factory) -> Path:
+    """Fit to the category by five models, so that all 60 images calibrate."""
+    file = tmp_path_factory.mktemp("crossed") / "steel.safetensors"
     assert main(["fit", str(steel), "--out", str(file), "--false-alarms", "0.034", *QUICK]) == 0
     return file
 
@@ -65,9 +74,36 @@ def detector(steel, tmp_path_factory) -> Path:
 # -- fit -------------------------------------------------------------------------------------------
 
 
+def test_fit_calibrates_with_all_images_and_says_what_is_expected_and_proven(
+    steel, tmp_path, capsys
+):
+    file = tmp_path / "steel.safetensors"
+    assert main(["fit", str(steel), "--out", str(file), "--false-alarms", "0.034", *QUICK]) == 0
+    text = said(capsys)
+    assert "Fit to 60 images by 5 models, each without a part of them." in text
+    assert "is called anomalous with a probability of about 3.4% or less." in text
+    # two of 60 images are rejected: 2 (2 + 5 - 1) / (60 + 5)
+    assert "Proven is a probability of at most 18.5%; with more images this falls towards 6.8%" in (
+        text
+    )
+    assert "averages over all choices of 60 images" in text and "Promised:" not in text
+    assert "with 60 images to calibrate with is 1.64% (1 in 61)" in text
+    page = file.with_suffix(".html").read_text(encoding="utf-8")
+    assert page.count("<img") == 2 * 8 and "Kept out" not in page
+    assert "60, each judged by the one of 5 models that had not seen it" in page
+    assert "by the one that had not (60 images)" in page
+    names = re.findall(r"<figcaption>(\S+)<br>score ([\d.]+)", page)
+    loaded = AnomalyDetector.load(file)
+    worst = np.sort(loaded.calibration_scores_)[:-9:-1]
+    assert [score for _, score in names] == [f"{score:.4g}" for score in worst]
+    assert len({name for name, _ in names}) == 8
+    images = loaded.origin_["images"]
+    assert images["train"] == images["calibration"] and len({*images["train"]}) == 60
+
+
 def test_fit_leaves_a_detector_and_a_page_and_says_what_it_promises(steel, tmp_path, capsys):
     file = tmp_path / "new folder" / "steel.safetensors"
-    assert main(["fit", str(steel), "--out", str(file), "--false-alarms", "0.034", *QUICK]) == 0
+    assert main(["fit", str(steel), "--out", str(file), *SPLIT, *QUICK]) == 0
     text = said(capsys)
     assert (
         "60 good images (the folder is laid out as MVTec AD; only its train/good is taken)" in text
@@ -79,7 +115,7 @@ def test_fit_leaves_a_detector_and_a_page_and_says_what_it_promises(steel, tmp_p
         "Promised: a good image, made as these were, is called anomalous" in text
         and "with a probability of at most 3.4%" in text
     )
-    assert "29 calibration images can promise is 3.33% (1 in 30)" in text
+    assert "with 29 images to calibrate with is 3.33% (1 in 30)" in text
     assert "broken by (1) other light" in text and "RANDOM WEIGHTS" in text
     page = file.with_suffix(".html").read_text(encoding="utf-8")
     assert "The strangest good images" in page and page.count("<img") == 2 * (8 + 4)
@@ -103,8 +139,8 @@ def test_of_few_images_the_detector_works_and_says_that_it_promises_nothing(
     assert main(["fit", str(tmp_path / "few"), "--out", str(file), "--detector", kind, *QUICK]) == 0
     text = said(capsys)
     assert (
-        "NO false-alarm rate is promised. For 5% at least 19 images must be kept out" in text
-        and "fit with 38 good images or more" in text
+        "NO false-alarm rate is promised. For 5% at least 19 good images are needed" in text
+        and "fit with 19 good images or more, or ask for less: --false-alarms" in text
     )
     assert "too few to know how a good surface varies" in text and "Expect false alarms" in text
     assert main(["predict", str(file), str(tmp_path / "few"), "--quiet"]) == 0
@@ -140,6 +176,7 @@ def test_a_group_is_on_one_side_of_the_split(exposures, tmp_path, capsys, monkey
 
     monkeypatch.setattr(AnomalyDetector, "fit", spy)
     arguments = ["fit", str(exposures), "--out", str(tmp_path / "a.safetensors"), *QUICK]
+    arguments += ["--calibration-fraction", "0.2"]
     assert main([*arguments, "--groups", r"(\d+)_"]) == 0
     rows = [f"{path.name},{path.name.split('_')[0]}" for path in exposures.iterdir()]
     (exposures / "groups.csv").write_text("\n".join(["path,group", *rows]))
@@ -154,8 +191,36 @@ def test_a_group_is_on_one_side_of_the_split(exposures, tmp_path, capsys, monkey
             for part in ("train", "calibration")
         )
         assert not train & calibration and len(train) + len(calibration) == 12
+    assert "must be kept out of the fit" in text and "19 groups of images" in text
     assert main([*arguments, "--groups", "piece"]) == 2
     assert "groups piece: 24 of 24 images have no group, such as 0_dark.png and " in said(capsys)
+
+
+def test_with_groups_the_rate_is_that_of_images_of_new_groups(exposures, tmp_path, capsys):
+    file = tmp_path / "tiles.safetensors"
+    groups = ["--groups", r"(\d+)_", "--false-alarms"]
+    assert main(["fit", str(exposures), "--out", str(file), *QUICK, *groups, "0.1"]) == 0
+    text = said(capsys)
+    assert "Expected: a good image of a new group, made as these were" in text
+    # of 12 groups one is rejected: 2 (1 + 5 - 1) / (12 + 5)
+    assert "at most 58.8%" in text and "over all choices of 12 groups of images" in text
+    assert "7.69% (1 in 13)" in text and "(1 in 13)" in file.with_suffix(".html").read_text("utf-8")
+    loaded = AnomalyDetector.load(file)
+    pieces = {}
+    for group, fold in zip(
+        loaded.calibration_groups_, loaded.autoencoder_.folds.tolist(), strict=True
+    ):
+        pieces.setdefault(group, set()).add(fold)
+    assert len(pieces) == 12 and all(len(folds) == 1 for folds in pieces.values())
+    assert main(["fit", str(exposures), "--out", str(file), *QUICK, *groups, "0.05"]) == 0
+    text = said(capsys)
+    assert "For 5% at least 19 groups of good images are needed, and there were 12." in text
+    assert "--false-alarms 0.077 takes no more than 12 groups." in text
+    assert (
+        main(["fit", str(exposures), "--out", str(file), *QUICK, "--groups", "_(dark|light)"]) == 0
+    )
+    assert main(["fit", str(exposures), "--out", str(file), *QUICK, "--groups", "(png)"]) == 2
+    assert "all 24 images are in one group, 'png': there must be two at least" in said(capsys)
 
 
 def test_an_image_with_a_defect_among_the_good_ones_is_pointed_out(steel, tmp_path, capsys):
@@ -567,6 +632,42 @@ def test_a_line_that_has_not_changed_is_not_suspected(detector, steel, tmp_path,
     )
     html = page.read_text(encoding="utf-8")
     assert "No drift seen" in html and "<svg" in html and "<script" not in html
+
+
+@pytest.mark.slow
+def test_check_judges_new_images_as_the_calibration_images_were(crossed, steel, capsys):
+    assert main(["check", str(crossed), str(steel), "--quiet"]) == 0
+    text = said(capsys)
+    assert "Each new image was judged by one of the 5 models alone" in text
+    loaded = AnomalyDetector.load(crossed, progress=False)
+    paths = sorted((steel / "test" / "good").iterdir())
+    by_one = loaded.score_samples(paths, range(len(paths)))
+    above = (by_one > loaded.threshold_).sum()
+    assert f"{above} of 40 new good images" in text
+    by_each = []
+    for model in loaded.autoencoder_.models:
+        alone = AnomalyDetector.load(crossed, progress=False)
+        alone.autoencoder_ = model
+        by_each.append(alone.score_samples(paths))
+    folds = loaded.autoencoder_.folds.numpy()[: len(paths)]
+    assert np.array_equal(by_one, np.array(by_each)[folds, range(len(paths))])
+    assert np.array_equal(loaded.score_samples(paths), np.min(by_each, axis=0))
+
+
+@pytest.mark.slow
+def test_calibrate_with_new_images_ends_what_the_folds_shared(crossed, steel, tmp_path, capsys):
+    file = tmp_path / "again.safetensors"
+    assert main(["calibrate", str(crossed), str(steel), "--out", str(file), "--quiet"]) == 0
+    text = said(capsys)
+    assert "Calibrated with 40 images." in text and "Promised: a good image" in text
+    again = AnomalyDetector.load(file, progress=False)
+    assert again.n_folds_ == 1 and again.n_calibration_ == 40
+    images = inputs.good_images(steel, "test", progress=False)
+    expected = AnomalyDetector.load(crossed, progress=False).score_samples(images.paths)
+    assert np.array_equal(again.calibration_scores_, expected)
+    known = steel / "train" / "good"
+    assert main(["calibrate", str(crossed), str(known), "--out", str(file), "--quiet"]) == 2
+    assert "holds only images that the detector knows" in said(capsys)
 
 
 def test_another_light_is_drift_and_a_reason_to_fit_again(detector, brighter, tmp_path, capsys):

@@ -24,7 +24,8 @@ HOSTILE = "</style><script>alert(1)</script>\x1b[31m\udcff.png"
 def fitted(n_train=300, n=100, false_alarms=0.01, weights="imagenet", seed=0) -> AnomalyDetector:
     """A detector with made-up scores, and no network in it."""
     rng = np.random.default_rng(seed)
-    detector = AnomalyDetector(false_alarms=false_alarms)
+    detector = AnomalyDetector(false_alarms=false_alarms, calibration_fraction=0.2)
+    detector.autoencoder_ = None
     detector.train_scores_ = rng.lognormal(3, 0.2, n_train).astype(np.float32)
     detector.origin_ = {
         "weights": {"name": weights, "sha256": "0" * 64},
@@ -56,16 +57,16 @@ def test_with_images_enough_the_rate_is_promised_and_the_smallest_is_told():
         and "with a probability of at most 5%" in said
     )
     assert (
-        "The smallest false-alarm rate that 199 calibration images can promise is 0.5% (1 in 200)"
-        in said
+        "The smallest false-alarm rate that can be asked for with 199 images to calibrate with "
+        "is 0.5% (1 in 200)" in said
     )
-    assert "strangest calibration image" not in said
+    assert "score of the strangest image" not in said
     low, high = (f"{100 * rate:.3g}%" for rate in drift.rate_interval(199, 0.05))
     assert f"between {low} and {high}" in said
 
 
 def test_a_threshold_that_hangs_on_one_image_is_said_to():
-    assert "The threshold is the score of the strangest calibration image" in " ".join(
+    assert "The threshold is the score of the strangest image" in " ".join(
         words("promise", detector=fitted(n=100))
     )
 

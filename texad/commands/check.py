@@ -1,5 +1,6 @@
 """`texad check`: has the line drifted?"""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -52,15 +53,17 @@ def check(
         loaded, folder, ("train", "calibration"), unreadable_limit, progress
     )
     paths = tqdm(good.paths, "scoring", unit="image", disable=not progress)
-    groups = {"calibration": loaded.calibration_scores_, "new": loaded.score_samples(paths)}
+    old, models = loaded.calibration_scores_, loaded.n_folds_
+    new = loaded.score_samples(paths, itertools.cycle(range(len(old))))
+    groups = {"calibration": old, "new": new}
     promised = loaded.false_alarms if loaded.rule_ == "conformal" else None
-    found = drift.compare(groups["calibration"], groups["new"], loaded.threshold_, promised, level)
+    found = drift.compare(old, new, loaded.threshold_, promised, level, loaded.n_calibration_)
     bar = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
     print(text_histograms(groups, loaded.threshold_, bar=bar), end="\n\n")
-    messages.say(*messages.words("drift", found=found))
+    messages.say(*messages.words("drift", found=found, models=models))
     if page:
         html = report.check_page(
-            found, groups, loaded.threshold_, Path(detector).name, str(good.root), notes
+            found, groups, loaded.threshold_, Path(detector).name, str(good.root), notes, models
         )
         write_text(page, html)
         messages.say(f"Page: {page}")

@@ -12,11 +12,11 @@ from texad.detector import AnomalyDetector
 from texad.errors import printable
 from texad.evaluation import drift
 from texad.io.templates import templates
-from texad.model import threshold
+from texad.model import cross, threshold
 from texad.model.weights import RANDOM_WARNING
 
 TEXTS = templates(Path(__file__).parent, autoescape=False)
-TEXTS.globals |= {"drift": drift, "threshold": threshold, "infinity": math.inf}
+TEXTS.globals |= {"cross": cross, "drift": drift, "threshold": threshold, "infinity": math.inf}
 
 
 def words(template: str, **values: object) -> list[str]:

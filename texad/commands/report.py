@@ -41,15 +41,16 @@ def strangest(detector: AnomalyDetector, root: Path) -> Strangest:
     Returns
     -------
     dict of str to list of dict
-        For "calibration" and "train", the strangest first: `name`, its path in the folder; `score`;
-        `picture` and `covered`, the image and the same covered by its heatmap, PIL.Image.Image; and
-        `stands_apart`, whether its score is far from the others, see `far_out`.
+        For "calibration" and, if these are others, "train", the strangest first: `name`, its path
+        in the folder; `score`; `picture` and `covered`, the image and the same covered by its
+        heatmap, PIL.Image.Image; and `stands_apart`, whether its score is far from the others, see
+        `far_out`.
     """
     found = {}
-    for part, scores in (
-        ("calibration", detector.calibration_scores_),
-        ("train", detector.train_scores_),
-    ):
+    parts = {"calibration": detector.calibration_scores_}
+    if detector.n_folds_ == 1:  # else the images are the same
+        parts["train"] = detector.train_scores_
+    for part, scores in parts.items():
         worst = np.argsort(-scores, kind="stable")[: STRANGEST[part]]
         paths = [detector.paths_[part][i] for i in worst]
         found[part] = [
@@ -64,7 +65,7 @@ def strangest(detector: AnomalyDetector, root: Path) -> Strangest:
                 ),
                 "stands_apart": bool(scores[i] > far_out(scores)),
             }
-            for i, judged in zip(worst, detector.stream(paths), strict=True)
+            for i, judged in zip(worst, detector.stream(paths, worst), strict=True)
             if judged.anomaly_map is not None  # else somebody has just removed it
         ]
     return found
@@ -121,15 +122,19 @@ def fit_page(
     str
         HTML.
     """
-    groups = {"fit to": detector.train_scores_, "kept out": detector.calibration_scores_}
+    names = ["fit to", "kept out"]
+    if detector.n_folds_ > 1:
+        names = ["by all models, most of which had seen it", "by the one that had not"]
+    scores = dict(zip(names, (detector.train_scores_, detector.calibration_scores_), strict=True))
     return _page(
         "report_fit.html.j2",
         name=name,
         detector=detector,
-        n=len(detector.calibration_scores_),
+        n=detector.n_calibration_,
+        models=detector.n_folds_,
         random_warning=RANDOM_WARNING,
         promise=words("promise", detector=detector),
-        histograms=histograms(groups, detector.threshold_),
+        histograms=histograms(scores, detector.threshold_),
         strangest=strangest,
         copies=copies,
         versions=", ".join(map(" ".join, detector.origin_["versions"].items())),
@@ -145,6 +150,7 @@ def check_page(
     name: str,
     folder: str,
     notes: Sequence[str],
+    models: int = 1,
 ) -> str:
     """Make the page that `texad check` writes: the verdict, the scores, and how it was found.
 
@@ -158,13 +164,15 @@ def check_page(
         Name of the detector's file, and the folder of new images.
     notes : sequence of str
         Paragraphs about the folder.
+    models : int, default 1
+        Number of models of which one has judged each image.
 
     Returns
     -------
     str
         HTML.
     """
-    verdict, *reasons = words("drift", found=found)
+    verdict, *reasons = words("drift", found=found, models=models)
     return _page(
         "report_check.html.j2",
         name=name,

@@ -86,6 +86,7 @@ def compare(
     threshold: float,
     promised: float | None,
     level: float = LEVEL,
+    n_groups: int | None = None,
 ) -> Drift:
     """Compare the scores of new good images with those of the calibration images.
 
@@ -100,6 +101,8 @@ def compare(
         The false-alarm rate that the threshold promises ("conformal"); None if it promises none.
     level : float, default 0.01
         The probability with which a line that has not changed may be suspected.
+    n_groups : int, optional
+        Number of groups that the calibration images are in; by default each is one of its own.
 
     Raises
     ------
@@ -121,8 +124,9 @@ def compare(
     interval = stats.binomtest(n_above, m).proportion_ci(0.95, method="wilson")
     p_above = 1.0
     if promised is not None:
-        r = n_rejected(n, promised)
-        p_above = float(stats.betabinom.sf(n_above - 1, m, r, n + 1 - r))
+        known = n if n_groups is None else n_groups
+        r = n_rejected(known, promised)
+        p_above = float(stats.betabinom.sf(n_above - 1, m, r, known + 1 - r))
     # fraction of the old scores below the median of the new: 0.5 if nothing has changed
     rank = float((np.mean(old < np.median(new)) + np.mean(old <= np.median(new))) / 2)
     differs, rises = test.pvalue <= level / 2, p_above <= level / 2
