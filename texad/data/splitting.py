@@ -12,8 +12,8 @@ import numpy as np
 
 from texad.errors import check_range
 
-# with fewer good images none is set aside to stop the training or to set a threshold: every one is
-# needed to learn from, and a false-alarm rate of 0.05 could not be promised anyway
+# with fewer good images none is set aside to stop the training or to set a threshold: one or two
+# could not tell when to stop, and a false-alarm rate of 0.05 needs 19 calibration images
 FEW = 20
 Image = TypeVar("Image")  # whatever stands for one
 
