@@ -523,7 +523,7 @@ Markdown(
 
 # %% [markdown]
 # To use it in the pipeline, run `python -m texad run -p detector extended`, or set
-# `detector = "extended"` in chapter 3 and run chapters 3 to 5 again.
+# `detector = "extended"` in chapters 1 and 3 and run chapters 1 to 5 again.
 
 # %%
 run.finish()

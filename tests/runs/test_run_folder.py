@@ -246,6 +246,12 @@ def test_scores_come_back_and_only_an_empty_p_value_is_missing(run):
     pd.testing.assert_frame_equal(run.read_table("scores.csv"), table, rtol=1e-15)
 
 
+def test_where_no_image_was_held_out_the_validation_loss_is_missing(run):
+    table = pd.DataFrame({"step": [100], "train_loss": [2.5], "validation_loss": [np.nan]})
+    run.write_table("training.csv", table)
+    pd.testing.assert_frame_equal(run.read_table("training.csv"), table)
+
+
 def test_arrays_tables_and_figures_are_whole_files(run):
     run.write_array("maps/test.npy", np.arange(6.0).reshape(2, 3))
     run.write_figure("a.svg", Figure())

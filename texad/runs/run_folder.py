@@ -79,7 +79,7 @@ FILES = {  # that a stage leaves, by name or pattern; run.json keeps their hashe
 }
 
 
-MEASURED = ("p_value", "held_out_score")  # columns that may be empty
+MEASURED = ("p_value", "held_out_score", "validation_loss")  # columns that may be empty
 HTML = templates(Path(__file__).parent).get_template("run.html.j2")
 
 
