@@ -584,6 +584,14 @@ def test_known_data_are_described_and_random_weights_are_named(tmp_path):
     )
 
 
+def test_a_remark_stands_once_before_the_numbers_that_it_is_about(tmp_path, content):
+    for run in content["runs"][:2]:
+        run["remark"] = "Made with a split that leaks."
+    page = recorded_page(tmp_path, content)
+    assert page.count("Made with a split that leaks.") == 1
+    assert page.index("a split that leaks") < page.index("| Image AUROC")
+
+
 def test_with_neither_runs_nor_a_record_the_page_says_so(tmp_path):
     runs = write_run(tmp_path / "runs", dataset="synthetic", category="leather")
     page = real_surfaces.page(runs, tmp_path / "book" / "run")
