@@ -588,7 +588,7 @@ def test_a_remark_stands_once_before_the_numbers_that_it_is_about(tmp_path, cont
     for run in content["runs"][:2]:
         run["remark"] = "Made with a split that leaks."
     page = recorded_page(tmp_path, content)
-    assert page.count("Made with a split that leaks.") == 1
+    assert page.count("a split that leaks") == 1
     assert page.index("a split that leaks") < page.index("| Image AUROC")
 
 
