@@ -12,7 +12,7 @@
 # A new inspector starts on Monday. Nobody shows her a collection of defects; there is none. She
 # looks at good pieces for a week, and then stands at the line and says "this one is odd". On Friday
 # somebody asks: how often do you stop the line for nothing? That question she can answer, too, if
-# she kept a few good pieces aside. This chapter does the same with a camera. You will learn
+# she tries herself on good pieces that she has not seen yet. This chapter does the same with a camera. You will learn
 #
 # - how to take the images, and what must stay as it was;
 # - how to fit a detector to a folder of good images, and what its report tells;
@@ -27,7 +27,7 @@ dataset = "synthetic"  # "synthetic", "mvtec", or a folder like MVTec AD
 category = "leather"  # one texture of the data set
 weights = "auto"  # of the backbone; "auto" takes ImageNet's if they can be had
 runs = ""  # folder for the results; empty: the folder runs of this project
-seed = 0  # of the fit, and of the images that are kept out
+seed = 0  # of the fit, and of the folds
 false_alarms = 0.05  # part of good images that may be called anomalous
 cost_of_false_alarm = 1.0  # what it costs to stop for a good piece
 cost_of_miss = 20.0  # what it costs to let a defective piece pass
@@ -52,6 +52,7 @@ from texad.evaluation import drift
 from texad.figures import plots
 from texad.figures.overlay import overlay
 from texad.io.images import read_image
+from texad.model.cross import proven_rate
 from texad.model.threshold import images_needed, predict, thresholds_by_rule
 from texad.runs.run_folder import Run
 from texad.teaching import explorer, quiz
@@ -131,9 +132,14 @@ def seen_from_there(path):
 
 
 # %% [markdown]
-# `fit` reads a folder of good images, and all folders in it. It keeps some images out, fits the
-# {term}`autoencoder` of chapter 3 to the others, and sets the {term}`threshold` from those that it
-# kept out.
+# `fit` reads a folder of good images, and all folders in it. It deals them into five
+# {term}`folds <fold>`, and fits the {term}`autoencoder` of chapter 3 five times, each time without
+# one fold. Each model then judges the images of the fold that it has not seen, and the
+# {term}`threshold` is set from these scores. So every image is learnt from, and every one is a
+# {term}`calibration image`. A new image is judged by all five models, and the one that finds it
+# least strange answers. (With `--calibration-fraction 0.2` there is one model, and a fifth of
+# the images is kept out to calibrate with. Its promise is exact, but each image then serves only
+# one of the two purposes.)
 
 # %%
 folder = seen_from_there(run.data_path("train/good"))
@@ -148,8 +154,8 @@ _ = texad("fit", folder, "--out", "my.safetensors", *promise, *choices, "--quiet
 #
 # 1. how many images were used, and which were left out, because they could not be read or were
 #    copies;
-# 2. the threshold, and what is promised of it. A promise is about *good* images; of defects none
-#    was seen, so none can be promised;
+# 2. the threshold, and which {term}`false-alarm rate` is expected, and which is proven. Both are
+#    about *good* images; of defects none was seen, so nothing can be promised of them;
 # 3. what would break the promise.
 #
 # `my.safetensors` is the whole detector: backbone, autoencoder, threshold, and where they come
@@ -164,11 +170,13 @@ _ = texad("fit", folder, "--out", "my.safetensors", *promise, *choices, "--quiet
 # %%
 detector = AnomalyDetector.load(work / "my.safetensors")
 t = detector.threshold_
-kept_out = detector.calibration_scores_
-print(f"rule {detector.rule_}, threshold {t:.4g}, {len(kept_out)} images kept out")
+calibration = detector.calibration_scores_
+print(
+    f"rule {detector.rule_}, threshold {t:.4g}, {len(calibration)} calibration images"
+)
 
-# %% mystnb={"figure": {"caption": "Scores of the good images. Each dot is an image."}, "image": {"alt": "Two rows of dots over the anomaly score: images that the detector was fit to, and images that were kept out. A line marks the threshold."}}
-groups = {"fit to": detector.train_scores_, "kept out": kept_out}
+# %% mystnb={"figure": {"caption": "Scores of the good images, judged twice: by all five models, four of which have seen the image, and by the one that has not. Each dot is an image."}, "image": {"alt": "Two rows of dots over the anomaly score: each image judged by all models, and by the one that has not seen it. A line marks the threshold."}}
+groups = {"by all": detector.train_scores_, "unseen": calibration}
 figure = plots.score_rows(groups, {detector.rule_: t})
 figure
 
@@ -177,8 +185,8 @@ figure
 #
 # - **Does one dot stand far from all others?** Look at that image first. Either it is defective,
 #   and must go; or it is good in a rare way, and you want more like it.
-# - **Do the images kept out score higher than those fit to?** A little is usual (chapter 4). Much
-#   higher means that the folder is too small for all that varies in it.
+# - **Are the scores higher where the model has not seen the image?** A little is usual (chapter 4).
+#   Much higher means that the folder is too small for all that varies in it.
 # - **Are there two heaps?** Then the folder holds two kinds of images: two products, two lights.
 #   Fit a detector for each.
 #
@@ -207,47 +215,55 @@ plots.image_grid(both, titles + [""] * len(covered), columns=len(pictures))
 #
 # ## What so many images can promise
 #
-# Let $n$ be the number of {term}`calibration images <calibration image>`, those kept out. A new
-# good image, taken as they were, is as likely to be the strangest of all $n + 1$ as any of them. So
-# its chance to lie above all of them is $1/(n+1)$, and no smaller {term}`false-alarm rate` can be
-# promised with $n$ images.
+# Let $n$ be the number of {term}`calibration images <calibration image>`. A new good image, taken as
+# they were and judged by a model that has seen none of them, is as likely to be the strangest of
+# all $n + 1$ as any of them. So its chance to lie above all of them is $1/(n+1)$, and no smaller
+# false-alarm rate can be asked for with $n$ images.
 #
-# There is a second limit, which is often forgotten. The promise is kept *on average*, over all the
+# That is exact for one model. Each of our five has seen four fifths of the images, and only the
+# rest are new to it. What can be *proven* is therefore weaker: about twice the rate that was asked
+# for, more with few images. What is *expected* is this rate or less, since all five models have to
+# agree before the line stops (see {term}`cross-conformal prediction`).
+#
+# There is one more limit, which is often forgotten. All these rates hold *on average*, over all the
 # folders of $n$ images that you might have taken. You took one. With it, the true rate may lie a
-# little higher or lower; how much, $n$ tells {cite:p}`vovk2012conditional`.
+# little higher or lower; how much, $n$ tells for one model {cite:p}`vovk2012conditional`.
 
 # %%
 numbers = np.unique(np.geomspace(max(2, 1 / false_alarms), 2000, 60).astype(int))
 numbers = numbers[numbers >= images_needed(false_alarms)]
 low, high = np.array([drift.rate_interval(n, false_alarms) for n in numbers]).T
+proven = [proven_rate(n, detector.n_folds_, false_alarms) for n in numbers]
 
-# %% mystnb={"figure": {"caption": "Where the true false-alarm rate lies, nine times in ten, when the chosen one is promised; and the smallest rate that can be promised at all."}, "image": {"alt": "Against the number of images kept out, on logarithmic axes: a band around the promised rate, which becomes narrower to the right, and a falling line, the smallest rate that can be promised."}}
+# %% mystnb={"figure": {"caption": "Where the true false-alarm rate of one model lies, nine times in ten, around the rate that was asked for; what is proven for several models; and the smallest rate that can be asked for."}, "image": {"alt": "Against the number of calibration images, on logarithmic axes: a band around the rate asked for, which becomes narrower to the right; a dotted line above, the proven rate, which falls to twice the rate asked for; and a falling line, the smallest rate that can be asked for."}}
 figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
 axis.fill_between(numbers, low, high, alpha=0.3, label="true rate, 9 times in 10")
-axis.axhline(false_alarms, color="#0072B2", label="promised")
-axis.plot(numbers, 1 / (numbers + 1), "--", color="#D55E00", label="smallest promise")
-axis.set(xscale="log", yscale="log", xlabel="images kept out, n", ylabel="rate")
+axis.axhline(false_alarms, color="#0072B2", label="asked for")
+axis.plot(numbers, proven, ":", color="#333333", label="proven, several models")
+axis.plot(numbers, 1 / (numbers + 1), "--", color="#D55E00", label="smallest")
+axis.set(xscale="log", yscale="log", xlabel="calibration images, n", ylabel="rate")
 axis.legend(frameon=False)
 plt.close(figure)
 figure
 
 # %% tags=["remove-input"]
-n = len(kept_out)
+n = detector.n_calibration_
+images_or_groups = "groups of images" if detector.calibration_groups_ else "images"
 if detector.rule_ == "conformal":
-    ends = drift.rate_interval(n, false_alarms)
+    bound = proven_rate(n, detector.n_folds_, false_alarms)
     said = (
-        f"Here {n} images were kept out. They allow the promise of "
-        f"{false_alarms:.3g}, and with just these images the true rate lies between "
-        f"**{ends[0]:.1%}** and **{ends[1]:.1%}**, nine times in ten."
+        f"Here {n} {images_or_groups} calibrate, and {detector.n_folds_} models have to "
+        f"agree. The expected false-alarm rate is **{false_alarms:.1%}** or less, and "
+        f"proven is at most **{bound:.1%}**."
     )
 else:
     said = (
-        f"Here only {n} images were kept out; a promise of {false_alarms:.3g} takes "
+        f"Here only {n} {images_or_groups} calibrate; a rate of {false_alarms:.3g} takes "
         f"{images_needed(false_alarms)}. So nothing is promised, and the rule "
         f"`{detector.rule_}` decides."
     )
 Markdown(
-    said + f" The smallest rate that they could promise is {detector.reachable_:.1%}."
+    f"{said} The smallest rate that can be asked for is {detector.reachable_:.1%}."
 )
 
 # %% [markdown]
@@ -307,8 +323,8 @@ Markdown(
     f"False alarms: **{counted(false, n_good, 'good images')}**. Missed: "
     f"**{counted(missed, n_bad, 'defective images')}**. "
     + (
-        f"Promised was a rate of at most {false_alarms:.3g} for the first, and "
-        "nothing for the second."
+        f"Expected was a rate of at most {false_alarms:.3g} for the first, and "
+        "nothing was promised for the second."
         if detector.rule_ == "conformal"
         else "Promised was nothing."
     )
@@ -338,7 +354,7 @@ Markdown(
 # line, or from the defects that you have kept.
 
 # %%
-ts = np.unique(np.concatenate([[0.9 * scores.min()], scores, kept_out, [t]]))
+ts = np.unique(np.concatenate([[0.9 * scores.min()], scores, calibration, [t]]))
 F = np.array([(scores[labels == 0] > x).mean() if n_good else np.nan for x in ts])
 M = np.array([(scores[labels == 1] <= x).mean() if n_bad else np.nan for x in ts])
 K = (1 - defective_share) * cost_of_false_alarm * F + defective_share * cost_of_miss * M
@@ -355,11 +371,11 @@ figure
 # %% tags=["remove-input"]
 if n_good and n_bad:
     here, best = K[np.searchsorted(ts, t)], int(np.nanargmin(K))
-    cheapest = float((kept_out > ts[best]).mean())
+    cheapest = float((calibration > ts[best]).mean())
     text = (
         f"At the threshold of the detector a piece costs **{here:.3g}** on average. "
         f"The least is **{K[best]:.3g}**, at a threshold of {ts[best]:.3g}; of the "
-        f"good images kept out, {cheapest:.0%} lie above that."
+        f"calibration images, {cheapest:.0%} lie above that."
     )
     text += (
         " On these images good and defective do not overlap, so one can do without "
@@ -463,7 +479,9 @@ Markdown(
 # ## Has the line drifted?
 #
 # Such a change is called {term}`drift`. So look, once a day or once a shift: take twenty new images
-# of good pieces, and let `check` compare their scores with those of the calibration.
+# of good pieces, and let `check` compare their scores with those of the calibration. For that, one
+# of the five models judges each new image alone, as each calibration image was judged: the lowest
+# of five scores would be lower than theirs, and look like a drift.
 
 # %%
 _ = texad("check", "my.safetensors", "change_0", "--quiet")
@@ -548,8 +566,8 @@ run.finish()
 # :label: exercise-bad-among-good
 # :nonumber:
 #
-# Copy one defective image of the line into the calibration: compute the threshold from the scores
-# kept out and that one score. What becomes of the misses?
+# Copy one defective image of the line into the calibration: compute the threshold from the
+# calibration scores and that one score. What becomes of the misses?
 # ```
 
 # %% [markdown] tags=["solution"]
@@ -559,17 +577,17 @@ run.finish()
 
 
 # %% tags=["solution"]
-def misses(calibration):
+def misses(good_scores):
     found = thresholds_by_rule(
-        detector.train_scores_, calibration, false_alarms=false_alarms
+        detector.train_scores_, good_scores, false_alarms=false_alarms
     )
     line = found["conformal"] or found["held_out"] or found["sigma"]
     return line, int((scores[labels == 1] <= line).sum())
 
 
-print("without: threshold {:.4g}, {} missed".format(*misses(kept_out)))
+print("without: threshold {:.4g}, {} missed".format(*misses(calibration)))
 if n_bad:
-    with_one = np.append(kept_out, scores[labels == 1].max())
+    with_one = np.append(calibration, scores[labels == 1].max())
     print("with:    threshold {:.4g}, {} missed".format(*misses(with_one)))
 
 # %% [markdown] tags=["solution"]
@@ -631,7 +649,7 @@ print("and defects are rare:", cheapest(1, 100, 0.0001))
 
 # %% tags=["solution"]
 for m in (5, 10, 20, 50):
-    shift = drift.smallest_shift(len(kept_out), m)
+    shift = drift.smallest_shift(len(calibration), m)
     print(f"{m:3} new images: {shift:.2g} standard deviations")
 
 # %% [markdown] tags=["solution"]
@@ -648,12 +666,12 @@ for m in (5, 10, 20, 50):
 # %% jupyter={"source_hidden": true} tags=["remove-input"]
 quiz.Quiz(
     quiz.Question(
-        "You want to promise at most one false alarm in 200 good images. How many "
-        "good images must be kept out, at least?",
+        "You want at most one false alarm in 200 good images. How many calibration "
+        "images does that take, at least?",
         right=f"{images_needed(0.005):,}",
         why="1 / (n + 1) must not be larger than 0.005.",
         wrong={
-            "20": "They can promise one in 21.",
+            "20": "With them, one in 21 can be asked for.",
             "20,000": "More than needed; but the more there are, the surer the rate.",
         },
     ),
@@ -682,8 +700,8 @@ quiz.Quiz(
 # ## Recap
 #
 # - Fix light, focus, distance and exposure; let vary what varies in production.
-# - `texad fit` makes one file from a folder of good images, and says what it can promise: at best a
-#   false-alarm rate of $1/(n+1)$ with $n$ images kept out.
+# - `texad fit` makes one file from a folder of good images, and says which false-alarm rate is
+#   expected and which is proven. The smallest that can be asked for is $1/(n+1)$ with $n$ images.
 # - Look at the strangest good images before you trust the threshold.
 # - Costs choose the rate. Only defects tell what is missed: keep them.
 # - `texad check` sees drift, in both directions; then mend the line, `texad calibrate`, or

@@ -53,6 +53,14 @@ def test_so_many_above_the_threshold_are_as_rare_as_drawing_them_shows():
     )
 
 
+def test_calibration_images_of_few_groups_tell_less_of_the_rate():
+    old, new = np.arange(78, dtype=float), np.full(10, -1.0)
+    new[:3] = 100
+    by_images, by_groups = (drift.compare(old, new, 75, 0.05, n_groups=n) for n in (None, 39))
+    assert by_images.p_above == pytest.approx(stats.betabinom.sf(2, 10, 3, 76))
+    assert by_groups.p_above == pytest.approx(stats.betabinom.sf(2, 10, 2, 38))
+
+
 @pytest.mark.parametrize(
     "n, false_alarms", [(19, 0.05), (99, 0.01), (99, 0.29), (152, 0.01), (20, 0.3)]
 )

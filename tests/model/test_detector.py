@@ -44,13 +44,48 @@ def loaded(fitted, tmp_path) -> AnomalyDetector:
 
 def test_fit_finds_the_scale_of_the_heatmaps(fitted):
     kept_out, train = (
-        [each.anomaly_map for each in fitted.stream(fitted.paths_[part])]
-        for part in ("calibration", "train")
+        [each.anomaly_map for each in fitted.stream(fitted.paths_["train"], in_place_of)]
+        for in_place_of in (range(12), None)
     )
     low, high = fitted.origin_["heat"]
     assert np.isclose(low, np.median(kept_out), rtol=1e-4) and np.isclose(
         high, max(np.max(kept_out), np.max(train)), rtol=1e-4
     )
+
+
+def test_every_image_calibrates_by_the_one_model_that_has_not_seen_it(fitted, good):
+    assert fitted.paths_["train"] == fitted.paths_["calibration"] == [*map(str, good)]
+    assert (fitted.n_calibration_, fitted.n_folds_) == (12, 5)
+    held_out = fitted.score_samples(good, in_place_of=range(12))
+    np.testing.assert_allclose(fitted.calibration_scores_, held_out, rtol=1e-5)
+    # the others know the image, and one of them finds it less strange
+    assert (fitted.score_samples(good) <= held_out).all()
+    assert fitted.train_scores_.mean() < 0.9 * held_out.mean()
+
+
+def test_a_saved_detector_of_groups_judges_as_before(good, tmp_path):
+    groups = [f"piece {i // 2}" for i in range(12)]
+    made = AnomalyDetector(weights="random", image_size=64, false_alarms=0.2, progress=False)
+    made.fit(good, groups=groups).save(tmp_path / "d.safetensors")
+    loaded = AnomalyDetector.load(tmp_path / "d.safetensors", progress=False)
+    assert loaded.calibration_groups_ == groups
+    assert (
+        (loaded.n_calibration_, loaded.n_folds_) == (made.n_calibration_, made.n_folds_) == (6, 5)
+    )
+    assert (loaded.rule_, loaded.threshold_) == ("conformal", made.threshold_)
+    before, after = ([*one.stream(good, range(12))] for one in (made, loaded))
+    for name in ("score", "p_value", "anomalous"):
+        assert [getattr(one, name) for one in before] == [getattr(one, name) for one in after]
+    # above the threshold exactly when the p-value is small enough
+    assert all(one.anomalous == (one.p_value <= 0.2) for one in [*after, *loaded.stream(good)])
+    folds = loaded.autoencoder_.folds.tolist()
+    assert folds[::2] == folds[1::2]
+
+
+def test_one_group_is_refused_in_one_line(good):
+    made = AnomalyDetector(weights="random", image_size=64, progress=False)
+    with pytest.raises(ValueError, match="add images, or groups of them$"):
+        made.fit(good, groups=["piece"] * 12)
 
 
 def test_a_detector_knows_where_its_places_look_and_so_does_its_file(fitted, loaded, tmp_path):
@@ -67,7 +102,9 @@ def test_the_explorer_the_report_and_predict_cover_an_image_alike(tmp_path):
         surface = np.full((160, 160, 3), 100, dtype=np.uint8)
         surface[40 + 20 * i : 60 + 20 * i, 90:120] = 140
         Image.fromarray(surface).save(file)
-    fitted = AnomalyDetector(weights="random", image_size=160, progress=False).fit(files)
+    fitted = AnomalyDetector(
+        weights="random", image_size=160, calibration_fraction=0.2, progress=False
+    ).fit(files)
     fitted.backbone_.centre[:] = torch.tensor((3.0, -11.0))  # nothing is symmetric
     (reported,) = report.strangest(fitted, tmp_path)["calibration"]
     (judged,) = fitted.stream([tmp_path / reported["name"]])

@@ -397,6 +397,25 @@ def test_the_images_that_an_alpha_needs_are_the_fewest_with_so_small_a_p_value(f
         assert 1 / n > false_alarms
 
 
+@given(st.data(), st.integers(1, 40), ALPHA)
+def test_with_groups_a_score_is_above_the_threshold_exactly_when_its_p_value_is_small(
+    data, n, false_alarms
+):
+    scores = np.array(data.draw(st.lists(st.integers(0, 9), min_size=n, max_size=n)), dtype=float)
+    groups = data.draw(st.lists(st.sampled_from("abcdefghijklmnopqrst"), min_size=n, max_size=n))
+    asked = np.arange(-1, 11) / 1.0
+    p = p_values(scores, asked, groups)
+    sizes = {group: groups.count(group) for group in groups}
+    for s, found in zip(asked, p, strict=True):  # by hand: each group counts as one
+        weight = sum(1 / sizes[g] for g, r in zip(groups, scores, strict=True) if r >= s)
+        assert np.isclose(found, (1 + weight) / (len(sizes) + 1))
+    if len(sizes) >= images_needed(false_alarms):
+        line = conformal_threshold(scores, false_alarms, groups)
+        assert ((asked > line) == (p <= false_alarms)).all()
+    alone = [str(i) for i in range(n)]  # each image is a group of its own
+    np.testing.assert_array_equal(p_values(scores, asked, alone), p_values(scores, asked))
+
+
 @given(st.integers(0, 120), ALPHA, st.sampled_from(["published", "extended"]))
 def test_the_rule_that_is_chosen_can_be_used_and_every_other_says_what_it_lacks(
     n, false_alarms, detector
