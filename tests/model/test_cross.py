@@ -7,6 +7,7 @@ import torch
 from texad.data import splitting
 from texad.model import registry, scoring
 from texad.model.cross import CrossFitted, members, proven_rate
+from texad.model.threshold import conformal_threshold
 
 OPTIONS = {
     "published": {"hidden": 8, "bottleneck": 2},
@@ -134,3 +135,36 @@ def test_folds_differ_by_one_image_at_most():
     for n in (5, 12, 23):
         sizes = np.bincount(splitting.folds(n, 5, np.random.default_rng(n)))
         assert len(sizes) == 5 and sizes.max() - sizes.min() <= 1
+
+
+def distance_from_mean(known, asked):
+    """A toy model that learns the middle of what it has seen."""
+    return np.linalg.norm(asked - known.mean(axis=0), axis=1)
+
+
+def distance_from_nearest(known, asked):
+    """Another, which learns what it has seen by heart."""
+    return np.linalg.norm(asked[:, None] - known, axis=2).min(axis=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [distance_from_mean, distance_from_nearest])
+@pytest.mark.parametrize("per_group", [1, 4])
+def test_the_false_alarm_rate_is_about_the_one_asked_for_and_below_the_proven_one(model, per_group):
+    rng, n, alpha, rates = np.random.default_rng(0), 29, 0.1, []
+    for _ in range(1500):
+        middles = rng.normal(size=(n + 20, 1, 3))  # a row for each group; 20 groups are new
+        images = middles + 0.3 * rng.normal(size=(n + 20, per_group, 3))
+        known, new = images[:n].reshape(-1, 3), images[n:].reshape(-1, 3)
+        groups = np.arange(n).repeat(per_group).astype(str)
+        folds = splitting.folds(len(known), 5, rng, groups)
+        held_out, by_model = np.empty(len(known)), []
+        for fold in range(5):
+            others = known[folds != fold]
+            held_out[folds == fold] = model(others, known[folds == fold])
+            by_model.append(model(others, new))
+        line = conformal_threshold(held_out, alpha, groups)
+        rates.append(np.mean(np.min(by_model, axis=0) > line))
+    error = np.std(rates) / np.sqrt(len(rates))
+    assert np.mean(rates) < proven_rate(n, 5, alpha)
+    assert 0.5 * alpha < np.mean(rates) < alpha + 3 * error
