@@ -178,8 +178,7 @@ def test_the_commands_of_chapter_9_do_what_it_says(finished):
         not re.search(r"^texad: ", printed, flags=re.MULTILINE) and "Traceback" not in printed
     )  # no error
     assert (
-        "Fit to 3 images, and 3 kept out" in typed["fit"]
-        and "Detector: my.safetensors" in typed["fit"]
+        "Fit to 6 images by 5 models" in typed["fit"] and "Detector: my.safetensors" in typed["fit"]
     )
     assert (
         "Calibrated with 3 images" in typed["calibrate"]
@@ -187,7 +186,7 @@ def test_the_commands_of_chapter_9_do_what_it_says(finished):
     )
     table = pd.read_csv(folder / "detector" / "line" / "predictions.csv")
     assert len(table) == 6 and set(table["decision"]) <= {"normal", "anomalous"}
-    assert AnomalyDetector.load(folder / "detector" / "my.safetensors").origin_["n_train"] == 3
+    assert AnomalyDetector.load(folder / "detector" / "my.safetensors").origin_["n_train"] == 6
 
 
 @pytest.mark.parametrize("stage", CHAPTERS)

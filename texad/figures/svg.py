@@ -75,7 +75,10 @@ def losses(history: pd.DataFrame) -> str:
     ends = np.array([steps[0], max(steps[-1], steps[0] + 1)])
     across = _scale(ends[0], ends[1], 60, 384)
     down = _scale(values.min(), values.max(), 150, 20, np.log)
-    heights = [(down(each), f"{each:.3g}") for each in dict.fromkeys((values.max(), values.min()))]
+    heights = [
+        (down(each), f"{each:,.0f}" if each >= 1000 else f"{each:.3g}")  # 3.83e+04 is too wide
+        for each in dict.fromkeys((values.max(), values.min()))
+    ]
     curves = [
         [(across(i), down(loss)) for i, loss in zip(steps, each, strict=True)] for each in values.T
     ]
