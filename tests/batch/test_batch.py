@@ -11,6 +11,7 @@ from texad.batch import notebooks as jobs
 from texad.batch import parameters
 from texad.data import datasets
 from texad.model import codebook, registry
+from texad.model.cross import members
 from texad.runs.run_folder import STAGES, STUDIES, Run
 
 
@@ -69,6 +70,7 @@ def test_metrics_agree_with_scores(finished):
         "split",
         "defect",
         "label",
+        "group",
         "score",
         "prediction",
         "p_value",
@@ -77,10 +79,9 @@ def test_metrics_agree_with_scores(finished):
         scores[scores["split"] == split] for split in ("train", "calibration", "test")
     )
     counts = len(train), len(calibration), len(test)
-    assert counts == (metrics["n_train"], metrics["n_calibration"], metrics["n_test"]) == (5, 1, 6)
-    (kept_out,) = calibration["score"]
-    assert test["p_value"].tolist() == [(1 + (kept_out >= score)) / 2 for score in test["score"]]
-    assert train["p_value"].isna().all() and calibration["p_value"].isna().all()
+    # of six good images none is kept out, so nothing is known of p-values
+    assert counts == (metrics["n_train"], metrics["n_calibration"], metrics["n_test"]) == (6, 0, 6)
+    assert scores["p_value"].isna().all()
     assert metrics["threshold"] == pytest.approx(
         train["score"].mean() + 3 * train["score"].std(ddof=0), rel=1e-5
     )
@@ -229,12 +230,16 @@ def test_a_study_that_fails_is_one_line_and_leaves_the_results_of_the_categories
 
 
 @pytest.mark.slow
-def test_the_extended_detector_goes_through_the_same_notebooks(surfaces, tmp_path):
+@pytest.mark.parametrize(("calibration", "n_models", "n"), [("split", 1, 2), ("auto", 5, 6)])
+def test_the_extended_detector_goes_through_the_same_notebooks(
+    surfaces, tmp_path, calibration, n_models, n
+):
     options = [
         part
         for pair in (
             ("detector", "extended"),
             ("words", 24),
+            ("calibration", calibration),
             ("calibration_fraction", 0.4),
             ("false_alarms", 0.4),
         )
@@ -246,15 +251,22 @@ def test_the_extended_detector_goes_through_the_same_notebooks(surfaces, tmp_pat
     record = json.loads((folder / "run.json").read_text())
     trained = registry.load(folder / "autoencoder.safetensors")
     assert record["stages"][STAGES[2]]["parameters"]["detector"] == "extended"
-    assert isinstance(trained, codebook.QuantizedAutoencoder) and trained.codebook.shape == (24, 8)
+    assert len(members(trained)) == n_models
+    for model in members(trained):
+        assert isinstance(model, codebook.QuantizedAutoencoder) and model.codebook.shape == (24, 8)
     assert record["rule"] == "conformal"  # two calibration images are enough for this false_alarms
     scores = pd.read_csv(folder / "scores.csv")
-    calibration, test = (scores[scores["split"] == split] for split in ("calibration", "test"))
-    assert len(calibration) == 2 and scores["score"].notna().all()
+    test = scores[scores["split"] == "test"]
+    kept_out = (
+        scores[scores["split"] == "calibration"]["score"]
+        if n_models == 1
+        else scores[scores["split"] == "train"]["held_out_score"]
+    )
+    assert len(kept_out) == n and scores["score"].notna().all() and kept_out.notna().all()
     assert (
         record["threshold"]
         == record["thresholds"]["conformal"]
-        == pytest.approx(calibration["score"].max())
+        == pytest.approx(kept_out.nlargest(int(0.4 * (n + 1))).iloc[-1])
     )
     assert test["prediction"].tolist() == (test["p_value"] <= 0.4).astype(int).tolist()
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -347,12 +359,12 @@ def test_help_explains_the_options(capsys):
 @pytest.mark.slow
 def test_groups_stay_together_and_one_on_both_sides_of_the_test_is_told(tmp_path):
     folder = write_category(tmp_path / "data" / "tiles", n_train=12)
-    arguments = run_arguments(folder.parent, tmp_path / "runs", "-p", "groups", "png")
-    result = texad(*arguments)
+    arguments = run_arguments(folder.parent, tmp_path / "runs", "-p", "calibration", "split")
+    result = texad(*arguments, "-p", "groups", "png")
     assert "12 images are in one group" in result.stderr and result.returncode == 1
     rows = [f"train/good/{i:03d}.png,{i // 3}" for i in range(12)] + ["test/good/000.png,2"]
     (folder / "groups.csv").write_text("\n".join(["path,group", *rows]))
-    assert texad(*run_arguments(folder.parent, tmp_path / "runs")).returncode == 0
+    assert texad(*arguments).returncode == 0
     run = Run(folder.parent, "tiles", tmp_path / "runs")
     train, calibration = (set(run.images(split)["group"]) for split in ("train", "calibration"))
     assert train | calibration == {*"0123"} and not train & calibration
