@@ -430,7 +430,7 @@ class AnomalyDetector(BaseEstimator):
     # -- keep --------------------------------------------------------------------------------------
 
     def save(self, file: str | Path) -> None:
-        """Write the detector to one file (`.safetensors`), about 40 MB.
+        """Write the detector to one file (`.safetensors`): 40 MB, or 60 MB of five models.
 
         It has all that is needed to judge an image, and says where the detector comes from.
         Its metadata hold one entry, `texad`, in JSON: the parameters, the threshold, where the
