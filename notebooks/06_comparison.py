@@ -158,8 +158,6 @@ used = run.read()["stages"]["03_autoencoder_training"]["parameters"]
 names_of_settings = ("hidden", "bottleneck", "steps", "batch_size", "learning_rate")
 names_of_settings += ("validation_fraction", "patience")
 settings = {name: used[name] for name in names_of_settings}
-if run.parameter("detector") != "published" or not settings["steps"]:
-    settings["steps"] = autoencoder.STEPS
 
 
 def with_autoencoder(trained):

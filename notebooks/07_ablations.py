@@ -148,9 +148,7 @@ pd.DataFrame.from_dict(shapes, orient="index", columns=["N", "C", "H", "W"])
 names = ["hidden", "bottleneck", "batch_size", "learning_rate"]
 names += ["validation_fraction", "patience"]
 options = {name: run.parameter(name) for name in names} | dict(seed=seed)
-options["steps"] = ablation_steps
-if run.parameter("detector") == "published":
-    options["steps"] = min(ablation_steps, run.parameter("steps") or ablation_steps)
+options["steps"] = min(ablation_steps, run.parameter("steps"))
 top_k, reduction = run.parameter("top_k"), run.parameter("reduction")
 if reduction not in ("none", "channel_mean"):
     reduction = "none"  # "auto" of the published method

@@ -900,7 +900,7 @@ ARGUMENTS = [
     (
         "a word for a whole number",
         ["-p", "steps", "many"],
-        "parameter steps must be of type int (default 0), not 'many'",
+        "parameter steps must be of type int (default 1000), not 'many'",
     ),
     (
         "a fraction for a whole number",
@@ -918,9 +918,9 @@ ARGUMENTS = [
         "parameter steps must be of type int",
     ),
     (
-        "too few steps",
-        ["-p", "steps", "-1"],
-        "parameter steps must be at least 0 (default 0), not -1",
+        "no steps",
+        ["-p", "steps", "0"],
+        "parameter steps must be at least 1 (default 1000), not 0",
     ),
     ("a negative width", ["-p", "bottleneck", "-1"], "parameter bottleneck must be at least 1"),
     (
