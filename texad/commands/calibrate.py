@@ -6,8 +6,9 @@ import numpy as np
 from tqdm import tqdm
 
 from texad.commands import files, messages
+from texad.data import groups as find_groups
 from texad.evaluation import drift
-from texad.model.threshold import images_needed
+from texad.model.threshold import images_needed, n_groups
 
 
 def calibrate(
@@ -52,12 +53,18 @@ def calibrate(
         loaded.false_alarms = false_alarms
     needed = images_needed(loaded.false_alarms)
     good, _ = files.new_images(loaded, folder, ("train",), unreadable_limit, progress)
-    if (n := len(good.paths)) < needed:
-        values = {"n": n, "wanted": loaded.false_alarms, "needed": needed}
+    group_of = find_groups.groups(good.paths, Path(folder).expanduser())
+    if (n := n_groups(len(good.paths), group_of)) < needed:
+        values = {
+            "n": n,
+            "what": "group" if group_of else "image",
+            "wanted": loaded.false_alarms,
+            "needed": needed,
+        }
         raise ValueError(*messages.words("too_few", **values, folder=good.root, detector=detector))
     before, old = loaded.threshold_, loaded.calibration_scores_
     paths = tqdm(good.paths, "scoring", unit="image", disable=not progress)
-    loaded.calibrate_with(loaded.score_samples(paths))
+    loaded.calibrate_with(loaded.score_samples(paths), group_of)
     loaded.origin_["calibrated_anew"] = True
     if isinstance(images := loaded.origin_.get("images"), dict):
         images["calibration"] = list(good.images)

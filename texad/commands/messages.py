@@ -36,7 +36,7 @@ def words(template: str, **values: object) -> list[str]:
 
     Examples
     --------
-    >>> values = {"n": 10, "wanted": 0.05, "needed": 19}
+    >>> values = {"n": 10, "what": "image", "wanted": 0.05, "needed": 19}
     >>> words("too_few", **values, folder="new", detector="steel")[0][:62]
     '10 images cannot promise a false-alarm rate of 5%, which takes'
     """

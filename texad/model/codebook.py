@@ -178,9 +178,9 @@ def fit(
     steps : int, default 10
         At most. A step takes 64 images, or all where there are fewer.
     validation_fraction, patience, min_improvement, seed, progress
-        As in `autoencoder.fit`, but that the validation loss is taken every 5 steps. On the
-        held-out images the normal error of each place is measured, too; where none is held out, on
-        the training images.
+        As in `autoencoder.fit`, but that the validation loss is taken every 5 steps, if there are
+        more. On the held-out images the normal error of each place is measured, too; where none is
+        held out, on the training images.
 
     Returns
     -------
@@ -256,7 +256,7 @@ def fit(
     history = train_in_steps(
         quantized,
         step,
-        validate if len(validation) else None,
+        validate if len(validation) and steps > CHECK_EVERY else None,
         steps=steps,
         check_every=CHECK_EVERY,
         patience=patience,

@@ -41,6 +41,8 @@ class Detector:
         enough calibration images for.
     steps : int
         Of a training.
+    shared_steps : int
+        Of all trainings of `cross_fit` together; they take less than twice the time of one fit.
     smallest_image : int
         In pixels.
     """
@@ -50,6 +52,7 @@ class Detector:
     options: tuple[str, ...]
     rules: tuple[str, ...]
     steps: int
+    shared_steps: int
     smallest_image: int
 
     @property
@@ -74,6 +77,7 @@ DETECTORS = {
         ),
         ("sigma",),
         autoencoder.STEPS,
+        2 * autoencoder.STEPS,
         16,
     ),
     # reconstructs its own training images too well for "sigma"
@@ -83,6 +87,7 @@ DETECTORS = {
         ("bottleneck", "validation_fraction", "words"),
         threshold.STRONGEST_FIRST,
         codebook.STEPS,
+        3 * codebook.STEPS // 2,
         codebook.SMALLEST_IMAGE,
     ),
 }
@@ -162,8 +167,8 @@ def cross_fit(
 ) -> tuple[CrossFitted, pd.DataFrame]:
     """Fit a model for each fold of the images, to the images of the other folds.
 
-    The models share twice the steps of one fit. Each is fit on one core, several side by side; all
-    begin alike, so that they differ by what they have seen.
+    The models share the steps, see `Detector.shared_steps`. Each is fit on one core, several side
+    by side; all begin alike, so that they differ by what they have seen.
 
     Parameters
     ----------
@@ -195,8 +200,9 @@ def cross_fit(
     n_folds = int(numbers.max(initial=0)) + 1
     if n_folds < 2:
         raise ValueError("each fold needs a good image outside it: add images, or groups of them")
-    steps = options.pop("steps", DETECTORS[detector].steps)
-    shared = options | {"steps": max(1, 2 * steps // n_folds), "seed": seed, "groups": groups}
+    known = DETECTORS[detector]
+    steps = options.pop("steps", known.steps) * known.shared_steps // known.steps
+    shared = options | {"steps": max(1, steps // n_folds), "seed": seed, "groups": groups}
 
     def without(fold: int) -> tuple[FeatureAutoencoder, pd.DataFrame]:
         images = np.flatnonzero(numbers != fold)
