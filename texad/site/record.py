@@ -163,7 +163,7 @@ def _entry(run: FinishedRun) -> dict:
         "parameters": parameters,
         "versions": {name: content["versions"][name] for name in ("texad", "python", "torch")},
         "metrics": {name: metrics.get(name) for name in METRICS},
-        "comparison": _read_comparison(compared)
+        "comparison": [row for row in _read_comparison(compared) if row["category"] == run.category]
         if run.is_finished(STUDIES[0]) and compared.is_file()
         else [],
     }
