@@ -146,8 +146,8 @@ print(f"largest difference, relative to the largest value: {float(difference):.1
 # The loss on the training images goes on falling even when the autoencoder begins to learn them by
 # heart ({term}`overfitting`). So some of the images are *held out*: never trained on, only looked
 # at every now and then. When their loss no longer falls, we stop {cite:p}`prechelt1998early`. Of
-# fewer than 20 images none is held out, since each one is needed to learn from; then all steps are
-# made.
+# fewer than 20 images none is held out, since one or two could not tell when to stop; then all
+# steps are made.
 #
 # `autoencoder.fit` builds the same layers as above and trains them. `registry.fit` calls it by the
 # name of the detector. (With the parameter `detector = "extended"` it fits the detector of chapter
@@ -160,9 +160,7 @@ own = {name: options[name] for name in registry.DETECTORS[detector].options}
 own["groups"] = groups = run.groups("train")  # None: no images belong together
 is_cross = registry.calibration(detector, run.parameter("calibration")) == "cross"
 if len(run.images("calibration")) or len({*(groups or range(N))}) < 2:
-    is_cross = (
-        False  # chapter 1 has kept some out, or there are too few to do so in turn
-    )
+    is_cross = False  # chapter 1 has kept some out, or there are too few
 fit = partial(registry.cross_fit, folds=folds) if is_cross else registry.fit
 trained, history = fit(detector, F_train, **own, seed=seed)
 registry.save(trained, run.folder / "autoencoder.safetensors")
