@@ -269,6 +269,7 @@ def fit(
         for vectors in vectors_of(measured)
     )
     error = sum(errors, torch.zeros(height, width, device=device())) / channels
+    finite(float(error.sum()))
     # of few images: the mean of all places replaces what they have not shown; positive, even
     # where nothing varies
     normal = (error + SHRINKAGE * error.mean() / len(measured)) / (len(measured) + SHRINKAGE)
