@@ -68,8 +68,9 @@ def test_features_without_any_pattern_are_no_near_copies():
 )
 def test_real_surfaces_in_groups(category, one_of_each_group, many, tmp_path):
     root = needs_shared(f"data/{category}")
-    images = [sample.path for sample in datasets.load_category(root.parent, root.name).train]
-    group_of = dict(zip(images, groups.groups(images, root), strict=True))
+    data = datasets.load_category(root.parent, root.name)
+    images = [sample.path for sample in data.train]
+    group_of = dict(zip(images, groups.groups(images, data.root), strict=True))
     images = sorted(images, key=lambda path: group_of[path])[:120]
     if one_of_each_group:
         images = [*{group_of[path]: path for path in group_of}.values()]
