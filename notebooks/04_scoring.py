@@ -595,11 +595,13 @@ Markdown(sentence)
 # score is the *smallest* of the five. So it is called anomalous only if every model finds it
 # stranger than the line, and the line is drawn as before, from $n$ scores instead of a few.
 #
-# What is promised? The models differ a little, so the cards are no longer quite alike, and the proof
-# gives less: the chance of a false alarm is at most about $2\alpha$. (For each fold alone, the
-# promise of the last section holds. A mean of such p-values may be smaller than it should, but
-# never by more than a factor of two {cite:p}`vovk2020combining`.) That is for the worst case. In
-# practice the chance is near $\alpha$ or below it, since all models have to agree. This is a kind
+# What is promised? The models differ a little, so the cards are no longer quite alike, and the
+# proof gives less. With many images the chance of a false alarm is at most about $2\alpha$; with
+# few the bound is weaker, and the text below the table says what it is there. (For each fold alone,
+# the promise of the section "A threshold with a promise" holds. A mean of such p-values may be
+# smaller than it should, but never by more than a factor of two {cite:p}`vovk2020combining`.) That
+# is for the worst case. Usually the chance is near $\alpha$ or below it, since all models have to
+# agree. This is a kind
 # of *cross-conformal prediction* {cite:p}`vovk2015cross,barber2021jackknife`; `texad fit` does it,
 # and so does the extended detector of chapter 8.
 #

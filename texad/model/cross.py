@@ -6,14 +6,15 @@ is scored by all K models, and the one to which it looks least strange answers: 
 minimum s = minₖ sₖ. It is called anomalous if s is above t, the r-th largest Rᵢ, with
 r = ⌊α(n + 1)⌋ for a false-alarm rate of α.
 
-What this promises, if the images are exchangeable: P(false alarm) ≤ 2 (r + K − 1) / (n + K), which
-is about 2α. The images of fold k and a new one are all new to model k, so the p-value pₖ of the new
-one among them is valid (see `threshold.p_values`). If s > t, at most r − 1 of all Rᵢ are at least
-as large as what they are compared with, and the mean of the pₖ, weighted by the sizes of the folds
-and 1, is at most (r − 1 + K) / (n + K). A mean of valid p-values is at most a with a probability of
-at most 2a (Vovk and Wang, "Combining p-values via averaging", Biometrika 107, 2020). The factor 2
-is for the worst case. In practice the rate is at most about α, since all K models have to agree;
-`python -m benchmarks promise` measures it, and how much steadier the misses are than with a split.
+What this promises, if the images are exchangeable: P(false alarm) ≤ 2 (r + K − 1) / (n + K). That
+is about 2α where n is much larger than K / α, and more where it is not. The images of fold k and a
+new one are all new to model k, so the p-value pₖ of the new one among them is valid (see
+`threshold.p_values`). If s > t, at most r − 1 of all Rᵢ are at least as large as what they are
+compared with, and the mean of the pₖ, weighted by the sizes of the folds and 1, is at most (r − 1 +
+K) / (n + K). A mean of valid p-values is at most a with a probability of at most 2a (Vovk and Wang,
+"Combining p-values via averaging", Biometrika 107, 2020). The factor 2 is for the worst case. In
+practice the rate is at most about α, since all K models have to agree; `python -m benchmarks
+promise` measures it, and how much steadier the misses are than with a split.
 
 With the scores of each model instead of their minimum this is cross-conformal prediction (Vovk,
 "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence 74, 2015), which
