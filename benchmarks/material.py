@@ -151,7 +151,8 @@ def plain_network(state_dict: dict[str, torch.Tensor], stride_in_1x1: bool = Fal
     stride_in_1x1 : bool, default False
         As in `texad.model.weights.Weights`.
     """
-    whole = resnet50(weights=None)
+    width = len(state_dict["layer1.0.conv1.weight"])
+    whole = resnet50(weights=None, width_per_group=width)
     plain = nn.Sequential()
     for name in LAYERS:
         plain.add_module(name, getattr(whole, name))

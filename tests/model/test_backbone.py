@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import needs_shared
+from helpers import slim_weights
 from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import resnet50
@@ -33,8 +34,8 @@ def paths(tmp_path):
     return files
 
 
-def torchvisions_own(state_dict, x):
-    whole = resnet50(weights=None)
+def torchvisions_own(state_dict, x, width=64):
+    whole = resnet50(weights=None, width_per_group=width)
     whole.load_state_dict(state_dict, strict=False)
     seen = {}
     whole.layer3.register_forward_hook(lambda module, inputs, output: seen.update(layer3=output))
@@ -54,6 +55,37 @@ def test_backbone_computes_what_torchvision_computes(loaded):
         rtol=1e-3,
         atol=1e-3 * float(result.abs().max()),
     )
+
+
+@torch.inference_mode()
+def test_a_slimmer_backbone_gives_as_many_channels_and_is_stored(tmp_path):
+    slim = dataclasses.replace(slim_weights(24), stride_in_1x1=False)
+    before = {name: tensor.clone() for name, tensor in slim.state_dict.items()}
+    x = torch.rand(2, 3, 64, 64)
+    backbone = build_backbone(slim)
+    assert backbone.layer3[0].conv2.weight.shape == (96, 96, 3, 3)
+    result = backbone(x)
+    assert result.shape == (2, 1024, 4, 4)
+    expected = torchvisions_own(slim.state_dict, x, 24)
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
+    folded = fold_batchnorm(backbone)
+    save_backbone(folded, tmp_path / "backbone.safetensors")
+    assert torch.equal(load_backbone(tmp_path / "backbone.safetensors")(x), folded(x))
+    # the weights are no part of the backbone, which may calibrate its own
+    assert all(torch.equal(slim.state_dict[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("name", ["layer1.0.conv1.weight", "layer3.5.conv3.weight"])
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(40, 64, 1, 1), torch.zeros(()), torch.zeros(0, 64, 1, 1), None]
+)
+def test_tensors_of_no_one_width_are_refused_in_one_line(name, tensor):
+    tensors = slim_weights(24).state_dict | {name: tensor}
+    if tensor is None:
+        del tensors[name]
+    broken = dataclasses.replace(slim_weights(24), state_dict=tensors)
+    with pytest.raises(ValueError, match=r"^weights slim.safetensors do not fit .*layer\d.*$"):
+        build_backbone(broken)
 
 
 def test_nothing_behind_layer3_is_there(loaded):

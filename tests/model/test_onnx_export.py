@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -8,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import ROOT, write_category
+from helpers import slim_weights
 from PIL import Image
 
 from texad.__main__ import main
@@ -33,8 +35,12 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module", params=["published", "extended"])
 def detector(request, images):
     good = [path for path in images if path.parent.parent.name == "train"]
-    with pytest.MonkeyPatch.context() as patch:  # every convolution counts
-        patch.setattr(weights, "untrained", partial(weights.untrained, shortcuts=False))
+    untrained = {
+        "published": partial(weights.untrained, shortcuts=False),  # every convolution counts
+        "extended": lambda seed: replace(slim_weights(), name="random"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "untrained", untrained[request.param])
         fitted = AnomalyDetector(
             request.param,
             weights="random",

@@ -6,10 +6,13 @@ import time
 import pytest
 import torch
 from conftest import needs_shared
+from helpers import slim_weights
 from safetensors.torch import save_file
 from torchvision.models import ResNet50_Weights, resnet50
 
+from pretraining import pack
 from texad.io import download as downloads
+from texad.io.tensors import read_tensors
 from texad.model import weights
 from texad.model.backbone import build_backbone
 
@@ -189,6 +192,38 @@ def test_a_name_that_is_misspelt_gets_the_right_one():
 def test_a_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.pth"):
         weights.check(tmp_path / "nowhere.pth")
+
+
+@pytest.fixture
+def packed(tmp_path, monkeypatch):
+    """A slimmer network in a file as the package ships one."""
+    facts = dict.fromkeys(pack.FACTS, "known") | {"stride_in_1x1": "true"}
+    del facts["commit"]
+    save_file(slim_weights().state_dict, tmp_path / "student.safetensors", facts)
+    files = [str(tmp_path / name) for name in ("student.safetensors", "packed.safetensors")]
+    monkeypatch.setattr("sys.argv", ["pack.py", *files])
+    assert pack.main() == 2 and not (tmp_path / "packed.safetensors").exists()
+    monkeypatch.setattr("sys.argv", ["pack.py", *files, "--fact", "commit=1234"])
+    assert pack.main() == 0
+    return tmp_path / "packed.safetensors"
+
+
+@torch.inference_mode()
+def test_a_packed_file_gives_nearly_the_same_features_at_a_third_of_the_size(packed):
+    whole = packed.with_name("student.safetensors")
+    assert packed.stat().st_size < 0.35 * whole.stat().st_size
+    loaded = weights.load(packed)
+    assert loaded.stride_in_1x1 and loaded.state_dict["layer3.0.conv1.weight"].is_floating_point()
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    right, rounded = (build_backbone(weights.load(file))(x) for file in (whole, packed))
+    assert 0 < (rounded - right).norm() < 0.02 * right.norm()
+
+
+def test_a_packed_file_says_where_it_comes_from(packed):
+    facts = read_tensors(packed)[1]
+    student = hashlib.sha256(packed.with_name("student.safetensors").read_bytes()).hexdigest()
+    assert facts["commit"] == "1234" and facts["student_sha256"] == student
+    assert {*pack.FACTS} <= {*facts}
 
 
 def test_files_that_are_no_resnet50_are_refused(tmp_path):

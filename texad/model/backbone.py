@@ -35,6 +35,9 @@ def build_backbone(weights: Weights, normalize: bool = False) -> nn.Sequential:
     Parameters
     ----------
     weights : Weights
+        Of a ResNet-50, or of a slimmer one: its blocks may have fewer than 64 inner channels in
+        layer1, and twice and four times as many in layer2 and layer3 (torchvision's
+        `width_per_group`). The maps have 1024 channels all the same.
     normalize : bool, default False
         Subtract the ImageNet mean and divide by its standard deviation first, in a part of its own
         named `normalize`. Off in the published method.
@@ -48,11 +51,11 @@ def build_backbone(weights: Weights, normalize: bool = False) -> nn.Sequential:
     Raises
     ------
     ValueError
-        If a tensor is missing, or has another shape than a ResNet-50's.
+        If a tensor is missing, or has another shape than in a ResNet-50 of this width.
     """
-    backbone = _resnet50_to_layer3(weights.stride_in_1x1, normalize)
+    backbone = _resnet50_to_layer3(weights.state_dict, weights.stride_in_1x1, normalize)
     try:
-        backbone.load_state_dict(weights.state_dict)
+        _fill(backbone, weights.state_dict)
     except RuntimeError as error:
         problem = " ".join(str(error).split("\n\t")[1:2])
         raise ValueError(
@@ -236,11 +239,11 @@ def folded_backbone(
     RuntimeError, ValueError
         If the tensors are not those of such a backbone.
     """
-    # its random weights are overwritten
-    backbone = fold_batchnorm(_resnet50_to_layer3(stride_in_1x1, normalize).eval())
+    backbone = fold_batchnorm(_resnet50_to_layer3(tensors, stride_in_1x1, normalize).eval())
     if "centre" in tensors:
         backbone.register_buffer("centre", torch.zeros(2, dtype=torch.float64))
-    backbone.load_state_dict(tensors)
+    _fill(backbone, tensors)
+    backbone.to(memory_format=torch.channels_last)
     if "centre" not in tensors:  # a file of texad 0.1; the images it was fit to may be gone
         return locate_places(backbone).cpu()
     if not backbone.get_buffer("centre").isfinite().all():
@@ -258,11 +261,17 @@ def stride_in_1x1(backbone: nn.Sequential) -> bool:
     return bool(backbone.get_submodule("layer2.0.conv1").stride == (2, 2))
 
 
-def _resnet50_to_layer3(stride_in_1x1: bool, normalize: bool) -> nn.Sequential:
+def _resnet50_to_layer3(
+    tensors: dict[str, torch.Tensor], stride_in_1x1: bool, normalize: bool
+) -> nn.Sequential:
+    """A network of the width of these tensors, which are not yet in it: it has no memory yet."""
     # only when needed: importing it takes seconds, and some stages do without
     from torchvision.models import resnet50
 
-    whole = resnet50(weights=None)
+    first = tensors.get("layer1.0.conv1.weight", torch.empty(0))
+    width = (*first.shape, 0)[0] or 64
+    with torch.device("meta"):
+        whole = resnet50(weights=None, width_per_group=width)
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if normalize:
         parts["normalize"] = preprocessing.Normalize()
@@ -272,3 +281,13 @@ def _resnet50_to_layer3(stride_in_1x1: bool, normalize: bool) -> nn.Sequential:
         for layer in (whole.layer2, whole.layer3):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
     return nn.Sequential(parts)
+
+
+def _fill(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Give a network copies of these tensors, or raise a RuntimeError if they do not fit."""
+    kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    copies = {
+        name: tensor.to(kinds.get(name, tensor.dtype), copy=True)
+        for name, tensor in tensors.items()
+    }
+    network.load_state_dict(copies, assign=True)

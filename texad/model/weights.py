@@ -142,7 +142,7 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
     ----------
     weights : {"auto", "imagenet", "random"} or path
         See `resolve`. A file is a state dict of torchvision's `resnet50`, whole or ending at
-        layer3.
+        layer3, of any `width_per_group`.
     seed : int, default 0
         Seed of the random initialisation; used by "random" only.
 
@@ -169,6 +169,8 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
         if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
             raise ValueError("not all its values are tensors")
         state_dict = _up_to_layer3(tensors)
+        if facts.get("packed") == "true":
+            state_dict = _unpacked(state_dict)
         if "layer3.5.conv3.weight" not in state_dict:
             raise ValueError("it has no layer3.5.conv3.weight")
     return Weights(
@@ -177,6 +179,17 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
         state_dict=state_dict,
         stride_in_1x1=facts.get("stride_in_1x1", "").lower() == "true",
     )
+
+
+def _unpacked(packed: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Undo `pretraining/pack.py`: in float32, and with the mean 0 and the variance 1 left out."""
+    tensors = {name: tensor.float() for name, tensor in packed.items()}
+    for name, shift in packed.items():
+        if name.endswith(".bias"):
+            norm = name.removesuffix(".bias")
+            tensors[f"{norm}.running_mean"] = torch.zeros_like(shift)
+            tensors[f"{norm}.running_var"] = torch.ones_like(shift)
+    return tensors
 
 
 def _downloaded() -> Path:
