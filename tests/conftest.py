@@ -1,5 +1,7 @@
 """What the tests share: small data sets, their runs, the book built of them, and a browser."""
 
+import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -78,6 +80,24 @@ def write_category(
 
 # A name that needs care. It is the first in order, so the studies are of this category.
 LEAD = "brushed <b>& {ü}nusual"
+
+
+@pytest.fixture(scope="module")
+def short_training():
+    """Detectors that train for a few steps: enough for squares on noise, and over at once."""
+    from texad.model import registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, known in registry.DETECTORS.items():
+            steps = max(1, known.steps // 40)
+            short = dataclasses.replace(
+                known,
+                fit=functools.partial(known.fit, steps=steps),
+                steps=steps,
+                shared_steps=2 * steps,
+            )
+            patch.setitem(registry.DETECTORS, name, short)
+        yield
 
 
 @pytest.fixture(scope="session")

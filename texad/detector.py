@@ -143,7 +143,8 @@ class AnomalyDetector(BaseEstimator):
 
     Real surfaces need real weights, and 224 pixels; this is only quick:
 
-    >>> detector = AnomalyDetector(weights="random", image_size=32, progress=False)
+    >>> options = {"weights": "random", "image_size": 32, "progress": False}
+    >>> detector = AnomalyDetector(calibration_fraction=0.2, **options)
     >>> detector.fit(paths[:10]).predict(paths[9:])
     array([0, 1])
 

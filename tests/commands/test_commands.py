@@ -20,6 +20,7 @@ from texad.data import inputs
 from texad.detector import AnomalyDetector, Prediction
 from texad.model.threshold import conformal_threshold, p_values
 
+pytestmark = pytest.mark.usefixtures("short_training")
 QUICK = ["--weights", "random", "--image-size", "64", "--quiet"]
 SPLIT = ["--false-alarms", "0.034", "--calibration-fraction", "0.2"]  # 29 of 60 images kept out
 
@@ -48,7 +49,7 @@ def read(folder: Path) -> tuple[list[dict], list[dict]]:
 
 
 @pytest.fixture(scope="module")
-def steel(tmp_path_factory) -> Path:
+def steel(short_training, tmp_path_factory) -> Path:
     """A category: 60 good images to learn from, 40 new ones, 4 with a bright square."""
     return write_category(
         tmp_path_factory.mktemp("data") / "steel", n_train=60, n_good=40, n_defective=4, size=64
