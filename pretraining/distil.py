@@ -201,7 +201,9 @@ class Run:
                 optimizer.load_state_dict(state)
 
     def _rng(self, step: int) -> torch.Generator:
-        return torch.Generator().manual_seed(self.options.seed * 2**32 + step)
+        """Return the random numbers of a step: torch looks at 32 bits of a seed, so mix the two."""
+        mixed = np.random.SeedSequence((self.options.seed, step + 2)).generate_state(1)
+        return torch.Generator().manual_seed(int(mixed[0]))
 
     def _first(self) -> ResNet:
         """Return the student before the first step: a file's, or the slimmed teacher."""

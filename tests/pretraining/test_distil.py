@@ -21,18 +21,16 @@ def materials(tmp_path_factory) -> distil.Options:
     """A teacher that has learnt nothing, and a pool of noise."""
     folder = tmp_path_factory.mktemp("pretraining")
     torch.manual_seed(0)
-    network = slimming.build(64)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
-        folder / "teacher.safetensors",
-    )
+    for name, width in (("teacher", 64), ("start", 8)):
+        network = slimming.build(width)
+        for block in slimming.blocks(network):
+            torch.nn.init.constant_(
+                block.bn3.weight, 0.2
+            )  # or random maps grow from block to block
+        state = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+        save_file(state, folder / f"{name}.safetensors")
     pool = np.random.default_rng(0).integers(0, 256, (24, 48, 48, 3), dtype=np.uint8)
     np.save(folder / "pool.npy", pool)
-    student = slimming.build(8)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in student.state_dict().items()},
-        folder / "start.safetensors",
-    )
     return distil.Options(
         pool=str(folder / "pool.npy"),
         teacher=str(folder / "teacher.safetensors"),
