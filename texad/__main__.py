@@ -75,6 +75,10 @@ def _run(
     progress: bool,
     scheduler: str | None,
 ) -> int:
+    if sys.platform == "linux" and not scheduler:  # the server imports torch while this does, too
+        from texad.batch.fork_server import start_server
+
+        start_server()
     from texad.batch import batch, sweeps
     from texad.batch.parameters import parse_values
 

@@ -41,7 +41,7 @@ class ForkProvisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **options: Any) -> KernelConnectionInfo:
         if cmd[0] != sys.executable or "ipykernel_launcher" not in cmd:
             return await super().launch_kernel(cmd, **options)  # another Python or language
-        _start_server()
+        start_server()
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
         # A lock stays open in the kernel. It travels as a connection, but nothing is sent over it.
         locks = [Connection(os.dup(lock)) for lock in options.get("pass_fds", ())]
@@ -71,8 +71,8 @@ class _Process(ForkServerProcess):
             os.kill(self.pid, number)
 
 
-def _start_server() -> None:
-    """Start the server that kernels are copies of, unless it runs.
+def start_server() -> None:
+    """Start the server that kernels are copies of, unless it runs; do not wait until it is ready.
 
     Ctrl-C reaches all processes of a terminal, but only the first may act on it: the server and its
     kernels never hear it.
