@@ -209,7 +209,7 @@ class Run:
         """Return the student before the first step: a file's, or the slimmed teacher."""
         if self.options.start:
             return build(self.options.width, Path(self.options.start))
-        parts = [draw(self.pool.cpu(), 192, self.options.sizes[0], self._rng(-2)) for _ in INPUTS]
+        parts = [draw(self.pool.cpu(), 300, self.options.sizes[0], self._rng(-2)) for _ in INPUTS]
         both = [as_input(x, name) for x, name in zip(parts, INPUTS, strict=True)]
         return slim(self.teacher.cpu(), self.options.width, torch.cat(both)).to(self.device)
 
