@@ -1,4 +1,4 @@
-"""Pack a student into the file of weights that the package ships, at about a byte a weight.
+"""Pack a student into a small file of weights, at about a byte a weight.
 
 A filter of layer3 is stored in whole numbers from -127 to 127; what one step of them is worth
 differs from filter to filter. The BatchNorm behind a convolution multiplies each channel by a
@@ -56,7 +56,7 @@ def pack(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def main() -> int:
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Pack a student into the file of the package.")
+    parser = argparse.ArgumentParser(description="Pack a student into a small file of weights.")
     parser.add_argument("student", type=Path, help="what the training wrote (.safetensors)")
     parser.add_argument("out", type=Path, help="for instance texad/model/texad.safetensors")
     parser.add_argument(
