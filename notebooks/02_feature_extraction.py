@@ -23,7 +23,7 @@
 # %% tags=["parameters"]
 dataset = "synthetic"  # "synthetic", "mvtec", or a folder like MVTec AD
 category = "leather"  # one texture of the data set
-weights = "auto"  # "auto", "imagenet", "random", or a .safetensors or .pth file
+weights = "auto"  # or "texad", "imagenet", "random", a .safetensors or .pth file
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # of the random weights, and of the images shown
 normalize = False  # subtract the ImageNet mean first; the published method does not
@@ -76,6 +76,11 @@ test = run.images("test")
 # {cite:p}`russakovsky2015imagenet`. Nothing in it will be changed: it is {term}`frozen`, and works
 # as a measuring instrument. That its descriptions are of use for images of quite another kind is a
 # finding, not a matter of course {cite:p}`yosinski2014transferable`.
+#
+# ImageNet weights are a download. Where it cannot be had, the package has weights of its own, called
+# `texad`: a slimmer ResNet-50 that was taught to give the feature maps of the other, by
+# {term}`distillation`. They are good, though not as good: {ref}`this page <weights>` says how
+# much they are worth.
 #
 # The next cell loads the weights and builds the chain up to its fourth step, `layer3`.
 

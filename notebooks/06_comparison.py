@@ -656,8 +656,8 @@ def with_gain(part):
 if run.read()["weights"]["name"] == "random":
     lines.append(
         "The backbone of this run has learnt nothing, so all methods but the one on "
-        "pixels compete with a handicap; the order may be another with ImageNet "
-        "weights."
+        "pixels compete with a handicap; the order may be another with weights that "
+        "have learnt."
     )
 if pd.isna(alike["auroc"]):
     lines.append("Without an AUROC, nothing can be said about ranking.")

@@ -46,6 +46,8 @@ from torchvision.utils import make_grid
 from texad.evaluation.intervals import auroc_interval
 from texad.evaluation.metrics import auroc_by_defect, decision_metrics, image_auroc
 from texad.figures import plots, study_plots, style
+from texad.io.json_files import read_json
+from texad.io.paths import notebooks_folder
 from texad.model import autoencoder, preprocessing, scoring
 from texad.model import weights as backbone_weights
 from texad.model.backbone import (
@@ -386,8 +388,9 @@ Markdown(said)
 
 # %% [markdown]
 # *What to look for:* whether the two shares differ much. What is spent on the frame is lost for the
-# surface. A trained backbone saw normalised images when it learnt, and from 0 to 1 meets an input
-# that it does not know; whether that harms it, the picture says.
+# surface. On ImageNet a backbone learns from normalised images, and from 0 to 1 meets an input that it
+# does not know; the package's own weights, `texad`, were taught with both. Whether it harms, the
+# picture says.
 #
 # ## How narrow a bottleneck?
 #
@@ -529,9 +532,11 @@ Markdown(said)
 #
 # ## Does pre-training matter?
 #
-# The weights of a backbone can be had at two prices: for nothing, by drawing them at random, or for
-# the labels of 1.3 million photographs and days of computing, by training on {term}`ImageNet`. What
-# does the higher price buy?
+# The weights of a backbone can be had at three prices: for nothing, by drawing them at random; for
+# the labels of 1.3 million photographs and days of computing, by training on {term}`ImageNet`; or
+# for something between, by {term}`distillation`, where a slimmer network learns to give what the one
+# from ImageNet gives, without a label. {ref}`This page <weights>` tells how. What do the higher
+# prices buy?
 #
 # Random weights deserve a fair chance first. The backbone is a chain of *residual blocks*
 # {cite:p}`he2016resnet`. Each adds to its input $x$ what its convolutions $g$ make of it:
@@ -542,18 +547,18 @@ Markdown(said)
 # place whatever lies around it, and after thirteen blocks a small defect is lost in the mixture.
 # Whoever trains such a network therefore often begins with $g = 0$ {cite:p}`goyal2017accurate`:
 # each block is its shortcut alone, and a place is described by what lies at this place. Random
-# weights in this book begin so, too. We compare four backbones:
+# weights in this book begin so, too. We compare five backbones:
 #
 # - *random, as created*: shortcuts alone, and nothing else done;
 # - *random, calibrated*: the same with {term}`batch normalization` calibrated on the training
 #   images;
 # - *random, stirred*: calibrated as well, with a random $g$ in each block;
-# - *trained*: if trained weights are at hand on this computer. Nothing is downloaded for this
-#   picture.
+# - *texad*: the weights of the package, which were distilled;
+# - *ImageNet*: if its weights are at hand on this computer. Nothing is downloaded for this picture.
 
 
 # %%
-def trained_weights_at_hand():
+def imagenet_at_hand():
     named = os.environ.get(backbone_weights.ENVIRONMENT_VARIABLE)
     file = Path(named or backbone_weights.imagenet_file())
     return file if file.is_file() else None
@@ -571,38 +576,65 @@ keep("weights", "random, stirred", score_with(stirred))
 calibrated = baseline if is_random else score_with(random_backbone(own_normalize))
 keep("weights", "random, calibrated", calibrated)
 
-own_weights = run.read()["weights"]["name"]
-at_hand = trained_weights_at_hand() if is_random else None
-loaded = backbone_weights.load(at_hand) if at_hand else None
-if loaded:
-    trained = fold_batchnorm(build_backbone(loaded, own_normalize))
-    keep("weights", "trained", score_with(trained))
-elif not is_random:
-    trained = backbone
-    keep("weights", "trained", baseline)
+own_weights = backbone_weights.kind(**run.read()["weights"])
+learnt = {} if is_random else {own_weights: backbone}
+for file in filter(None, ["texad", imagenet_at_hand()]):
+    loaded = backbone_weights.load(file)
+    name = backbone_weights.kind(loaded.name, loaded.sha256)
+    if name not in learnt:
+        learnt[name] = fold_batchnorm(build_backbone(loaded, own_normalize))
+for name, each in learnt.items():
+    keep("weights", name, baseline if each is backbone else score_with(each))
 
-# %% mystnb={"figure": {"caption": "AUROC by the weights of the backbone. The dotted line is the baseline."}, "image": {"alt": "A row for each kind of weights, random as created, random and stirred, random and calibrated, and trained where at hand, each with a point at its AUROC and a line for its interval."}}
+# %% mystnb={"figure": {"caption": "AUROC by the weights of the backbone. The dotted line is the baseline."}, "image": {"alt": "A row for each kind of weights, random as created, random and stirred, random and calibrated, those of the package, and ImageNet's where at hand, each with a point at its AUROC and a line for its interval."}}
 figure = picture("weights")
 figure
 
 # %% tags=["remove-input"]
-said = verdict("weights", "random, calibrated" if is_random else "trained")
-if is_random and not at_hand:
-    said += (
-        " Trained weights were **not at hand**, so the row that matters most is "
-        "missing."
-    )
-else:
-    said += f" The trained weights are `{loaded.name if loaded else own_weights}`."
+said = verdict("weights", "random, calibrated" if is_random else own_weights)
+if "ImageNet" not in learnt:
+    said += " ImageNet's weights were **not at hand**, so their row is missing."
 Markdown(said)
 
 # %% [markdown]
 # *What to look for:* how far weights come that have learnt nothing. Where surfaces are as even as
-# drawn ones, they may come far: a defect is then whatever differs at its place. What training adds
+# drawn ones, they may come far: a defect is then whatever differs at its place. What learning adds
 # shows on photographs, where good surfaces differ from each other in light, wear and pattern: a
-# trained backbone knows which of these differences belong together. The page *Real surfaces* of
-# this book measures it.
-#
+# backbone that has learnt knows which of these differences belong together. Here are the AUROCs of
+# the published detector on photographs, as they were recorded for this book, each the mean over the
+# seeds.
+
+# %%
+recorded = read_json(notebooks_folder().parent / "book" / "real_surfaces.json")
+rows = pd.DataFrame(
+    {
+        "surface": entry["category"],
+        "weights": backbone_weights.kind(**entry["weights"]),
+        "auroc": entry["metrics"]["image_auroc"],
+    }
+    for entry in recorded.get("runs", [])
+    if entry["detector"] == "published"
+)
+real = pd.DataFrame()
+if len(rows):
+    real = rows.pivot_table("auroc", "surface", "weights")
+    order = ["random", "texad", "ImageNet"]
+    real = real[[name for name in order if name in real]]
+real.round(3)
+
+# %% tags=["remove-input"]
+if {"random", "texad", "ImageNet"} <= {*real}:
+    gains = (real["texad"] - real["random"]).dropna()
+    said = (
+        "What distillation has added to random weights is between "
+        f"{gains.min():+.3f} and {gains.max():+.3f}; what is missing from it to ImageNet's is "
+        f"at most {(real['ImageNet'] - real['texad']).max():.3f}."
+    ).replace("-", "−")
+else:
+    said = "Not all three kinds of weights are recorded in this copy of the book."
+Markdown(said)
+
+# %% [markdown]
 # Which defects does each of them miss? The same scores, one kind of defect at a time.
 
 # %% mystnb={"figure": {"caption": "AUROC of each kind of defect against the good images, by the weights of the backbone."}, "image": {"alt": "A table in colours, with a row for each kind of defect, a column for each kind of weights, and an AUROC in each field; the darker, the lower."}}
@@ -618,12 +650,11 @@ figure
 # %% [markdown]
 # And what do they look with? The first layer consists of 64 *filters* of 7 × 7 pixels. Each answers
 # where the image resembles it. Here they are as small pictures, each at its own full contrast; grey
-# is zero.
+# is zero. Where ImageNet's weights are not at hand, a picture of theirs takes their place, made of
+# the ResNet-50 of He et al. that taught `texad`.
 
-# %% mystnb={"figure": {"caption": "The filters of the first layer."}, "image": {"alt": "Squares of eight by eight small filters for the random weights, and for the trained ones where at hand."}}
-backbones = {"random": random_backbone(own_normalize)}
-if loaded or not is_random:
-    backbones["trained"] = trained
+# %% mystnb={"figure": {"caption": "The filters of the first layer."}, "image": {"alt": "Three squares of eight by eight small filters: noise for the random weights; edges, stripes and spots of colour for those of the package and for ImageNet's."}}
+backbones = {"random": random_backbone(own_normalize), **learnt}
 
 
 def side_by_side_filters(backbone):  # (64, 3, 7, 7) -> (71, 71, 3)
@@ -632,14 +663,17 @@ def side_by_side_filters(backbone):  # (64, 3, 7, 7) -> (71, 71, 3)
     return make_grid(w, nrow=8, padding=1, pad_value=1.0).permute(1, 2, 0).numpy()
 
 
-filters = [side_by_side_filters(backbone) for backbone in backbones.values()]
-figure = plots.image_grid(filters, list(backbones))
+filters = {name: side_by_side_filters(each) for name, each in backbones.items()}
+picture_file = notebooks_folder().parent / "book" / "images" / "imagenet_filters.png"
+if "ImageNet" not in filters and picture_file.is_file():
+    filters["ImageNet"] = plt.imread(picture_file)
+figure = plots.image_grid(list(filters.values()), list(filters))
 figure
 
 # %% [markdown]
-# *What to look for:* random filters look like noise, and are. Trained ones are edges in all
+# *What to look for:* random filters look like noise, and are. ImageNet's are edges in all
 # directions, stripes, and spots of colour: what photographs are made of. Nobody drew them; they are
-# what telling objects apart needs first.
+# what telling objects apart needs first. The training of `texad` began with its teacher's.
 #
 # ## How much is luck?
 #

@@ -25,7 +25,7 @@
 # %% tags=["parameters"]
 dataset = "synthetic"  # "synthetic", "mvtec", or a folder like MVTec AD
 category = "leather"  # one texture of the data set
-weights = "auto"  # of the backbone; "auto" takes ImageNet's if they can be had
+weights = "auto"  # of the backbone; ImageNet's if they can be had, else "texad"
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # of the fit, and of the folds
 false_alarms = 0.05  # part of good images that may be called anomalous
@@ -522,7 +522,7 @@ _ = texad("calibrate", "my.safetensors", "change_2", *wanted)
 # | a defect that you can see is missed, and the heatmap is dark there | it is too small after resizing | tiles, or a larger `--image-size` |
 # | a defect is missed, and the heatmap glows there, but faintly | good images glow as much elsewhere | look at the strangest good images; remove bad ones; try `--detector extended` |
 # | the heatmap glows at the border of all images | the frame shows something that moves | crop it away, before fit *and* predict |
-# | most of the scores are alike, good or bad | the backbone has learnt nothing (`random` weights) | get the ImageNet weights |
+# | most of the scores are alike, good or bad | the backbone has learnt nothing (`random` weights) | leave out `--weights` |
 #
 # And sometimes it is the wrong method: if "defective" means that a part is missing, turned, or in
 # the wrong place, texture tells nothing. Surfaces are what this book is for.

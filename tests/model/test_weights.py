@@ -12,6 +12,7 @@ from torchvision.models import ResNet50_Weights, resnet50
 
 from pretraining import pack
 from texad.io import download as downloads
+from texad.io.atomic import sha256
 from texad.io.tensors import read_tensors
 from texad.model import weights
 from texad.model.backbone import build_backbone
@@ -102,12 +103,9 @@ def test_metadata_says_where_the_stride_is(tmp_path, state_dict):
     assert weights.load(tmp_path / "original.safetensors").stride_in_1x1
 
 
-def test_random_weights_depend_on_the_seed_alone():
-    first, second, other = (
-        weights.load("random", 1),
-        weights.load("random", 1),
-        weights.load("random", 2),
-    )
+def test_random_weights_come_with_a_warning_and_depend_on_the_seed_alone():
+    with pytest.warns(weights.RandomWeightsWarning, match="RANDOM WEIGHTS"):
+        first, second, other = (weights.load("random", seed) for seed in (1, 1, 2))
     assert first.is_random and first.sha256 == second.sha256 != other.sha256
     assert torch.equal(first.state_dict["conv1.weight"], second.state_dict["conv1.weight"])
 
@@ -140,11 +138,22 @@ def test_blocks_of_untrained_weights_begin_as_shortcuts():
     )
 
 
-def test_auto_without_network_is_random_with_a_warning(no_network):
+def test_auto_without_network_takes_those_of_the_package(no_network, recwarn):
     start = time.monotonic()
-    with pytest.warns(weights.RandomWeightsWarning, match="RANDOM WEIGHTS"):
-        assert weights.resolve("auto") == "random"
+    assert weights.resolve("auto") == "texad" and not recwarn
     assert time.monotonic() - start < 4 * weights.TIMEOUT_S
+
+
+def test_the_package_has_weights_that_say_how_they_were_made(no_network):
+    loaded = weights.load("texad")
+    assert loaded.name == "texad" and loaded.sha256 == sha256(weights.PACKAGED)
+    assert build_backbone(loaded)(torch.rand(1, 3, 64, 64)).shape == (1, 1024, 4, 4)
+    facts = read_tensors(weights.PACKAGED)[1]
+    assert all(facts[name] for name in pack.FACTS)
+    assert facts["teacher_sha256"] == weights.TEACHER_SHA256
+    assert weights.PACKAGED.stat().st_size < 9e6
+    notice = weights.PACKAGED.with_name("texad_weights_LICENSE.txt").read_text()
+    assert "MIT License" in notice and "Shaoqing Ren" in notice
 
 
 def test_auto_with_a_cached_file_asks_no_network(no_network):

@@ -129,6 +129,8 @@ def test_the_wheel_is_the_package_and_nothing_else(wheel):
     assert (
         {
             "texad/py.typed",
+            "texad/model/texad_weights.safetensors",
+            "texad/model/texad_weights_LICENSE.txt",
             "texad/teaching/explorer.js",
             "texad/teaching/explorer.css",
             "texad/site/print.css",
@@ -136,6 +138,10 @@ def test_the_wheel_is_the_package_and_nothing_else(wheel):
         <= names
         == files
     )
+
+
+def test_the_wheel_is_small_enough_to_mail(wheel):
+    assert wheel.stat().st_size < 12e6
 
 
 def test_the_sdist_has_what_the_wheel_is_built_from(dist):
@@ -150,6 +156,7 @@ def test_the_sdist_has_what_the_wheel_is_built_from(dist):
         "README.md",
         "LICENSE",
         "texad/py.typed",
+        "texad/model/texad_weights.safetensors",
         "texad/site/print.js",
     } <= names
     assert not any(name.startswith(("notebooks", "data", "runs")) for name in names)

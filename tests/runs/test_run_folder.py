@@ -16,7 +16,6 @@ from texad.io.atomic import sha256
 from texad.io.json_files import write_json
 from texad.io.locks import HELD, LOCK
 from texad.model.places import Grid
-from texad.model.weights import RANDOM_WARNING
 from texad.runs import run_folder as artifacts
 from texad.runs.run_folder import SPLITS, STAGES, STUDIES, Run
 
@@ -358,12 +357,13 @@ def test_the_kernel_of_a_batch_may_start_in_the_folder_that_its_batch_holds(run,
     os.close(lock)
 
 
-def test_random_weights_cannot_be_overlooked(run):
-    run.write(weights={"name": "random", "sha256": "0" * 64})
-    assert RANDOM_WARNING in repr(run)
-    assert "texad-weights-warning" in run._repr_html_()
-    run.write(weights={"name": "imagenet", "sha256": "0" * 64})
-    assert "RANDOM" not in repr(run) and "RANDOM" not in run._repr_html_()
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("random", "has learnt nothing"), ("texad", "distilled from"), ("my.pth", "a file")],
+)
+def test_a_run_says_what_its_weights_are(run, name, words):
+    run.write(weights={"name": name, "sha256": "0" * 64})
+    assert words in repr(run) and words in run._repr_html_()
 
 
 def test_names_are_escaped_in_html(surfaces, tmp_path):
@@ -379,7 +379,7 @@ def test_a_run_shows_its_facts_one_a_line(run, surfaces):
         "data set: surfaces",
         "category: steel",
         "images: 6 for training, 6 for testing",
-        "weights: imagenet (sha256 0123456789ab…)",
+        "weights: imagenet, a ResNet-50 that was trained on ImageNet (sha256 0123456789ab…)",
     ]
     assert run._repr_html_().startswith(
         "<p><b>data set</b> surfaces<br><b>category</b> steel<br><b>images</b> 6 for training"

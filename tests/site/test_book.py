@@ -49,10 +49,12 @@ def test_results_pages_show_the_five_figures_and_the_numbers(built, finished):
     assert f"{metrics['image_auroc']:.3f}" in page and f"{metrics['threshold']:.4g}" in page
 
 
-def test_the_warning_about_random_weights_is_on_every_page_with_numbers(built):
+def test_every_page_with_numbers_names_the_weights_and_links_to_what_they_are_worth(built):
     for page in pages(built):
         if page.name.startswith(PAGES_WITH_NUMBERS):
-            assert "RANDOM WEIGHTS" in page.read_text(), page.name
+            text = page.read_text()
+            assert "a network that has learnt nothing" in text, page.name
+            assert re.search(r'href="[^"]*weights\.html(#weights)?"', text), page.name
 
 
 def test_a_failed_category_is_named_on_the_comparison_page(built):

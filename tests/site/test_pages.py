@@ -336,7 +336,7 @@ def test_a_chapter_holds_the_explorer_in_place_of_its_widget(tmp_path):
     notebook = nbformat.v4.new_notebook(metadata={"widgets": {"state": {}}})
     notebook.cells = [
         nbformat.v4.new_markdown_cell(
-            "![two heaps](../book/images/05_evaluation.svg), [words](../book/glossary.md)"
+            "# 5\n![two heaps](../book/images/05_evaluation.svg), [words](../book/glossary.md)"
         ),
         nbformat.v4.new_code_cell(
             "explorer.ThresholdExplorer()", outputs=[widget], metadata={"tags": ["explorer"]}
@@ -348,7 +348,9 @@ def test_a_chapter_holds_the_explorer_in_place_of_its_widget(tmp_path):
 
     chapter = nbformat.read(book / "chapters" / f"{STAGES[4]}.ipynb", as_version=4)
     text, explorer, code = chapter.cells
-    assert text.source == "![two heaps](../../images/05_evaluation.svg), [words](../../glossary.md)"
+    title, *line, rest = text.source.splitlines()
+    assert title == "# 5" and "weights `random`" in "\n".join(line)
+    assert rest == "![two heaps](../../images/05_evaluation.svg), [words](../../glossary.md)"
     (output,) = explorer.outputs
     assert "../results/01-steel/pictures/0000.jpg" in output["data"]["text/html"]
     assert [output["output_type"] for output in code.outputs] == ["stream"]

@@ -146,8 +146,7 @@ def test_the_title_page_says_what_the_book_is_and_of_which_run(printed):
     for expected in (
         config["title"],
         config["author"],
-        "Data set drawn, weights random, seed 3",
-        "RANDOM WEIGHTS",
+        "Data set drawn, weights random (a network that has learnt nothing), seed 3",
         pdf.LICENCES,
     ):
         assert squashed(expected) in title

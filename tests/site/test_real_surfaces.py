@@ -532,9 +532,9 @@ def test_the_picture_has_a_row_for_each_detector_and_a_dot_for_each_seed(
     ((table, rows, groups),) = drawn
     assert (rows, groups) == ("method", "seed")
     assert table.values.tolist() == [
-        ["published", 0, 0.8, 0.74, 0.83],
-        ["published", 1, 0.9, 0.84, 0.93],
-        ["extended", 0, 0.96, 0.9, 0.99],
+        ["published,\nresnet50.pth", 0, 0.8, 0.74, 0.83],
+        ["published,\nresnet50.pth", 1, 0.9, 0.84, 0.93],
+        ["extended,\nresnet50.pth", 0, 0.96, 0.9, 0.99],
     ]
     assert '```{figure} real_surfaces.svg\n:alt: "A row for each detector' in page
     assert "<svg" in (tmp_path / "book" / "run" / "real_surfaces.svg").read_text()
@@ -569,13 +569,17 @@ def test_what_is_not_known_is_shown_by_a_dash(tmp_path, content):
 def test_known_data_are_described_and_random_weights_are_named(tmp_path):
     runs = write_run(tmp_path / "runs", "magnetic_tile")
     page = real_surfaces.page(runs, tmp_path / "book" / "run")
-    assert "{cite:p}`huang2020magnetic`" in page and "RANDOM WEIGHTS" not in page
+    assert "{cite:p}`huang2020magnetic`" in page and r"published, resnet50\.pth" in page
     file = runs / "photographs" / "magnetic_tile" / "run.json"
     write_json(
         file, json.loads(file.read_text()) | {"weights": {"name": "random", "sha256": "b" * 64}}
     )
     page = real_surfaces.page(runs, tmp_path / "book" / "run")
-    assert "RANDOM WEIGHTS" in page and "--weights random" in page and "<weights>" not in page
+    assert (
+        "published, random" in page
+        and "--weights random" in page
+        and "--weights <weights>" not in page
+    )
     template = (ROOT / "texad" / "site" / "templates" / "real_surfaces.md.j2").read_text()
     keys = re.findall(r"\{cite:p\}`(\w+)`", template)
     assert len(keys) == 2 and all(
@@ -622,7 +626,9 @@ def test_a_finished_batch_can_be_recorded_and_is_shown(finished, tmp_path):
     metrics = json.loads((out / "surfaces" / "steel" / "metrics.json").read_text())
     assert run["metrics"]["image_auroc"] == pytest.approx(metrics["image_auroc"], rel=1e-5)
     page = real_surfaces.page(out, tmp_path / "book" / "run")
-    assert page.count("| Image AUROC |") == 2 and "RANDOM WEIGHTS" in page and str(out) not in page
+    assert (
+        page.count("| Image AUROC |") == 2 and "published, random" in page and str(out) not in page
+    )
 
 
 def test_random_weights_stand_beside_trained_ones_and_are_compared_with_them(tmp_path):
@@ -636,13 +642,10 @@ def test_random_weights_stand_beside_trained_ones_and_are_compared_with_them(tmp
             | {"weights": {"name": "random", "sha256": str(seed) * 64}},
         )  # drawn from the seed
     page = recorded_page(tmp_path, record.collect(folders[::-1]))
-    assert cells(page, "Measure") == [["published", "published with random weights"]]
+    assert cells(page, "Measure") == [[r"published, resnet50\.pth", "published, random"]]
     assert cells(page, "Image AUROC") == [["0.800", "0.650 (0.600 to 0.700)"]]
     assert (
-        "What pre-training is worth: the AUROC of the published detector is 0.650 with random "
-        "weights and 0.800 with trained ones." in prose(page)
+        "What learnt weights are worth: the AUROC of the published detector is 0.650 with random "
+        "weights and 0.800 with resnet50\\.pth weights." in prose(page)
     )
-    assert (
-        "The published detector with random weights is weakest on" in prose(page)
-        and "RANDOM WEIGHTS" not in page
-    )
+    assert "The published detector with resnet50\\.pth weights is weakest on" in prose(page)

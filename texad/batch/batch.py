@@ -14,7 +14,6 @@ A sweep has them for each combination of seeds and values, and a table of all:
 """
 
 import sys
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -101,9 +100,7 @@ def run(
         )
     jobs = min(cores() if jobs is None else jobs, len(combinations) * len(names))
     check_range("jobs", jobs, at_least=1)
-    with warnings.catch_warnings(record=True):  # the banner says it, to users of "random", too
-        warnings.simplefilter("always")
-        resolved = weights.resolve(weights_name)
+    resolved = weights.resolve(weights_name)
     out = Path(out).expanduser().resolve()
 
     def job(setting: Setting, name: str, at_a_time: int, stages: tuple[str, ...] = STAGES) -> Job:

@@ -104,7 +104,7 @@ WEIGHTS = Option(
     "--weights",
     default="auto",
     metavar="W",
-    help="auto (default), imagenet, random, or a .safetensors or .pth file",
+    help="auto (default), texad, imagenet, random, or a .safetensors or .pth file",
 )
 UNREADABLE_LIMIT = Option(
     "--unreadable-limit",

@@ -1,9 +1,10 @@
-"""Weights of the backbone: ImageNet, a file of the user's, or random.
+"""Weights of the backbone: ImageNet, those of the package, a file of the user's, or random.
 
 A ResNet-50 that has learnt to tell a thousand kinds of objects apart on ImageNet also describes
-textures well. Its weights are a download of 98 MB. Where they cannot be had, a random network is
-the fallback: it still describes textures a little, and the user is told in a way that cannot be
-overlooked.
+textures well. Its weights are a download of 98 MB. Where they cannot be had, the package has
+weights of its own: a slimmer network that was trained to give the features of the ImageNet one
+(distillation; FitNets, Romero et al., 2015, arXiv:1412.6550). A random network has learnt nothing,
+and serves for comparison.
 
 Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
 """
@@ -23,17 +24,24 @@ from texad.io.download import download, open_url
 from texad.io.tensors import read_tensors, refusing
 
 ENVIRONMENT_VARIABLE = "TEXAD_WEIGHTS"
-NAMES = ("auto", "imagenet", "random")
+NAMES = ("auto", "texad", "imagenet", "random")
 SUFFIXES = (".safetensors", ".pth", ".pt")
 TIMEOUT_S = 5.0  # for an answer from the server of the ImageNet weights
 # torchvision names its files by the first 8 digits
 IMAGENET_SHA256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"
+PACKAGED = Path(__file__).with_name("texad_weights.safetensors")  # its metadata say how it was made
+# of He et al., as distributed with Keras Applications, in torch's layout: the teacher of PACKAGED
+TEACHER_SHA256 = "1bc9d6a52ae3a1ff19c8cc00ebd00b71bba2a955af312f4ac72d144c3f950c89"
+ABOUT = {
+    "texad": "distilled from a ResNet-50 that was trained on ImageNet",
+    "imagenet": "a ResNet-50 that was trained on ImageNet",
+    "random": "a network that has learnt nothing",
+}  # in a few words; other names are those of files
 
 RANDOM_WARNING = (
     "RANDOM WEIGHTS: these numbers come from a backbone that has learnt nothing (its BatchNorm "
     "statistics were calibrated on the training images). They show how the method works, not how "
-    "well it works. For ImageNet weights, connect to the internet once, or set "
-    f"{ENVIRONMENT_VARIABLE} to a file."
+    "well it works. The weights texad, which are part of the package, have learnt."
 )
 
 
@@ -48,7 +56,7 @@ class Weights:
     Attributes
     ----------
     name : str
-        "imagenet", "random", or the name of the file.
+        "texad", "imagenet", "random", or the name of the file.
     sha256 : str
         SHA-256 of the file; for "random", that of the initial tensors.
     state_dict : dict of str to Tensor
@@ -73,7 +81,7 @@ def check(weights: str | Path) -> str:
 
     Parameters
     ----------
-    weights : {"auto", "imagenet", "random"} or path
+    weights : {"auto", "texad", "imagenet", "random"} or path
 
     Returns
     -------
@@ -93,12 +101,13 @@ def check(weights: str | Path) -> str:
     path = Path(weights).expanduser()
     if path.suffix not in SUFFIXES:
         raise ValueError(
-            f"weights {weights!r}{did_you_mean(weights, NAMES)}: choose auto, imagenet, random, "
-            "or a file ending in .safetensors or .pth"
+            f"weights {weights!r}{did_you_mean(weights, NAMES)}: choose auto, texad, imagenet, "
+            "random, or a file ending in .safetensors or .pth"
         )
     if not path.is_file():
         raise FileNotFoundError(
-            f"weights file {path} does not exist; choose another file, or imagenet, random or auto"
+            f"weights file {path} does not exist; choose another file, or auto, texad, imagenet "
+            "or random"
         )
     return str(path.resolve())
 
@@ -108,14 +117,14 @@ def resolve(weights: str | Path = "auto") -> str:
 
     Parameters
     ----------
-    weights : {"auto", "imagenet", "random"} or path
+    weights : {"auto", "texad", "imagenet", "random"} or path
         "auto" is the environment variable TEXAD_WEIGHTS if set, else "imagenet" if the file is
-        cached or its server answers within seconds, else "random", with a `RandomWeightsWarning`.
+        cached or its server answers within seconds, else "texad".
 
     Returns
     -------
     str
-        "imagenet", "random", or an absolute path.
+        "texad", "imagenet", "random", or an absolute path.
 
     Raises
     ------
@@ -131,8 +140,7 @@ def resolve(weights: str | Path = "auto") -> str:
         return "imagenet"
     with suppress(OSError), open_url(_imagenet_url(), method="HEAD", timeout=TIMEOUT_S):
         return "imagenet"
-    warnings.warn(RANDOM_WARNING, RandomWeightsWarning, stacklevel=2)
-    return "random"
+    return "texad"
 
 
 def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
@@ -140,11 +148,11 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
 
     Parameters
     ----------
-    weights : {"auto", "imagenet", "random"} or path
+    weights : {"auto", "texad", "imagenet", "random"} or path
         See `resolve`. A file is a state dict of torchvision's `resnet50`, whole or ending at
         layer3, of any `width_per_group`.
     seed : int, default 0
-        Seed of the random initialisation; used by "random" only.
+        Seed of the random initialisation; used by "random" only, with a `RandomWeightsWarning`.
 
     Raises
     ------
@@ -156,8 +164,10 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
     """
     resolved = resolve(weights)
     if resolved == "random":
+        warnings.warn(RANDOM_WARNING, RandomWeightsWarning, stacklevel=2)
         return untrained(seed)
-    file = _downloaded() if resolved == "imagenet" else Path(resolved)
+    named = {"texad": lambda: PACKAGED, "imagenet": _downloaded}
+    file = named[resolved]() if resolved in named else Path(resolved)
     with refusing(
         f"weights file {file} is no plain state dict of tensors up to layer3",
         "their names must be those of torchvision's resnet50 (conv1.weight, …)",
@@ -174,7 +184,7 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
         if "layer3.5.conv3.weight" not in state_dict:
             raise ValueError("it has no layer3.5.conv3.weight")
     return Weights(
-        name=resolved if resolved == "imagenet" else file.name,
+        name=resolved if resolved in named else file.name,
         sha256=sha256(file),
         state_dict=state_dict,
         stride_in_1x1=facts.get("stride_in_1x1", "").lower() == "true",
@@ -198,7 +208,7 @@ def _downloaded() -> Path:
     It also trusts eight digits of a hash, and those only of what it has just downloaded.
     """
     file, url = imagenet_file(), _imagenet_url()
-    elsewhere = f"set {ENVIRONMENT_VARIABLE} to a file, or choose weights random"
+    elsewhere = f"set {ENVIRONMENT_VARIABLE} to a file, or choose weights texad"
     if not file.exists():
         try:
             download(url, file, IMAGENET_SHA256, "ResNet-50 weights")
@@ -243,6 +253,11 @@ def untrained(seed: int, shortcuts: bool = True) -> Weights:
         digest.update(name.encode())
         digest.update(state_dict[name].numpy().tobytes())
     return Weights("random", digest.hexdigest(), state_dict)
+
+
+def kind(name: str, sha256: str) -> str:
+    """Name weights as a table does that compares several: "ImageNet" for those of both makers."""
+    return "ImageNet" if sha256 in (IMAGENET_SHA256, TEACHER_SHA256) else name
 
 
 def _up_to_layer3(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

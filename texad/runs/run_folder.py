@@ -42,7 +42,7 @@ from texad.io.paths import runs_root
 from texad.io.templates import templates
 from texad.model.backbone import grid, load_backbone
 from texad.model.places import Grid
-from texad.model.weights import RANDOM_WARNING, check
+from texad.model.weights import ABOUT, check
 from texad.runs import schema
 
 STAGES = (
@@ -421,15 +421,13 @@ class Run:
     # -- how a run shows itself --------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        facts, warning = self._facts()
-        return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), *warning])
+        return "\n".join(f"{name}: {value}" for name, value in self._facts().items())
 
     def _repr_html_(self) -> str:
-        facts, warning = self._facts()
-        return HTML.render(facts=facts, warning=warning)
+        return HTML.render(facts=self._facts())
 
-    def _facts(self) -> tuple[dict[str, str], list[str]]:
-        """What is said of the run by name, and the warning of random weights if they are."""
+    def _facts(self) -> dict[str, str]:
+        """What is said of the run, by name."""
         record = self.read()
         facts = {"data set": self.dataset, "category": self.category}
         if data := record.get("data"):
@@ -440,10 +438,10 @@ class Run:
                 "left out, since they cannot be read": len(data.get("unreadable", [])),
             }
             facts["images"] = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
-        weights = record.get("weights", {})
-        if weights:
-            facts["weights"] = f"{weights['name']} (sha256 {weights['sha256'][:12]}…)"
-        return facts, [RANDOM_WARNING] if weights.get("name") == "random" else []
+        if weights := record.get("weights"):
+            name, digest = weights["name"], weights["sha256"]
+            facts["weights"] = f"{name}, {ABOUT.get(name, 'a file')} (sha256 {digest[:12]}…)"
+        return facts
 
 
 class FinishedRun(Run):

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from texad import __version__
 from texad.errors import printable
 from texad.io.templates import templates
-from texad.model.weights import RANDOM_WARNING
+from texad.model.weights import ABOUT
 
 
 def text(name: str) -> Markup:
@@ -68,4 +68,4 @@ environment = templates(Path(__file__).with_name("templates"), _harmless)
 environment.filters |= {
     function.__name__: function for function in (code, fenced, hours, number, printable)
 }
-environment.globals |= {"random_warning": RANDOM_WARNING, "version": __version__}
+environment.globals |= {"about_weights": ABOUT, "version": __version__}

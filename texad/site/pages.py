@@ -8,6 +8,7 @@ The prose of the book is fixed; its results are not. `assemble` takes the run th
     comparison.md         all categories side by side
     hits_and_misses.md    what was found, what was missed, what was nearly so
     real_surfaces.md      results on photographs, of this run or recorded earlier
+    weights.md            how the weights of the package were made, and what they are worth
     beyond_one_machine.md how to use a cluster, and what many categories would cost, by this run
     data_gallery.md       the part of the page on data that shows them
     lead_*.md             the pictures and lines that the introduction includes
@@ -31,7 +32,7 @@ from texad.io.atomic import write_text
 from texad.io.json_files import read_json
 from texad.runs import run_folder, schema
 from texad.runs.run_folder import SPLITS, STAGES, STUDIES, FinishedRun
-from texad.site import cluster_page, gallery, markdown, real_surfaces
+from texad.site import cluster_page, gallery, markdown, real_surfaces, weights_page
 from texad.teaching import explorer
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -69,7 +70,7 @@ def assemble(runs: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for stage in _chapters(lead_run):
         fragment = _explorer(lead_run, f"../results/{lead_stem}/pictures", stage)
-        notebook = _chapter(lead_run.folder / "notebooks" / f"{stage}.ipynb", fragment)
+        notebook = _chapter(lead_run, stage, fragment)
         write_text(folder / "chapters" / f"{stage}.ipynb", notebook)
     extra = folder / "extra" / folder.parent.name / folder.name / "results"
     extra.mkdir(parents=True)
@@ -90,6 +91,7 @@ def assemble(runs: Path, folder: Path) -> None:
         "comparison": _comparison_page(summary, list(zip(finished, done, strict=True)), folder),
         "hits_and_misses": _hits_page(summary, finished, folder),
         "real_surfaces": real_surfaces.page(runs, folder),
+        "weights": weights_page.page(runs, folder),
         "beyond_one_machine": cluster_page.page(list(finished.values())),
         "data_gallery": _data_gallery(finished, folder),
         **_lead_pages(lead_run, summary, folder),
@@ -111,14 +113,18 @@ def _chapters(run: FinishedRun) -> list[str]:
     return [*STAGES, *studies]
 
 
-def _chapter(executed: Path, fragment: str) -> str:
-    """An executed notebook for the book.
+def _chapter(run: FinishedRun, stage: str, fragment: str) -> str:
+    """An executed notebook for the book, with a line below its title that names the weights.
 
     The cell with the run's own parameters is folded away. Widgets, which need a running kernel and
     a script from the network, are left out; the threshold explorer takes the place of its widget.
     Links lead from another folder than the notebook's own.
     """
-    notebook = nbformat.read(executed, as_version=4)
+    notebook = nbformat.read(run.folder / "notebooks" / f"{stage}.ipynb", as_version=4)
+    line = markdown.render("chapter_weights", weights=run.read()["weights"])
+    for cell in notebook.cells[:1]:
+        title, _, rest = cell.source.partition("\n")
+        cell.source = f"{title}\n\n{line}\n{rest}"
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         if "injected-parameters" in tags:

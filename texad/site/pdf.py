@@ -30,7 +30,7 @@ from texad.errors import RunError
 from texad.io.atomic import replacing
 from texad.io.json_files import read_json
 from texad.io.paths import notebooks_folder, runs_root
-from texad.model.weights import RANDOM_WARNING
+from texad.model.weights import ABOUT
 
 HERE = Path(__file__).parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -192,9 +192,8 @@ def main(arguments: list[str] | None = None) -> int:
         summary = read_json(runs_root() / "summary.json")
         weights = summary["weights"]["name"]
         lines = [
-            f"Data set {summary['dataset']}, weights {weights}, seed {summary['seed']}, "
-            f"texad {__version__}.",
-            *([RANDOM_WARNING] if weights == "random" else []),
+            f"Data set {summary['dataset']}, weights {weights} ({ABOUT.get(weights, 'a file')}), "
+            f"seed {summary['seed']}, texad {__version__}.",
             f"© {config['copyright']} {config['author']}",
             LICENCES,
         ]

@@ -18,7 +18,7 @@ from texad.model.registry import DETECTORS
 from texad.model.threshold import RULES
 from texad.runs.run_folder import save_figure
 from texad.site import markdown
-from texad.site.record import FILE, check, collect, is_random
+from texad.site.record import FILE, check, collect, kind
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,14 @@ class Seeds:
     Attributes
     ----------
     detector : str
-    with_random_weights : bool
+    weights : str
+        Their kind, see `texad.model.weights.kind`.
     runs : list of dict
         As in the record.
     """
 
     detector: str
-    with_random_weights: bool
+    weights: str
     runs: list[dict]
 
     def known(self, *path: str) -> list[float]:
@@ -64,8 +65,8 @@ class Seeds:
 
     @property
     def name(self) -> str:
-        """The detector's name, and the random weights."""
-        return self.detector + (" with random weights" if self.with_random_weights else "")
+        """The detector, and the weights of its backbone."""
+        return f"{self.detector}, {self.weights}"
 
     @property
     def by_defect(self) -> dict[str, float]:
@@ -90,23 +91,12 @@ def page(runs: Path, folder: Path) -> str:
     RunError
         If the record does not fit its schema, or a run is damaged.
     """
-    content, recorded = collect([runs]), {}
-    if not content["runs"] and (recorded := read_json(folder.parent / FILE)):
-        check(recorded, folder.parent / FILE)
-        content = recorded
-    by_surface = itemgetter("dataset", "category")
-    surfaces = {
-        surface: [
-            Seeds(*detector, list(own))
-            for detector, own in groupby(group, lambda run: (run["detector"], is_random(run)))
-        ]
-        for surface, group in groupby(sorted(content["runs"], key=by_surface), by_surface)
-    }
+    content, recorded = results(runs, folder)
+    surfaces = by_surface(content)
     return markdown.render(
         "real_surfaces",
         runs=content["runs"],
         recorded=recorded,
-        all_random=all(map(is_random, content["runs"])),
         picture=_draw(surfaces, folder / "real_surfaces.svg"),
         surfaces=surfaces,
         rules=RULES,
@@ -119,29 +109,65 @@ def page(runs: Path, folder: Path) -> str:
     )
 
 
+def results(runs: Path, folder: Path) -> tuple[dict, dict]:
+    """Collect the results on real surfaces of the runs, or else those that are recorded.
+
+    Parameters
+    ----------
+    runs, folder : Path
+        See `page`.
+
+    Returns
+    -------
+    content : dict
+        As `record.collect` gives it.
+    recorded : dict
+        The same, if it is the record; else empty.
+    """
+    content = collect([runs])
+    if content["runs"] or not (recorded := read_json(folder.parent / FILE)):
+        return content, {}
+    check(recorded, folder.parent / FILE)
+    return recorded, recorded
+
+
+def by_surface(content: dict) -> dict[tuple[str, str], list[Seeds]]:
+    """Group runs by data set and category, then by detector and weights."""
+    surface = itemgetter("dataset", "category")
+    return {
+        named: [
+            Seeds(*detector, list(own))
+            for detector, own in groupby(group, lambda run: (run["detector"], kind(run)))
+        ]
+        for named, group in groupby(sorted(content["runs"], key=surface), surface)
+    }
+
+
 def _behind(own: list[Seeds]) -> dict[str, float] | None:
     """By how much the extended detector is worse than the published one, where it is.
 
-    Of the detectors with trained weights; None if they have no kind of defect in common.
+    With the first weights that both ran with; None if they have no kind of defect in common.
     """
-    trained = {seeds.detector: seeds.by_defect for seeds in own if not seeds.with_random_weights}
-    published, extended = (trained.get(name, {}) for name in ("published", "extended"))
+    found = {(seeds.detector, seeds.weights): seeds.by_defect for seeds in own}
+    used = [weights for name, weights in found if name == "published"]
+    both = next((name for name in used if ("extended", name) in found), "")
+    published, extended = (found.get((name, both), {}) for name in ("published", "extended"))
     common = [kind for kind in published if kind in extended]
     worse = {kind: published[kind] - extended[kind] for kind in common}
     return {kind: by for kind, by in worse.items() if by > 0.0005} if common else None
 
 
-def _pretraining(own: list[Seeds]) -> dict[str, tuple[float, float]]:
-    """Mean image AUROC with random and with trained weights, of detectors that ran with both."""
+def _pretraining(own: list[Seeds]) -> dict[str, dict[str, float]]:
+    """Mean image AUROC by weights, of detectors that ran with random ones and with others."""
     auroc = {
-        (seeds.detector, seeds.with_random_weights): seeds.mean("image_auroc") for seeds in own
-    }
-    return {
-        name: (random, trained)
+        name: {
+            seeds.weights: value
+            for seeds in reversed(own)
+            if seeds.detector == name and (value := seeds.mean("image_auroc")) is not None
+        }
         for name in DETECTORS
-        if (random := auroc.get((name, True))) is not None
-        and (trained := auroc.get((name, False))) is not None
     }
+    return {name: by for name, by in auroc.items() if len(by) > 1 and "random" in by}
 
 
 def _compared(own: list[Seeds], category: str) -> list[dict]:
@@ -158,7 +184,7 @@ def _draw(surfaces: dict[tuple[str, str], list[Seeds]], file: Path) -> str | Non
             (
                 (f"{category}, " if len(surfaces) > 1 else "")
                 # two short lines fit a phone
-                + seeds.name.replace(" with random", "\nwith random"),
+                + seeds.name.replace(", ", ",\n"),
                 run["seed"],
                 run["metrics"]["image_auroc"],
                 *(run["metrics"]["image_auroc_interval"] or (None, None)),

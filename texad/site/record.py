@@ -24,12 +24,14 @@ from texad.batch.parameters import COMMON, defaults
 from texad.errors import RunError
 from texad.io.json_files import read_json, write_json
 from texad.io.paths import notebooks_folder
+from texad.model import weights
 from texad.model.registry import DETECTORS
 from texad.runs.run_folder import STAGES, STUDIES, FinishedRun
 
 FILE = "real_surfaces.json"
 SCHEMA = json.loads(Path(__file__).with_name("real_surfaces.schema.json").read_text("utf-8"))
 METRICS = SCHEMA["$defs"]["metrics"]["properties"]
+RANK = {"texad": 1, "random": 2}  # of kinds of weights; others come first
 DECISIONS = SCHEMA["$defs"]["rule_metrics"]["properties"]
 
 
@@ -126,7 +128,8 @@ def collect(folders: Sequence[str | Path]) -> dict:
         key=lambda run: (
             run["dataset"],
             run["category"],
-            is_random(run),
+            RANK.get(kind(run), 0),
+            kind(run),
             list(DETECTORS).index(run["detector"]),
             run["seed"],
         ),
@@ -137,7 +140,7 @@ def collect(folders: Sequence[str | Path]) -> dict:
 def _entry(run: FinishedRun) -> dict:
     """One run of the record."""
     content, metrics = run.read(), read_json(run.folder / "metrics.json")
-    stages, data, weights = content["stages"], content["data"], content["weights"]
+    stages, data, used_weights = content["stages"], content["data"], content["weights"]
     used = {name: value for stage in STAGES for name, value in stages[stage]["parameters"].items()}
     usual = {name: value for stage in STAGES for name, value in defaults(stage).items()}
     parameters = {
@@ -155,7 +158,7 @@ def _entry(run: FinishedRun) -> dict:
         "category": run.category,
         **{name: data.get(name, 0) for name in ("n_train", "n_calibration", "n_test")},
         "data_sha256": data["fingerprint"],
-        "weights": {"name": Path(weights["name"]).name, "sha256": weights["sha256"]},
+        "weights": {"name": Path(used_weights["name"]).name, "sha256": used_weights["sha256"]},
         "detector": detector,
         "seed": seed,
         "rule": content.get("rule"),
@@ -178,12 +181,12 @@ def _entry(run: FinishedRun) -> dict:
 def _command(entry: dict, with_studies: bool) -> str:
     """The command of this run; the data set and the weights are in other places everywhere."""
     dataset = "mvtec" if entry["dataset"] == "mvtec" else "<folder>"
-    weights = entry["weights"]["name"]
-    weights = weights if weights in ("imagenet", "random") else "<weights>"
+    name = entry["weights"]["name"]
+    name = name if name in weights.NAMES else "<weights>"
     parameters = [f" -p {name} {shlex.quote(str(v))}" for name, v in entry["parameters"].items()]
     return (
         f"python -m texad run --dataset {dataset} --category {shlex.quote(entry['category'])} "
-        f"--weights {weights} --seed {entry['seed']}{''.join(parameters)}"
+        f"--weights {name} --seed {entry['seed']}{''.join(parameters)}"
         f"{' --studies' if with_studies else ''}"
     )
 
@@ -196,9 +199,9 @@ def _read_comparison(file: Path) -> list[dict]:
     return json.loads(table.to_json(orient="records", double_precision=15))
 
 
-def is_random(run: dict) -> bool:
-    """Whether a run of a record was made with random weights, which may be beside trained ones."""
-    return bool(run["weights"]["name"] == "random")
+def kind(run: dict) -> str:
+    """Name the weights of a run of a record; those of several kinds may stand side by side."""
+    return weights.kind(run["weights"]["name"], run["weights"]["sha256"])
 
 
 def _refuse_mixtures(found: dict[Path, dict]) -> None:
@@ -206,16 +209,16 @@ def _refuse_mixtures(found: dict[Path, dict]) -> None:
     first: dict[tuple, tuple[Path, object]] = {}
     for folder, run in found.items():
         category, detector, seed = (run["dataset"], run["category"]), run["detector"], run["seed"]
-        weights = (*category, is_random(run))
+        own = (*category, kind(run))
         # random weights are drawn from the seed
-        sha256 = "random" if is_random(run) else run["weights"]["sha256"]
+        sha256 = "random" if kind(run) == "random" else run["weights"]["sha256"]
         for words, key, value in (
             ("different data", category, run["data_sha256"]),
-            ("different weights", weights, sha256),
-            ("different parameters", (*weights, detector), run["parameters"]),
+            ("different weights", own, sha256),
+            ("different parameters", (*own, detector), run["parameters"]),
             (
                 f"the same seed ({seed}) and detector ({detector})",
-                (*weights, detector, seed),
+                (*own, detector, seed),
                 folder,
             ),
         ):
@@ -223,5 +226,5 @@ def _refuse_mixtures(found: dict[Path, dict]) -> None:
             if value != expected:
                 raise RunError(
                     f"{folder} and {before} are of {words}: record runs that differ in seed and "
-                    "detector alone, or in random and trained weights"
+                    "detector alone, or in the kind of weights"
                 )
