@@ -18,8 +18,14 @@ import torch
 
 from texad.io.atomic import sha256, write_tensors
 from texad.io.tensors import read_tensors
+from texad.model.weights import TEACHER_SHA256
 
-FACTS = ("teacher", "teacher_sha256", "licence", "pictures", "steps", "commit", "command")
+TEACHER = {
+    "teacher": "ResNet-50 of He et al., 2015, as distributed with Keras Applications",
+    "teacher_sha256": TEACHER_SHA256,
+    "licence": "MIT, Copyright (c) 2016 Shaoqing Ren",
+}
+FACTS = ("pictures", "steps", "commit", "command")
 EPSILON = 1e-5  # torch's BatchNorm adds it to the variance
 
 
@@ -68,7 +74,7 @@ def main() -> int:
     )
     given = parser.parse_args()
     tensors, facts = read_tensors(given.student)
-    facts |= dict(fact.split("=", 1) for fact in given.fact)
+    facts = TEACHER | facts | dict(fact.split("=", 1) for fact in given.fact)
     if missing := [name for name in FACTS if not facts.get(name)]:
         print(f"pack.py: --fact is needed for {', '.join(missing)}", file=sys.stderr)
         return 2

@@ -140,7 +140,7 @@ def test_the_wheel_is_the_package_and_nothing_else(wheel):
     )
 
 
-def test_the_wheel_is_small_enough_to_mail(wheel):
+def test_the_wheel_stays_small(wheel):
     assert wheel.stat().st_size < 12e6
 
 
