@@ -3,19 +3,23 @@ import http.server
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from conftest import needs_shared
 from helpers import slim_weights
 from safetensors.torch import save_file
+from scipy.stats import spearmanr
+from sklearn.decomposition import PCA
+from sklearn.metrics import roc_auc_score
 from torchvision.models import ResNet50_Weights, resnet50
 
 from pretraining import pack
 from texad.io import download as downloads
 from texad.io.atomic import sha256
 from texad.io.tensors import read_tensors
-from texad.model import weights
-from texad.model.backbone import build_backbone
+from texad.model import extraction, weights
+from texad.model.backbone import build_backbone, fold_batchnorm
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +230,35 @@ def test_a_packed_file_gives_nearly_the_same_features_at_a_third_of_the_size(pac
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     right, rounded = (build_backbone(weights.load(file))(x) for file in (whole, packed))
     assert 0 < (rounded - right).norm() < 0.02 * right.norm()
+
+
+@pytest.mark.slow
+def test_a_packed_student_scores_real_images_as_the_whole_one_does(tmp_path):
+    """By what 32 principal components of good images leave of the others."""
+    student = needs_shared("distil/half_width.safetensors")
+    root = needs_shared("data/magnetic_tile")
+    files = [
+        sorted(root.glob(f"{split}/*/*"))[::step] for split, step in (("train", 40), ("test", 8))
+    ]
+    tensors, facts = read_tensors(student)
+    save_file(pack.pack(tensors), tmp_path / "packed.safetensors", facts | {"packed": "true"})
+    scores = []
+    for file in (student, tmp_path / "packed.safetensors"):
+        backbone = fold_batchnorm(build_backbone(weights.load(file)))
+        train, test = (
+            extraction.extract(backbone, paths, tmp_path / "f.npy", progress=False)
+            .transpose(0, 2, 3, 1)
+            .reshape(-1, 1024)
+            for paths in files
+        )
+        pca = PCA(32, random_state=0).fit(train)
+        rest = test - pca.inverse_transform(pca.transform(test))
+        errors = np.sort(np.square(rest).mean(axis=1).reshape(len(files[1]), -1))
+        scores.append(errors[:, -10:].mean(axis=1))
+    assert spearmanr(*scores).statistic > 0.999
+    good = [path.parent.name == "good" for path in files[1]]
+    whole, packed = (roc_auc_score(good, -each) for each in scores)
+    assert abs(whole - packed) < 0.01 and whole > 0.7
 
 
 def test_a_packed_file_says_where_it_comes_from(packed):
