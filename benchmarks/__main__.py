@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         "--weights",
         default="random",
         metavar="W",
-        help="random (default), imagenet, or a .safetensors or .pth file",
+        help="random (default), texad, imagenet, or a .safetensors or .pth file",
     )
     top.add_argument(
         "--data",

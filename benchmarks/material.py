@@ -43,7 +43,7 @@ class Options:
     quick : bool
         Tiny sizes, to see that everything works; the values then mean nothing.
     weights : str
-        "random" (calibrated on the images), "imagenet", or a file.
+        "random" (calibrated on the images), "texad", "imagenet", or a file.
     data, category : str
         A real category to measure with; with an empty `data`, synthetic leather.
     sizes : tuple of int
