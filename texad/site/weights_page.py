@@ -40,6 +40,7 @@ def page(runs: Path, folder: Path) -> str:
         operations=_operations(networks[0]) / _operations(networks[1]),
         compared=COMPARED,
         rows=rows,
+        better_maps=[(row["surface"], row["detector"]) for row in rows if _random_is_better(row)],
         ways=[(by, row["surface"], row["detector"]) for row in rows if (by := _way(row))],
         behind=[
             (means["ImageNet"] - means["texad"], row["surface"], row["detector"])
@@ -75,6 +76,14 @@ def _way(row: dict) -> float | None:
     if None in (low, reached, high) or high - low <= WIDE_GAP:
         return None
     return (reached - low) / (high - low)
+
+
+def _random_is_better(row: dict) -> bool:
+    """Whether the heatmaps of random weights cover the defects better than the package's do."""
+    known = [
+        row["seeds"][name].mean("aupro") for name in ("random", "texad") if name in row["seeds"]
+    ]
+    return len(known) == 2 and None not in known and known[0] > known[1]
 
 
 @torch.inference_mode()
