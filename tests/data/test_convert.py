@@ -11,8 +11,9 @@ from PIL import Image
 
 from texad.__main__ import main
 from texad.data import datasets
-from texad.data.convert.category import guess, import_category
+from texad.data.convert.category import import_category
 from texad.data.convert.outlines import Polygon, Runs, draw, uncompressed
+from texad.data.convert.recognise import guess
 from texad.data.names import clean
 from texad.errors import DataError
 from texad.io.images import read_image, read_mask
@@ -279,9 +280,9 @@ def test_a_name_that_ends_in_mask_does_not_get_the_mask_of_another(tmp_path):
             ["may be the mask of", "folder of the defect's name"],
         ),
         (["good/1.png", "bad/1.png"], {"kind": "csv"}, ["0 tables"]),
-        (["good/1.png", "bad/1.png"], {"kind": "coco"}, ["holds no JSON"]),
+        (["good/1.png", "bad/1.png"], {"kind": "coco"}, ["holds no file of coco"]),
         (["good/1.png", "bad/1.png"], {"kind": "yolo"}, ["no image has a text file"]),
-        (["good/1.png", "bad/1.png"], {"kind": "voc"}, ["'voc'", "folders, csv, coco, yolo"]),
+        (["good/1.png", "bad/1.png"], {"kind": "excel"}, ["'excel'", "folders, pairs, csv, coco"]),
         (["good/1.png", "bad/1.png"], {"label_column": "x"}, ["--label-column", "not for folders"]),
         (["good/1.png", "bad/1.png"], {"image_folder": "x"}, ["--images", "not for folders"]),
         (["1.png"], {}, ["no folder that says", "texad fit"]),
@@ -507,7 +508,7 @@ def test_a_mask_is_upright_whether_the_tool_turned_the_image_or_not(tmp_path, or
         ([note(0, bbox=[0, 0, "1", 1])], {}, ["annotations[0].bbox[2]", "number"]),
         ([note(0, bbox=[0, 0, float("nan"), 1])], {}, ["annotations[0].bbox[2]", "number"]),
         ([note(0, bbox=[0, 0, 10**400, 1])], {}, ["annotations[0].bbox[2]", "maximum"]),
-        ([note(0, segmentation=[[1, 2, 3, 4]])], {}, ["annotations[0]", "too short"]),
+        ([note(0, segmentation=[[1, 2, 3, 4]])], {}, ["annotations[0]", "2 of 3 corners"]),
         ([note(0, segmentation=[[1, 2, 3, 4, 5, 6, 7]])], {}, ["annotations[0]", "segmentation"]),
         ([note(0, segmentation="x")], {}, ["annotations[0]", "segmentation"]),
         (
@@ -690,14 +691,14 @@ def test_an_image_that_cannot_be_read_is_left_out_and_named(tmp_path):
     surfaces(tmp_path / "raw" / "good", 3)
     surfaces(tmp_path / "raw" / "bad", 1)
     (tmp_path / "raw" / "good" / "torn.png").write_bytes(b"torn")
-    (tmp_path / "raw" / "good" / "new.webp").write_bytes(b"")
+    (tmp_path / "raw" / "good" / "new.heic").write_bytes(b"")
     (tmp_path / "raw" / "good" / "lost.png").symlink_to(tmp_path / "nowhere")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "raw" / "good" / "pipe.png")
     made = import_category(tmp_path / "raw", tmp_path / "data" / "steel")
     assert made.n_train + made.n_good == 3 and any("lost.png" in each for each in made.notes)
     assert any("torn.png" in each for each in made.notes) and any(
-        "1 of .webp" in each for each in made.notes
+        "1 of .heic" in each for each in made.notes
     )
 
 
@@ -758,7 +759,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, error):
         if len(copied) == 3:
             raise error
 
-    monkeypatch.setattr("texad.data.convert.category.shutil.copyfile", interrupted)
+    monkeypatch.setattr("texad.data.convert.writing.shutil.copyfile", interrupted)
     with pytest.raises(error if isinstance(error, type) else type(error)):
         import_category(tmp_path / "raw", tmp_path / "data" / "steel")
     assert len(copied) == 3 and not list((tmp_path / "data").iterdir())

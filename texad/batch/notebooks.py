@@ -108,6 +108,8 @@ def run_category(
     try:
         run = Run(job.dataset, job.category, job.runs)
         data = datasets.load_category(job.dataset, job.category)
+        for note in data.notes:
+            _say(f"{job.label}: {note}")
         table = groups.table_file(data.root, str(job.parameters.get("groups", "")))
         fingerprint = datasets.fingerprint(data, table)
 

@@ -19,8 +19,8 @@ OUT/sweep.csv compares them. `texad record` keeps the results of runs on real su
 With images of your own, and no notebooks: `texad fit` learns from a folder of good images and
 writes one detector file, `texad predict` judges images with it, `texad check` tells whether the
 line has drifted, and `texad calibrate` sets a new threshold. `texad export` writes the detector for
-other programs. `texad import` brings labelled images (folders, CSV, COCO, YOLO) into the layout
-that `texad run` reads. Each explains itself: texad fit --help."""
+other programs. `texad import` brings labelled images (folders, tables, and what annotation tools
+write) into the layout that `texad run` reads. Each explains itself: texad fit --help."""
 
 EXAMPLES = """\
 examples:
@@ -403,31 +403,36 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
     ),
     "import": (
         "bring labelled images into MVTec AD's layout",
-        """Bring labelled images into the layout that texad reads, MVTec AD's. A fraction of the
-        good images is kept for testing, the others are for learning; all defective images are for
-        testing. Where a defect is drawn, it becomes a mask. The source stays as it is, and nothing
-        is overwritten.
+        """Bring labelled images into the layout that texad reads, MVTec AD's. A split of the source
+        is kept; if it has none, a fraction of the good images is kept for testing, and the others
+        are for learning. All defective images are for testing. Where a defect is drawn, it becomes
+        a mask. The source stays as it is, and nothing is overwritten.
 
-        folders: a folder of good images, and one of bad ones or one for each kind of defect. csv: a
-        table of paths and labels, and of masks if there are any. coco: a JSON with polygons, run
-        lengths or boxes; images without annotation are good. yolo: a text file for each image, with
-        boxes or polygons; images without one are good.""",
+        folders: a folder of good images, and one of bad ones or one for each kind of defect. pairs:
+        a mask beside each image (X and X_mask, X_GT, X_label); a black or missing one means good.
+        csv: a table of paths and labels, and of masks, the split and the object if there are any.
+        coco, labelme, label-studio, via: JSON. cvat, voc: XML. yolo: a text file for each image. In
+        these, an image without annotation is good.""",
         [
             Option(
                 "source",
                 metavar="SOURCE",
-                help="a folder; or the .csv, the .json of COCO or the data.yaml of YOLO",
+                help="a folder; or the .csv, .json, .xml or data.yaml that speaks of the images",
             ),
             Option(
                 "--to",
                 dest="target",
                 required=True,
                 metavar="DATASET/CATEGORY",
-                help="the folder to make; the data set is the folder around it",
+                help="the folder to make; the data set is the folder around it (if the source has "
+                "several objects: the data set itself)",
             ),
             Option(
                 "--kind",
-                choices=("folders", "csv", "coco", "yolo"),
+                choices=(
+                    *("folders", "pairs", "csv", "coco", "yolo"),
+                    *("labelme", "cvat", "label-studio", "voc", "via"),
+                ),
                 help="kind of the source (default: guessed)",
             ),
             Option(
@@ -441,9 +446,9 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
             Option(
                 "--test-fraction",
                 type=float,
-                default=0.2,
                 metavar="T",
-                help="fraction of the good images kept for testing (default: 0.2)",
+                help="fraction of the good images kept for testing (default: that of the "
+                "source's own split, else 0.2)",
             ),
             Option(
                 "--seed",
@@ -470,7 +475,7 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
                 "--images",
                 dest="image_folder",
                 metavar="FOLDER",
-                help="csv, coco: where the paths of images start",
+                help="csv, JSON, XML: where the paths of images start",
             ),
             Option(
                 "--path-column",

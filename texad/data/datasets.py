@@ -8,6 +8,9 @@ for each kind of defect::
     <category>/test/<defect>/*                      defective
     <category>/ground_truth/<defect>/<stem>_mask.*  where the defect is
 
+A mask may also be called `<stem>`, `<stem>_GT` or `<stem>_label`, or there may be a folder `<stem>`
+of several masks, as in MVTec LOCO AD.
+
 A data set is a folder of categories. Two are known by name: "synthetic" is drawn on the spot,
 "mvtec" is downloaded once. What comes after this module sees paths and labels; `texad.io.images`
 makes RGB images of them, whatever the files are like. Nothing is opened here: which files can be
@@ -24,7 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from texad.data import mvtec, synthetic
-from texad.data.walking import SUFFIXES, is_image, walk
+from texad.data.names import masks_beside, unmatched
+from texad.data.walking import SUFFIXES, is_image, passed_over, walk
 from texad.errors import DataError, did_you_mean
 from texad.io.atomic import sha256
 from texad.io.paths import data_root
@@ -47,7 +51,8 @@ class Sample:
     label : int
         0 normal, 1 anomalous.
     mask : Path or None
-        The ground truth; None for good images, and for defective ones without mask.
+        The ground truth, a file or a folder of files; None for good images, and for defective ones
+        without mask.
     """
 
     path: Path
@@ -89,6 +94,8 @@ class Category:
     train, test : tuple of Sample
     unreadable : tuple of Unreadable
         What `screening.readable` left out of them; until then, empty.
+    notes : tuple of str
+        What the user should know: files that were passed over.
     """
 
     dataset: str
@@ -97,6 +104,7 @@ class Category:
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
     unreadable: tuple[Unreadable, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 # -- which data sets and categories there are ------------------------------------------------------
@@ -238,8 +246,9 @@ def _train(root: Path) -> Path:
 def load_category(dataset: str | Path, category: str) -> Category:
     """List the images of a category, making or downloading it first if it is missing.
 
-    Images and masks are the files ending in .png, .jpg, .jpeg, .bmp, .tif or .tiff, upper or lower
-    case. Hidden files, others, and masks without an image are passed over.
+    Images and masks are the files whose names end as `walking.SUFFIXES` says, in upper or lower
+    case. Hidden files are passed over, and so are pictures of other formats and masks without an
+    image: the last two are noted.
 
     Parameters
     ----------
@@ -252,7 +261,8 @@ def load_category(dataset: str | Path, category: str) -> Category:
     ------
     DataError
         A ValueError: there is no such category, its `train/good` or `test` has no images, a folder
-        of good test images is not called `good`, or a folder may not be listed.
+        of good test images is not called `good`, images have masks beside them, or a folder may
+        not be listed.
     FileNotFoundError
         If there is no such data set.
     ConnectionError
@@ -289,9 +299,38 @@ def load_category(dataset: str | Path, category: str) -> Category:
     if not test:
         raise DataError(
             f"{folder} has no images in sub-folders: put defect-free ones into {folder / 'good'}, "
-            f"defective ones into a folder for each kind of defect ({', '.join(SUFFIXES)})"
+            f"defective ones into a folder for each kind of defect; or bring what you have into "
+            "this layout by texad import"
         )
-    return Category(name(dataset), names[0], root, tuple(train), tuple(test))
+    samples = (*train, *test)
+    pairs = masks_beside(sample.path for sample in samples)
+    for mask, image in pairs.items():
+        raise DataError(
+            f"{mask} seems to be the mask of {image.name}, and no image to learn from or to judge: "
+            "bring them into this layout by texad import, or rename one of the two"
+        )
+    return Category(
+        *(name(dataset), names[0], root, tuple(train), tuple(test)),
+        notes=tuple(_notes(root, samples)),
+    )
+
+
+def _notes(root: Path, samples: Sequence[Sample]) -> list[str]:
+    """What was passed over: pictures that are not read, and masks that match no image."""
+    drawn, truth = {sample.mask for sample in samples}, root / "ground_truth"
+    found = [file for _, _, files in walk(truth) for file in files] if truth.is_dir() else []
+    left = [
+        file
+        for file in found
+        if is_image(file.name)
+        and file.relative_to(truth).parts[0] != "good"
+        and not {file, file.parent} & drawn
+    ]
+    notes = [unmatched(left)] if left else []
+    for folder in dict.fromkeys(sample.path.parent for sample in samples):
+        others = passed_over(file.name for file in next(walk(folder))[2])
+        notes += [f"{n} of {ending} in {folder} passed over" for ending, n in others.items()]
+    return notes
 
 
 def fingerprint(category: Category, table: Path | None = None) -> str:
@@ -309,7 +348,9 @@ def fingerprint(category: Category, table: Path | None = None) -> str:
     samples = (
         category.train + category.test + tuple(left_out.sample for left_out in category.unreadable)
     )
-    files = {sample.path for sample in samples} | {sample.mask for sample in samples if sample.mask}
+    files = {sample.path for sample in samples}
+    for mask in filter(None, (sample.mask for sample in samples)):
+        files |= {*mask.iterdir()} if mask.is_dir() else {mask}
     lines = sorted(
         f"{file.relative_to(category.root).as_posix()}\0{_content(file)}\n" for file in files
     )
@@ -327,15 +368,20 @@ def _content(file: Path) -> str:
 
 
 def _samples(root: Path, split: str, defect: str) -> list[Sample]:
-    drawn = _images(root / "ground_truth" / defect) if defect != "good" else []
-    masks = {mask.stem: mask for mask in reversed(drawn)}
+    drawn = root / "ground_truth" / defect
+    masks: dict[str, Path] = {}
+    if defect != "good" and drawn.is_dir():
+        _, below, files = next(walk(drawn))
+        masks = {name: drawn / name for name in below}
+        masks |= {file.stem: file for file in reversed(files) if is_image(file.name)}
+    endings = ("_mask", "", "_GT", "_gt", "_Label", "_label")
     return [
         Sample(
             path,
             split,
             defect,
             label=int(defect != "good"),
-            mask=masks.get(f"{path.stem}_mask") or masks.get(path.stem),
+            mask=next((masks[name] for end in endings if (name := path.stem + end) in masks), None),
         )
         for path in _images(root / split / defect)
     ]

@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from texad.data.convert import marks, table
+from texad.data.convert import table
+from texad.data.convert.source import existing, missing
 from texad.errors import DataError, printable
 
 FILE = "groups.csv"  # found by itself in the folder of a category, or of good images
@@ -132,7 +133,10 @@ def _table(root: Path, how: str) -> dict[str, str]:
     named: dict[str, str] = {}
     for where, row in rows:
         hint = "correct it, or remove the line"
-        image = _absolute(marks.find(row[path_at], (file.parent, root), where, hint=hint))
+        roots = (file.parent, root)
+        if not (path := existing(row[path_at], roots)):
+            raise missing(row[path_at], where, roots, hint)
+        image = _absolute(path)
         group = row[group_at].strip()
         if named.setdefault(image, group) != group:
             raise DataError(

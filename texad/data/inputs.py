@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from texad.data.names import BAD, GOOD, plain
+from texad.data.names import BAD, GOOD, MASKS, masks_beside, plain
 from texad.data.screening import check_lost, screen
-from texad.data.walking import SUFFIXES, is_image, walk
+from texad.data.walking import SUFFIXES, is_image, passed_over, walk
 from texad.errors import DataError
 from texad.io.atomic import sha256
 from texad.io.images import check_image
@@ -41,6 +41,8 @@ class GoodImages:
         What was left out, and why.
     copies : list of Path
         Left out, too: the same bytes as an image before.
+    passed_over : Counter of str
+        How many pictures have a format that is not read, by their endings.
     layout : str
         "train/good" or "test/good" if the folder is laid out as MVTec AD; else empty.
     """
@@ -50,6 +52,7 @@ class GoodImages:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     unreadable: dict[Path, str] = field(default_factory=dict)
     copies: list[Path] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
     layout: str = ""
 
     @property
@@ -114,7 +117,12 @@ def good_images(
         images, lambda path: (sha256(path)[:DIGITS], check_image(path)), progress
     )
     check_lost(root, unreadable, len(images), unreadable_limit)
-    found = GoodImages(root, unreadable=dict(unreadable), layout=layout)
+    found = GoodImages(
+        root,
+        unreadable=dict(unreadable),
+        passed_over=passed_over(file.name for file in others),
+        layout=layout,
+    )
     for path, (digest, size) in readable:
         if found.images.setdefault(digest, path) is path:
             found.sizes[size] += 1
@@ -127,6 +135,7 @@ def _listed(root: Path) -> tuple[list[Path], list[Path]]:
     """Images, and other files; DataError if there is a sign that not all of them are good."""
     images: list[Path] = []
     others: list[Path] = []
+    depth = len(root.parts)
     for folder, below, files in walk(root):
         if sets := [name for name in below if (folder / name / "train" / "good").is_dir()]:
             raise DataError(
@@ -144,6 +153,14 @@ def _listed(root: Path) -> tuple[list[Path], list[Path]]:
             )
         for file in files:
             (images if is_image(file.name) else others).append(file)
+    in_folders = [
+        file for file in images if any(plain(part) in MASKS for part in file.parts[depth:-1])
+    ]
+    if masks := [*masks_beside(images), *in_folders]:
+        raise DataError(
+            f"{root} has masks among its images ({len(masks)}, such as {masks[0]}), and only good "
+            "images are wanted: sort them with texad import, or move the masks elsewhere"
+        )
     return images, others
 
 
@@ -160,14 +177,15 @@ def stream(arguments: Iterable[str], complain: Callable[[str], None]) -> Iterato
         folders below, in the order of the file system; patterns such as `line/**/*.png`, for when
         the shell expands none; "-" for the lines of the standard input, as they come.
     complain : callable
-        Given one line if a pattern matches nothing, or a folder or the standard input holds no
-        image; the others go on.
+        Given one line if a pattern matches nothing, a folder or the standard input holds no image,
+        or pictures are passed over since their format is not read; the others go on.
 
     Yields
     ------
     str
     """
     endings = ", ".join(SUFFIXES)
+    others: Counter[str] = Counter()
     for argument in arguments:
         path = os.path.expanduser(argument)
         found, nothing = iter([path]), ""
@@ -175,15 +193,19 @@ def stream(arguments: Iterable[str], complain: Callable[[str], None]) -> Iterato
             found, nothing = _lines(), "the standard input names no image"
         elif os.path.isdir(path):
             below = f"neither do its sub-folders ({endings})"
-            found, nothing = _below(path), f"folder {argument} holds no image, and {below}"
+            found, nothing = _below(path, others), f"folder {argument} holds no image, and {below}"
         elif not os.path.lexists(path) and glob.has_magic(path):
             hint = f"({endings}); ** stands for folders at any depth"
-            found, nothing = _matching(path), f"pattern {argument} matches no image {hint}"
+            found, nothing = _matching(path, others), f"pattern {argument} matches no image {hint}"
         if (first := next(found, None)) is None:
             complain(nothing)
         else:
             yield first
             yield from found
+        if others:
+            kinds = ", ".join(f"{n} of {ending}" for ending, n in others.items())
+            complain(f"{argument}: not judged, since the format is not read: {kinds}")
+            others.clear()
 
 
 def _lines() -> Iterator[str]:
@@ -194,7 +216,7 @@ def _lines() -> Iterator[str]:
                 yield os.fsdecode(name)
 
 
-def _below(folder: str) -> Iterator[str]:
+def _below(folder: str, others: Counter[str]) -> Iterator[str]:
     # Not `walk`, which lists a whole folder first: a line's folder may hold millions of images.
     try:
         with os.scandir(folder) as entries:
@@ -202,17 +224,21 @@ def _below(folder: str) -> Iterator[str]:
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    yield from _below(entry.path)
+                    yield from _below(entry.path, others)
                 elif is_image(entry.name):
                     yield entry.path
+                elif entry.is_file():
+                    others.update(passed_over([entry.name]))
     except OSError:
         yield folder  # which is then an image that cannot be read, and the reason is told
 
 
-def _matching(pattern: str) -> Iterator[str]:
+def _matching(pattern: str, others: Counter[str]) -> Iterator[str]:
     for path in glob.iglob(pattern, recursive=True):
         if not os.path.isdir(path):
             if is_image(path):
                 yield path
+            else:
+                others.update(passed_over([os.path.basename(path)]))
         elif "**" not in pattern:  # which finds what is below by itself
-            yield from _below(path)
+            yield from _below(path, others)

@@ -2,17 +2,40 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from texad.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
+    *(".jp2", ".j2k", ".pgm", ".ppm", ".pnm", ".pbm", ".jpe", ".jfif", ".dib"),
+)
+# What lies beside images, and is none.
+COMPANIONS = (
+    *(".txt", ".md", ".pdf", ".html", ".htm", ".css", ".js", ".log", ".ini", ".db", ".rst"),
+    *(".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".xlsx", ".xls"),
+    *(".py", ".ipynb", ".sh", ".bat", ".zip", ".gz", ".part", ".tmp", ".pkl", ".pyb"),
+    *(".safetensors", ".onnx", ".pt", ".pth", ".ckpt", ".names", ".data", ".cache", ".license"),
+)
 
 
 def is_image(name: str) -> bool:
-    """Tell by the ending of a file's name whether it is an image."""
+    """Tell by the ending of a file's name whether it is an image that can be read."""
     return name.lower().endswith(SUFFIXES)
+
+
+def passed_over(names: Iterable[str]) -> Counter[str]:
+    """Count the files that may be pictures, but of a format that is not read, by their endings.
+
+    Examples
+    --------
+    >>> passed_over(["1.png", "2.HEIC", "3.heic", "notes.txt"])
+    Counter({'.heic': 2})
+    """
+    others = (name for name in names if not name.lower().endswith(SUFFIXES + COMPANIONS))
+    return Counter(os.path.splitext(name)[1].lower() or "no ending" for name in others)
 
 
 def natural(text: str) -> tuple:

@@ -10,7 +10,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from texad.errors import ImageError, printable
 
 # Nothing else is tried, whatever a file calls itself.
-FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF")
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "JPEG2000", "PPM")
+FEW_LEVELS = 16  # more of them in a mask are a sign of lossy compression
 # In a PNG, these may say that the image is to be turned.
 ORIENTED = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 T = TypeVar("T")
@@ -27,7 +28,7 @@ def read_image(path: str | Path) -> Image.Image:
     Parameters
     ----------
     path : str or Path
-        PNG, JPEG, BMP or TIFF.
+        PNG, JPEG, BMP, TIFF, WebP, GIF, JPEG 2000, PGM or PPM.
 
     Returns
     -------
@@ -93,13 +94,13 @@ def read_mask(path: str | Path) -> np.ndarray:
     """Read a ground-truth mask: every pixel that is not black is defective.
 
     Any grey level or colour above 0 counts, so masks of 0 and 1, of 0 and 255, and with a level or
-    colour for each kind of defect all work. JPEG is a poor choice for masks: its noise around edges
-    counts, too.
+    colour for each kind of defect all work. Lossy compression (JPEG) leaves faint noise around
+    edges: there, only levels above half of the brightest count.
 
     Parameters
     ----------
     path : str or Path
-        As for `read_image`.
+        As for `read_image`; or a folder, whose masks are united.
 
     Returns
     -------
@@ -109,9 +110,16 @@ def read_mask(path: str | Path) -> np.ndarray:
     Raises
     ------
     ImageError
-        A ValueError: the file cannot be read as an image; the message names it.
+        A ValueError: the file cannot be read as an image, or a folder's masks have several sizes;
+        the message names it.
     """
-    return _read(path, _to_mask)
+    if not Path(path).is_dir():
+        return _read(path, _to_mask)
+    files = sorted(file for file in Path(path).iterdir() if not file.name.startswith("."))
+    masks = [read_mask(file) for file in files]
+    if len({mask.shape for mask in masks}) != 1:
+        raise ImageError(path, "a folder of masks, but they are none, or of several sizes")
+    return np.any(masks, axis=0)
 
 
 def _size_of_whole_png(path: str | Path) -> tuple[int, int] | None:
@@ -134,7 +142,9 @@ def _read(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
             raise ValueError("no file, but a folder, a pipe or a device")
         # Given a path, Pillow maps grey TIFFs into memory and scrambles those that it has to turn.
         with open(path, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
-            return convert(ImageOps.exif_transpose(image))
+            upright = ImageOps.exif_transpose(image)
+            upright.format, upright.info = image.format, image.info  # how it was stored
+            return convert(upright)
     except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
         # Without the path, which is named anyway.
         said = getattr(error, "strerror", None) or str(error)
@@ -161,9 +171,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_mask(image: Image.Image) -> np.ndarray:
-    if _is_deep(image):
-        return np.asarray(image) > 0
-    return np.any(np.asarray(_to_rgb(image)), axis=2)
+    levels = np.asarray(image) if _is_deep(image) else np.asarray(_to_rgb(image)).max(axis=2)
+    is_jpeg = image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg"
+    if is_jpeg and levels.max() < FEW_LEVELS:  # black, as far as it can tell
+        return np.zeros(levels.shape, dtype=bool)
+    may_be_lossy = image.format in ("WEBP", "JPEG2000") and len(np.unique(levels)) > FEW_LEVELS
+    return levels > (levels.max() / 2 if is_jpeg or may_be_lossy else 0)
 
 
 def _is_deep(image: Image.Image) -> bool:

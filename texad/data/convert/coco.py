@@ -5,6 +5,7 @@ https://cocodataset.org/#format-data.
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,79 +13,54 @@ import numpy as np
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from texad.data.convert.marks import Labels, Mark, find
+from texad.data.convert.marks import Mark
 from texad.data.convert.outlines import Polygon, Runs, box, uncompressed
+from texad.data.convert.source import Source, file_name, frame_of, reading
+from texad.data.names import split_of
 from texad.errors import DataError
 
 SCHEMA = Draft202012Validator(json.loads(Path(__file__).with_name("coco.json").read_text()))
 
 
-def read_coco(source: Path, labels: Labels, folder: Path | None = None) -> list[Mark]:
+def read_coco(source: Source) -> list[Mark]:
     """List the marks of COCO's JSON.
 
-    An image without annotation is good, and so is one with annotations of good categories only.
+    An image without annotation is good, and so is one with annotations of good categories only. The
+    images of `instances_<subset>.json` are those of a folder of the subset's name, if there is one.
 
     Parameters
     ----------
-    source : Path
+    source : Source
         The file, or a folder that holds one or more of them, itself or in its sub-folders.
-    labels : Labels
-        Said of the names of categories.
-    folder : Path or None
-        Where the names of images start; None: where the JSON is, the folder around, or a folder
-        `images` in one of the two.
 
     Raises
     ------
     DataError
         A ValueError that names the entry.
     """
-    files = [source] if source.is_file() else coco_files(source)
-    if not files:
-        raise DataError(
-            f"{source} holds no JSON with images and annotations, and neither do its sub-folders: "
-            "name the file"
+    marks: list[Mark] = []
+    file_of: dict[Path, Path] = {}
+    twice: list[str] = []
+    for file, content in source.documents("coco"):
+        mine = list(_marks(file, content, source))
+        for path in dict.fromkeys(mark.path.resolve() for mark in mine):
+            if (other := file_of.setdefault(path, file)) != file:
+                twice.append(f"{path.name} ({other.name} and {file.name})")
+        marks += mine
+    if twice:
+        source.labels.notes.append(
+            f"{len(twice)} images are in two files, whose annotations are united: "
+            f"{', '.join(twice[:2])}"
         )
-    return [mark for file in files for mark in _marks(file, labels, folder)]
+    return marks + source.others(marks, are_good=False)
 
 
-def coco_files(folder: Path) -> list[Path]:
-    """List the files of a folder and its sub-folders that look like COCO's."""
-    return [
-        file
-        for file in sorted([*folder.glob("[!.]*.json"), *folder.glob("*/[!.]*.json")])
-        if _looks_like_coco(file)
-    ]
-
-
-def _looks_like_coco(file: Path) -> bool:
-    try:
-        content = _json(file)
-    except (DataError, OSError):
-        return False
-    return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
-
-
-def _json(file: Path) -> Any:
-    try:
-        # NaN and the like are read as text, which the schema refuses.
-        return json.loads(file.read_text(encoding="utf-8-sig"), parse_constant=str)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is no JSON ({error}): export it again") from None
-
-
-def _marks(file: Path, labels: Labels, folder: Path | None) -> Iterator[Mark]:
-    content = _json(file)
+def _marks(file: Path, content: Any, source: Source) -> Iterator[Mark]:
     if error := best_match(SCHEMA.iter_errors(content)):
         raise DataError(  # the end of the message says what is wrong, the beginning quotes the file
             f"{file}, {error.json_path.removeprefix('$.')} is damaged ({error.message[-200:]}): "
             "correct it, or export it again"
         )
-    roots = (
-        [folder]
-        if folder
-        else [root / name for root in (file.parent, file.parent.parent) for name in ("", "images")]
-    )
     images, categories = (_by_id(file, content, key) for key in ("images", "categories"))
     notes: dict[Any, list[tuple[str, dict[str, Any]]]] = {number: [] for number in images}
     for i, note in enumerate(content["annotations"]):
@@ -96,20 +72,21 @@ def _marks(file: Path, labels: Labels, folder: Path | None) -> Iterator[Mark]:
                     "the annotation"
                 )
         notes[note["image_id"]].append((where, note))
+    split = split_of([*reversed(file.stem.split("_")), file.parent.name])
     for number, (at, entry) in images.items():
-        path = find(entry["file_name"], roots, at)
-        size = (
-            (int(entry["width"]), int(entry["height"]))
-            if {"width", "height"} <= entry.keys()
-            else None
-        )
+        path = source.find(file_name(entry["file_name"]), at, source.roots(file))
+        size = frame_of(entry.get("width"), entry.get("height"))
         said = [
-            (labels.defect(categories[note["category_id"]][1]["name"]), where, note)
+            _mark(
+                path,
+                source.labels.defect(categories[note["category_id"]][1]["name"]),
+                where,
+                note,
+                size,
+            )
             for where, note in notes[number]
         ]
-        yield from [_mark(path, *each, size) for each in said if each[0] != "good"] or [
-            Mark(path, "good", at)
-        ]
+        yield from (replace(mark, split=split) for mark in source.judged(path, at, said))
 
 
 def _by_id(
@@ -131,19 +108,14 @@ def _mark(
     path: Path, defect: str, where: str, note: dict[str, Any], size: tuple[int, int] | None
 ) -> Mark:
     outline = note.get("segmentation")
-    try:
+    with reading(f"{where}.segmentation"):
         if isinstance(outline, dict):
-            runs = _runs(outline)
-            return Mark(path, defect, where, (runs,), (runs.width, runs.height))
-        polygons = [Polygon(np.array(each, np.float64).reshape(-1, 2)) for each in outline or []]
-    except ValueError as error:
-        raise DataError(f"{where}.segmentation is damaged ({error}): export it again") from None
-    return Mark(path, defect, where, tuple(polygons or [box(*note["bbox"])]), size)
-
-
-def _runs(outline: dict[str, Any]) -> Runs:
-    counts, (height, width) = outline["counts"], map(int, outline["size"])
-    counts = uncompressed(counts) if isinstance(counts, str) else np.array(counts, np.int64)
-    if (counts < 0).any() or counts.sum() != height * width:
-        raise ValueError(f"its run lengths are not those of an image of {width} x {height} pixels")
-    return Runs(counts, height, width)
+            counts, (height, width) = outline["counts"], map(int, outline["size"])
+            counts = uncompressed(counts) if isinstance(counts, str) else np.array(counts, np.int64)
+            return Mark(path, defect, where, (Runs(counts, height, width),), (width, height))
+        shapes = [Polygon(np.array(each, np.float64).reshape(-1, 2)) for each in outline or []]
+    if "bbox" in note and all(shape.fault() for shape in shapes):
+        # CVAT turns a box by an attribute, clockwise as seen.
+        turn = (note.get("attributes") or {}).get("rotation") or 0
+        shapes.append(box(*note["bbox"], degrees=turn if isinstance(turn, int | float) else 0))
+    return Mark(path, defect, where, tuple(shapes), size)

@@ -1,4 +1,4 @@
-"""Where a defect is, as annotation tools write it: polygons and run lengths, drawn as masks.
+"""Where a defect is, as annotation tools write it: outlines and run lengths, drawn as masks.
 
 Coordinates are continuous, as COCO and YOLO have them: the pixel in column c and row r is the
 square from (c, r) to (c + 1, r + 1), and it belongs to a polygon if its centre lies within.
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+LEEWAY = 0.1  # by this fraction of its image a relative outline may lead out
+
 
 @dataclass(frozen=True)
 class Polygon:
@@ -20,39 +22,115 @@ class Polygon:
     Attributes
     ----------
     points : ndarray, float64, shape (K, 2)
-        x and y of each corner, K >= 2.
+        x and y of each corner.
     relative : bool
         False: in pixels. True: as fractions of the image's width and height.
+    is_line : bool
+        True: a line, whose ends are not connected; it has no inside.
     """
 
     points: np.ndarray
     relative: bool = False
+    is_line: bool = False
+
+    def fault(self) -> str:
+        """Say why this is no outline but a slip of the mouse; empty if it is one."""
+        n_corners = len(np.unique(self.points, axis=0))
+        # A tool may round, and people draw over the border. Put so that NaN is outside, too.
+        if self.relative and not (np.abs(self.points - 0.5) <= 0.5 + LEEWAY).all():
+            return (
+                "leads out of the image (its numbers should be fractions from 0 to 1, not pixels)"
+            )
+        return f"has {n_corners} of 3 corners" if n_corners < (2 if self.is_line else 3) else ""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """A mask as COCO's run lengths: how many pixels are out, in, out, ... of it.
-
-    Pixels are counted down the columns, from left to right.
+    """A mask as run lengths: how many pixels are out, in, out, ... of it.
 
     Attributes
     ----------
     counts : ndarray, int64, shape (n,)
     height, width : int
         Of the mask; their product is the sum of the counts.
+    left, top : int
+        Where the mask begins in the image.
+    by_rows : bool
+        False: pixels are counted down the columns, from left to right, as in COCO. True: along the
+        rows, from top to bottom.
     """
 
     counts: np.ndarray
     height: int
     width: int
+    left: int = 0
+    top: int = 0
+    by_rows: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.counts < 0).any() or self.counts.sum() != self.height * self.width:
+            raise ValueError(f"run lengths are not those of {self.width} x {self.height} pixels")
+        if self.left < 0 or self.top < 0:
+            raise ValueError("a mask begins outside of the image")
 
 
-def box(x: float, y: float, width: float, height: float, relative: bool = False) -> Polygon:
-    """Rectangle with its upper left corner at (x, y)."""
-    right, bottom = x + width, y + height
-    return Polygon(
-        np.array([(x, y), (right, y), (right, bottom), (x, bottom)], dtype=np.float64), relative
-    )
+def box(
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    *,
+    relative: bool = False,
+    degrees: float = 0,
+    about_corner: bool = False,
+) -> Polygon:
+    """Rectangle with its upper left corner at (x, y), turned clockwise as seen.
+
+    Parameters
+    ----------
+    x, y, width, height : float
+        As they are before turning.
+    relative : bool, default False
+        See `Polygon`.
+    degrees : float, default 0
+    about_corner : bool, default False
+        Turn it about its upper left corner instead of its centre.
+
+    Examples
+    --------
+    >>> box(2, 1, 4, 2, degrees=90).points.astype(int).tolist()
+    [[5, 0], [5, 4], [3, 4], [3, 0]]
+    """
+    corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], dtype=np.float64)
+    centre = np.zeros(2) if about_corner else np.array([width / 2, height / 2])
+    return Polygon((corners - centre) @ _turn(degrees) + centre + (x, y), relative)
+
+
+def ellipse(x: float, y: float, radius_x: float, radius_y: float, *, degrees: float = 0) -> Polygon:
+    """Ellipse around (x, y), turned clockwise as seen, as a polygon of 128 corners."""
+    angles = np.linspace(0, 2 * np.pi, 128, endpoint=False)
+    around = np.column_stack([radius_x * np.cos(angles), radius_y * np.sin(angles)])
+    return Polygon(around @ _turn(degrees) + (x, y))
+
+
+def _turn(degrees: float) -> np.ndarray:
+    """Matrix that turns rows of x and y, with y down: clockwise as seen."""
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([(cosine, sine), (-sine, cosine)])
+
+
+def runs(mask: np.ndarray, left: int = 0, top: int = 0) -> Runs:
+    """Run lengths of a mask, bool, shape (height, width).
+
+    Examples
+    --------
+    >>> runs(np.array([[False, True], [True, False]])).counts
+    array([1, 2, 1])
+    """
+    flat = np.concatenate([[False], mask.ravel()])
+    ends = [0, *np.flatnonzero(np.diff(flat)), mask.size]
+    height, width = mask.shape
+    return Runs(np.diff(ends), height, width, left, top, by_rows=True)
 
 
 def uncompressed(text: str) -> np.ndarray:
@@ -114,11 +192,6 @@ def draw(shapes: Sequence[Polygon | Runs], width: int, height: int) -> np.ndarra
     -------
     ndarray, bool, shape (height, width)
 
-    Raises
-    ------
-    ValueError
-        Run lengths are of an image of another size.
-
     Examples
     --------
     >>> draw([box(1, 0, 2, 1)], width=4, height=2).astype(int)
@@ -128,10 +201,14 @@ def draw(shapes: Sequence[Polygon | Runs], width: int, height: int) -> np.ndarra
     mask = np.zeros((height, width), dtype=bool)
     for shape in shapes:
         if isinstance(shape, Polygon):
-            mask |= _fill(shape.points * ((width, height) if shape.relative else 1), width, height)
+            points = shape.points * ((width, height) if shape.relative else 1)
+            mask |= (_line if shape.is_line else _fill)(points, width, height)
         else:
-            inside = np.repeat(np.arange(len(shape.counts)) % 2 == 1, shape.counts)
-            mask |= inside.reshape(shape.width, shape.height).T
+            flat = np.repeat(np.arange(len(shape.counts)) % 2 == 1, shape.counts)
+            sides = (shape.height, shape.width)
+            inside = flat.reshape(sides, order="C" if shape.by_rows else "F")
+            part = mask[shape.top : shape.top + shape.height, shape.left : shape.left + shape.width]
+            part |= inside[: part.shape[0], : part.shape[1]]
     return mask
 
 
@@ -156,13 +233,13 @@ def _fill(points: np.ndarray, width: int, height: int) -> np.ndarray:
             columns = np.clip(np.ceil(crossings - 0.5), left, right).astype(int)
             turns[rows - top, columns - left] += 1
     mask[top:bottom, left:right] = np.cumsum(turns[:, :-1], axis=1) % 2 == 1
-    return mask if mask.any() else _line(points, width, height)
+    return mask if mask.any() else _line(np.vstack([points, points[:1]]), width, height)
 
 
 def _line(points: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The pixels that an outline passes: a scratch thinner than a pixel may miss all centres."""
+    """The pixels that a line passes: a scratch thinner than a pixel may miss all centres."""
     image = Image.new("1", (width, height))
     # Far out, Pillow would take its time: nothing that matters is there.
     near = np.clip(np.floor(points), -1, (width, height)).astype(int)
-    ImageDraw.Draw(image).line([*map(tuple, near.tolist()), tuple(near[0].tolist())], fill=1)
+    ImageDraw.Draw(image).line([*map(tuple, near.tolist())], fill=1)
     return np.array(image)

@@ -5,8 +5,9 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from texad.data.convert.marks import Labels, Mark, find, read_text
-from texad.data.names import YES, plain
+from texad.data.convert.marks import Mark
+from texad.data.convert.source import Source, read_text
+from texad.data.names import YES, plain, split_of
 from texad.errors import DataError
 
 SUFFIXES = (".csv", ".tsv")
@@ -18,52 +19,52 @@ LABEL_COLUMNS = (
     "anomalous target y"
 ).split()
 MASK_COLUMNS = "mask maskpath maskfile groundtruth gt segmentation".split()
+SPLIT_COLUMNS = "split subset partition set phase".split()
+OBJECT_COLUMNS = "object objectname product".split()
+VISA = "split_csv/1cls.csv"  # the table of VisA that learns from good images
 
 
-def read_csv(
-    source: Path,
-    labels: Labels,
-    folder: Path | None = None,
-    path_column: str | None = None,
-    label_column: str | None = None,
-    mask_column: str | None = None,
-) -> list[Mark]:
+def read_csv(source: Source) -> list[Mark]:
     """List the marks of a table, whose first row names the columns.
+
+    Columns of a usual name say to which part of a split a row belongs ("train", "test"), and which
+    of several objects it shows.
 
     Parameters
     ----------
-    source : Path
+    source : Source
         The table, or a folder that holds one. Between the cells are commas, semicolons, tabs or
-        bars.
-    labels : Labels
-    folder : Path or None
-        Where relative paths start; None: where the table is.
-    path_column, label_column, mask_column : str or None
-        Columns; None: those with a usual name. There need be none of masks.
+        bars. Relative paths start where the table is, or in the folder around.
 
     Raises
     ------
     DataError
         A ValueError that names the line.
     """
-    if source.is_dir():
-        tables = tables_of(source)
+    labels, table = source.labels, source.path
+    if table.is_dir():
+        tables = tables_of(table)
         if len(tables) != 1:
             raise DataError(
-                f"{source} holds {len(tables)} tables (.csv, .tsv) instead of one: name the file"
+                f"{table} holds {len(tables)} tables (.csv, .tsv) instead of one: name the file"
             )
-        source = tables[0]
-    header, marked = rows(source)
-    path_at = _column(source, header, path_column, PATH_COLUMNS, "--path-column")
-    label_at = _column(source, header, label_column, LABEL_COLUMNS, "--label-column")
-    mask_at = (
-        _column(source, header, mask_column, MASK_COLUMNS, "--mask-column")
-        if mask_column is not None or any(plain(name) in MASK_COLUMNS for name in header)
-        else None
-    )
+        table = tables[0]
+    header, marked = rows(table)
+    path_column, label_column, mask_column = source.columns
+
+    def optional(wanted: str | None, usual: Sequence[str], option: str) -> int | None:
+        if wanted is None and not any(plain(name) in usual for name in header):
+            return None
+        return _column(table, header, wanted, usual, option)
+
+    path_at = _column(table, header, path_column, PATH_COLUMNS, "--path-column")
+    label_at = _column(table, header, label_column, LABEL_COLUMNS, "--label-column")
+    mask_at = optional(mask_column, MASK_COLUMNS, "--mask-column")
+    split_at = optional(None, SPLIT_COLUMNS, "one")
+    object_at = optional(None, OBJECT_COLUMNS, "one")
     bad = {plain(row[label_at]) for _, row in marked if not labels.is_good(row[label_at])}
     only_yes = len(bad) == 1 and bad <= YES  # then "1" is no name of a defect
-    roots = [folder or source.parent]
+    roots = [source.image_folder] if source.image_folder else [table.parent, table.parent.parent]
     marks = []
     for where, row in marked:
         if not row[label_at].strip():
@@ -71,17 +72,24 @@ def read_csv(
                 f"{where} has no {header[label_at]}: say what the image is, or remove the line"
             )
         defect = labels.defect(row[label_at])
-        path = find(row[path_at], roots, where, absolute=True)
+        defect = "defect" if only_yes and defect != "good" else defect
+        path = source.find(row[path_at], where, roots, absolute=True)
         mask = row[mask_at].strip() if mask_at is not None and defect != "good" else ""
-        shapes = find(mask, roots, where, absolute=True) if mask else ()
-        marks.append(
-            Mark(path, "defect" if only_yes and defect != "good" else defect, where, shapes)
+        shapes = (source.find(mask, where, roots, absolute=True, of_image=path),) if mask else ()
+        split = split_of([row[split_at]]) if split_at is not None else ""
+        category = row[object_at].strip() if object_at is not None else ""
+        marks.append(Mark(path, defect, where, shapes, split=split, category=category))
+    if split_at is not None and not any(mark.split for mark in marks):
+        labels.notes.append(
+            f"the column {header[split_at]} names neither train nor test, and is not kept"
         )
     return marks
 
 
 def tables_of(folder: Path) -> list[Path]:
-    """List the tables in a folder; hidden ones are passed over."""
+    """List the tables in a folder; hidden ones are passed over, and of VisA's one is taken."""
+    if (folder / VISA).is_file():
+        return [folder / VISA]
     return [file for file in sorted(folder.glob("[!.]*")) if file.suffix.lower() in SUFFIXES]
 
 

@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from texad.data.convert.marks import Labels, Mark, images, read_text
+from texad.data.convert.marks import Labels, Mark
 from texad.data.convert.outlines import Polygon, box
+from texad.data.convert.source import Source, read_text
 from texad.errors import DataError
 
 CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
-# A defect may lead out of its image by this fraction: tools round, and people draw over the border.
-LEEWAY = 0.1
 
 
-def read_yolo(source: Path, labels: Labels) -> list[Mark]:
+def read_yolo(source: Source) -> list[Mark]:
     """List the marks of YOLO's text files; an image without one, or with an empty one, is good.
 
     The text of `images/a.png` is `labels/a.txt`, or `a.txt` beside the image. Coordinates are
@@ -26,19 +25,17 @@ def read_yolo(source: Path, labels: Labels) -> list[Mark]:
 
     Parameters
     ----------
-    source : Path
+    source : Source
         The folder, or the `data.yaml` in it.
-    labels : Labels
-        Said of the names of classes.
 
     Raises
     ------
     DataError
         A ValueError that names the line.
     """
-    names_file, folder = class_file(source), source.parent if source.is_file() else source
+    names_file, folder = class_file(source.path), source.folder
     names = _class_names(names_file) if names_file else {}
-    texts = {path: label_file(folder, path) for path in images(folder, labels)}
+    texts = {path: label_file(folder, path) for path in source.images}
     if not any(texts.values()):
         raise DataError(
             f"{folder}: no image has a text file beside it or in a folder labels: name the folder "
@@ -48,15 +45,13 @@ def read_yolo(source: Path, labels: Labels) -> list[Mark]:
     for path, text in texts.items():
         lines = enumerate(read_text(text).splitlines(), 1) if text else ()
         mine = [
-            _mark(path, f"{text}, line {i}", line, names, labels)
+            _mark(path, f"{text}, line {i}", line, names, source.labels)
             for i, line in lines
             if line.strip()
         ]
-        marks += [mark for mark in mine if mark.defect != "good"] or [
-            Mark(path, "good", str(text or path))
-        ]
+        marks += source.judged(path, str(text or path), mine)
     if n_without := list(texts.values()).count(None):
-        labels.notes.append(f"{n_without} images without a text file taken for good")
+        source.labels.notes.append(f"{n_without} images without a text file taken for good")
     return marks
 
 
@@ -100,10 +95,10 @@ def _mark(path: Path, where: str, line: str, names: dict[int, str], labels: Labe
         raise DataError(
             f"{where}: {line[:80]!r} is not a class and numbers: correct or remove it"
         ) from None
-    if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
+    if len(numbers) % 2 or not len(numbers):
         raise DataError(
-            f"{where}: {len(numbers)} numbers are neither the four of a box nor x and y of three "
-            "corners or more: correct or remove it"
+            f"{where}: {len(numbers)} numbers are neither the four of a box nor x and y of "
+            "corners: correct or remove it"
         )
     if of_class < 0 or (names and of_class not in names):
         raise DataError(
@@ -113,15 +108,8 @@ def _mark(path: Path, where: str, line: str, names: dict[int, str], labels: Labe
     defect = labels.defect(names.get(of_class, f"class_{of_class}"))
     if len(numbers) == 4:
         centre_x, centre_y, width, height = numbers.tolist()
+        width, height = (side if side >= 0 else np.nan for side in (width, height))
         shape = box(centre_x - width / 2, centre_y - height / 2, width, height, relative=True)
     else:
         shape = Polygon(numbers.reshape(-1, 2), relative=True)
-    # Put so that NaN is outside, too.
-    if not (np.abs(shape.points - 0.5) <= 0.5 + LEEWAY).all() or (
-        len(numbers) == 4 and numbers.min() < 0
-    ):
-        raise DataError(
-            f"{where} leads out of the image: YOLO's numbers are fractions of width and height, "
-            "from 0 to 1, not pixels; export it again"
-        )
     return Mark(path, defect, where, (shape,))
