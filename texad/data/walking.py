@@ -9,7 +9,7 @@ from pathlib import Path
 from texad.errors import DataError
 
 SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
+    *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"),
     *(".jp2", ".j2k", ".pgm", ".ppm", ".pnm", ".pbm", ".jpe", ".jfif", ".dib"),
 )
 # What lies beside images, and is none.

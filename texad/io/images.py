@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from texad.errors import ImageError, printable
 
 # Nothing else is tried, whatever a file calls itself.
-FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "JPEG2000", "PPM")
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "JPEG2000", "PPM")
 FEW_LEVELS = 16  # more of them in a mask are a sign of lossy compression
 # In a PNG, these may say that the image is to be turned.
 ORIENTED = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
@@ -28,7 +28,7 @@ def read_image(path: str | Path) -> Image.Image:
     Parameters
     ----------
     path : str or Path
-        PNG, JPEG, BMP, TIFF, WebP, GIF, JPEG 2000, PGM or PPM.
+        PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, PGM or PPM.
 
     Returns
     -------
