@@ -10,6 +10,7 @@
 Nothing here knows of run folders: paths, arrays and tables go in, arrays and tables come out.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from torch import nn
 
 from texad.data import splitting
 from texad.evaluation import intervals, metrics, pixel_metrics
-from texad.model import extraction, places, preprocessing, scoring, threshold, weights
+from texad.model import extraction, places, scoring, threshold, weights
 from texad.model.backbone import (
     build_backbone,
     calibrate_batchnorm,
@@ -29,6 +30,7 @@ from texad.model.backbone import (
 )
 from texad.model.base import FeatureAutoencoder
 from texad.model.cross import CrossFitted
+from texad.model.preprocessing import SQUARE, Sight
 
 Image = TypeVar("Image")  # whatever stands for one
 
@@ -63,8 +65,7 @@ def make_backbone(
     loaded: weights.Weights,
     train_paths: Sequence[Path],
     *,
-    image_size: int = preprocessing.IMAGE_SIZE,
-    normalize: bool = False,
+    sight: Sight = SQUARE,
     progress: bool = True,
 ) -> nn.Sequential:
     """Build the folded backbone, and measure with training images where its places lie.
@@ -76,9 +77,8 @@ def make_backbone(
     loaded : Weights
         From `weights.load`.
     train_paths : sequence of Path
-    image_size : int, default 224
-    normalize : bool, default False
-        See `backbone.build_backbone`.
+    sight : Sight
+        How the images are brought to the backbone.
     progress : bool, default True
 
     Returns
@@ -86,14 +86,18 @@ def make_backbone(
     nn.Sequential
         Takes (N, 3, H, W), gives (N, 1024, H/16, W/16).
     """
-    backbone = build_backbone(loaded, normalize)
+    backbone = build_backbone(loaded, sight.normalize)
     if loaded.is_random:
-        calibrate_batchnorm(backbone, train_paths, image_size=image_size, progress=progress)
-    return locate_places(fold_batchnorm(backbone), train_paths, image_size=image_size)
+        calibrate_batchnorm(backbone, train_paths, sight=sight, progress=progress)
+    return locate_places(fold_batchnorm(backbone), train_paths, sight=sight)
 
 
 def extract(
-    backbone: nn.Sequential, paths: Mapping[str, Sequence[Path]], folder: Path, **options: Any
+    backbone: nn.Sequential,
+    paths: Mapping[str, Sequence[Path]],
+    folder: Path,
+    sight: Sight = SQUARE,
+    **options: Any,
 ) -> dict[str, np.ndarray]:
     """Extract the features of each split into a file of `folder`.
 
@@ -104,14 +108,17 @@ def extract(
         The images of each split.
     folder : Path
         Gets a file `<split>.npy` for each.
+    sight : Sight
     **options
         See `extraction.extract`.
 
     Returns
     -------
     dict of str to ndarray, float32, shape (N, 1024, H, W)
-        Memory-mapped.
+        Memory-mapped. H and W are the same for all splits.
     """
+    size = extraction.map_size(itertools.chain(*paths.values()), sight)
+    options |= {"sight": sight, "size": size}
     return {
         split: extraction.extract(backbone, images, folder / f"{split}.npy", **options)
         for split, images in paths.items()
@@ -198,7 +205,6 @@ def evaluate(
     has_mask: np.ndarray,
     mask: Callable[[int], np.ndarray],
     grid: places.Grid,
-    image_size: int = preprocessing.IMAGE_SIZE,
 ) -> dict[str, Any]:
     """Compute all metrics of the test images.
 
@@ -213,11 +219,10 @@ def evaluate(
     has_mask : ndarray, bool, shape (N,)
         Defective images without a mask are left out where pixels count.
     mask : callable
-        Takes the number of an image, returns its mask, bool, (image_size, image_size); called when
-        needed, so that only one is in memory.
+        Takes the number of an image, returns its mask, bool, as large as the backbone's input, see
+        `preprocessing.load_mask`; called when needed, so that only one is in memory.
     grid : Grid
         Where the places of the maps lie.
-    image_size : int, default 224
 
     Returns
     -------
@@ -228,14 +233,16 @@ def evaluate(
     severity = np.full(len(test), np.nan)
     judged = np.flatnonzero(has_mask | (labels == 0)).tolist()
 
-    def masks() -> Iterator[np.ndarray]:
+    def judge() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for i in judged:
-            yield (one := mask(i))
+            one = mask(i)
             if has_mask[i]:
                 severity[i] = one.mean()
+            height, width = one.shape
+            yield one, places.enlarge(maps[i : i + 1], grid, (height, width))[0]
 
-    large_maps = places.enlarge_each(maps[judged], grid, image_size)
-    pixels = pixel_metrics.pixel_metrics(masks(), large_maps)
+    masks, large = itertools.tee(judge())
+    pixels = pixel_metrics.pixel_metrics((one for one, _ in masks), (one for _, one in large))
     f1_max, f1_max_threshold = metrics.f1_max(labels, scores) or (None, None)
     return {
         "image_auroc": metrics.image_auroc(labels, scores),

@@ -38,7 +38,7 @@ def pixel_metrics(
         generator.
     maps : iterable of ndarray, float32, shape (H, W)
         Anomaly maps, each as large as its mask; see `places.enlarge_each`. Images may differ in
-        size.
+        size. Pixels whose value is NaN are left out, of the mask, too.
     max_fpr : float, default 0.3
 
     Returns
@@ -50,8 +50,8 @@ def pixel_metrics(
     Raises
     ------
     ValueError
-        If a map is not finite or not of its mask's shape, if one of them is missing, or if not
-        0 < max_fpr <= 1.
+        If a map is infinite somewhere, NaN everywhere or not of its mask's shape, if one of them is
+        missing, or if not 0 < max_fpr <= 1.
 
     Examples
     --------
@@ -74,16 +74,17 @@ def pixel_metrics(
                 f"mask {mask.shape} and map {values.shape} of image {i} must both be (H, W); "
                 "see places.enlarge"
             )
-        if not np.isfinite(values).all():
-            raise ValueError(f"the map of image {i} is not finite everywhere")
-        bins = _bins(values)
-        np.add.at(normal, bins[~mask], 1)
+        there = ~np.isnan(values)
+        if np.isinf(values).any() or not there.any():
+            raise ValueError(f"the map of image {i} is not finite")
+        bins, mask = _bins(values), mask & there
+        np.add.at(normal, bins[there & ~mask], 1)
         if mask.any():
             # the number of each defective pixel's region
             region = ndimage.label(mask, structure=np.ones((3, 3)))[0][mask]
             np.add.at(defective, bins[mask], 1)
             np.add.at(overlap, bins[mask], 1 / np.bincount(region)[region])
-            peaks.append(mask[values == values.max()].mean())
+            peaks.append(mask[values == np.nanmax(values)].mean())
     used = np.flatnonzero(normal + defective)[::-1]  # from the highest score downwards
     normal, defective, overlap = (np.append(0, each[used].cumsum()) for each in counts)
     if not normal[-1] or not defective[-1]:

@@ -12,6 +12,7 @@ from texad.errors import ImageError, printable
 # Nothing else is tried, whatever a file calls itself.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "JPEG2000", "PPM")
 FEW_LEVELS = 16  # more of them in a mask are a sign of lossy compression
+ORIENTATION = 274  # the tag of EXIF
 # In a PNG, these may say that the image is to be turned.
 ORIENTED = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 T = TypeVar("T")
@@ -90,6 +91,29 @@ def check_image(path: str | Path) -> tuple[int, int]:
     return _size_of_whole_png(path) or read_pixels(path).shape[:2]
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Read height and width of an image, in pixels, as `read_image` would give them.
+
+    The pixels are decoded only where nothing else tells whether the image is to be turned.
+
+    Raises
+    ------
+    ImageError
+        As `read_image`, if the file is no image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "lying.jpg"
+    >>> lying = Image.new("RGB", (30, 20))
+    >>> lying.getexif()[ORIENTATION] = 6  # to be turned by 90 degrees
+    >>> lying.save(file, exif=lying.getexif())
+    >>> read_size(file)
+    (30, 20)
+    """
+    return _size_of_whole_png(path) or _read(path, _size, as_stored=True)
+
+
 def read_mask(path: str | Path) -> np.ndarray:
     """Read a ground-truth mask: every pixel that is not black is defective.
 
@@ -136,12 +160,14 @@ def _size_of_whole_png(path: str | Path) -> tuple[int, int] | None:
     return (image.height, image.width) if is_plain else None
 
 
-def _read(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
+def _read(path: str | Path, convert: Callable[[Image.Image], T], as_stored: bool = False) -> T:
     try:
         if Path(path).exists() and not Path(path).is_file():
             raise ValueError("no file, but a folder, a pipe or a device")
         # Given a path, Pillow maps grey TIFFs into memory and scrambles those that it has to turn.
         with open(path, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
+            if as_stored:
+                return convert(image)
             upright = ImageOps.exif_transpose(image)
             upright.format, upright.info = image.format, image.info  # how it was stored
             return convert(upright)
@@ -154,6 +180,11 @@ def _read(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
                 "not one of the formats below" if Path(path).stat().st_size else "the file is empty"
             )
         raise ImageError(path, printable(reason)) from error
+
+
+def _size(image: Image.Image) -> tuple[int, int]:
+    is_lying = image.getexif().get(ORIENTATION, 1) > 4  # 5 to 8: rows are columns
+    return (image.width, image.height) if is_lying else (image.height, image.width)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -26,6 +26,7 @@ from texad.model.base import (
     endless_blocks,
     hold_out,
     train_in_steps,
+    vectors,
 )
 
 STEPS = 1000
@@ -100,7 +101,8 @@ def fit(
     Parameters
     ----------
     features : ndarray, float32, shape (N, C, H, W)
-        Features of defect-free training images. May be memory-mapped.
+        Features of defect-free training images. May be memory-mapped. Places that are missing (NaN)
+        are left out.
     images : ndarray of int, optional
         Numbers of the images to fit to; by default all.
     groups : sequence of str, length N, optional
@@ -151,21 +153,22 @@ def fit(
     train, validation = hold_out(images, fraction, rng, groups)
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=learning_rate, fused=True)
 
-    def loss_of(batch: torch.Tensor) -> torch.Tensor:
+    def loss_of(batch: torch.Tensor, places: float) -> torch.Tensor:
         # the squared error of a vector, summed over channels and places, averaged over the batch
         reconstruction = autoencoder.decoder(autoencoder.encoder(batch))
         return torch.square(batch - reconstruction).sum(dim=1).mean() * places
 
-    def endless_batches() -> Iterator[torch.Tensor]:  # each (batch_size, C), the last may be less
+    # each (batch_size, C), the last may be less, and the places of an image
+    def endless_batches() -> Iterator[tuple[torch.Tensor, float]]:
         for block in endless_blocks(features, train, rng):
-            vectors = block.reshape(-1, channels)
-            for rows in torch.from_numpy(rng.permutation(len(vectors))).split(batch_size):
-                yield vectors[rows]
+            there = vectors(block)
+            for rows in torch.from_numpy(rng.permutation(len(there))).split(batch_size):
+                yield there[rows], len(there) / len(block)
 
     batches = endless_batches()
 
     def step() -> float:
-        loss = loss_of(next(batches))
+        loss = loss_of(*next(batches))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -174,7 +177,7 @@ def fit(
     def finite(loss: float) -> float:
         if np.isfinite(loss):
             return loss
-        if not all(torch.isfinite(block).all() for block in blocks(features, images)):
+        if not all(torch.isfinite(vectors(block)).all() for block in blocks(features, images)):
             raise ValueError("features must be finite, and some are not: make them again")
         raise ValueError(f"the training diverged; use a smaller learning_rate than {learning_rate}")
 
@@ -183,8 +186,8 @@ def fit(
         total = 0.0
         for block in blocks(features, validation):
             # a whole block would take much memory
-            for part in block.reshape(-1, channels).split(batch_size):
-                total += loss_of(part).item() * len(part) / (len(validation) * places)
+            for part in vectors(block).split(batch_size):
+                total += loss_of(part, places).item() * len(part) / (len(validation) * places)
         return finite(total)
 
     history = train_in_steps(

@@ -21,12 +21,13 @@ from texad.io.atomic import write_tensors
 from texad.io.tensors import read_tensors, refusing
 from texad.model import places, preprocessing
 from texad.model.base import device
+from texad.model.preprocessing import SQUARE, Sight
 from texad.model.weights import Weights
 
 CHANNELS = 1024  # of layer3's output
 CALIBRATION = 32  # images
 LOCATING = 8  # images
-STRIDE = 16  # pixels of the image between two neighbouring places of the feature map
+STRIDE = preprocessing.STRIDE
 
 
 def build_backbone(weights: Weights, normalize: bool = False) -> nn.Sequential:
@@ -68,7 +69,7 @@ def calibrate_batchnorm(
     backbone: nn.Sequential,
     paths: Sequence[Path],
     *,
-    image_size: int = preprocessing.IMAGE_SIZE,
+    sight: Sight = SQUARE,
     batch_size: int = 16,
     progress: bool = True,
 ) -> None:
@@ -84,13 +85,14 @@ def calibrate_batchnorm(
         From `build_backbone`, before `fold_batchnorm`.
     paths : sequence of Path
         Training images. Of many, 32 are taken, spread evenly: enough for the mean and variance of a
-        channel.
+        channel. All are resized to the shape that most of them have: a batch needs one.
     batch_size : int, default 16
         The variance is that within a batch, averaged over the batches, so these must not be small.
-    image_size, progress
+    sight, progress
         See `extraction.extract`.
     """
     paths = _spread(paths, CALIBRATION)
+    shape = sight.shape_of_most(paths)
     for layer in backbone.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_running_stats()
@@ -105,9 +107,10 @@ def calibrate_batchnorm(
             torch.inference_mode(),
             tqdm(total=len(paths), desc="calibration", unit="image", disable=not progress) as bar,
         ):
-            for images in preprocessing.image_batches(paths, image_size, batch_size):
-                backbone(images.to(device()))
-                bar.update(len(images))
+            for start in range(0, len(paths), batch_size):
+                batch = paths[start : start + batch_size]
+                backbone(preprocessing.load_images(batch, sight, shape).to(device()))
+                bar.update(len(batch))
     finally:
         torch.set_num_threads(threads)
     backbone.eval()
@@ -136,7 +139,7 @@ def locate_places(
     backbone: nn.Sequential,
     paths: Sequence[Path] = (),
     *,
-    image_size: int = preprocessing.IMAGE_SIZE,
+    sight: Sight = SQUARE,
 ) -> nn.Sequential:
     """Measure where the places of a backbone's maps lie, and keep it as its buffer `centre`.
 
@@ -145,10 +148,11 @@ def locate_places(
     backbone : nn.Sequential
         From `fold_batchnorm`; changed in place, and its features stay as they are.
     paths : sequence of Path, optional
-        Training images. Of many, 8 are taken, spread evenly. Without any, the images are noise,
+        Training images. Of many, 8 are taken, spread evenly, and resized to the shape that most of
+        them have. Without any, the images are noise,
         fine and coarse; for ImageNet weights the centre is then within two pixels of that of
         photographs.
-    image_size : int, default 224
+    sight : Sight
         See `extraction.extract`.
 
     Returns
@@ -157,7 +161,8 @@ def locate_places(
         The backbone itself; see `grid`.
     """
     if paths:
-        images = preprocessing.load_images(_spread(paths, LOCATING), image_size)
+        paths = _spread(paths, LOCATING)
+        images = preprocessing.load_images(paths, sight, sight.shape_of_most(paths))
     else:
         rng = torch.Generator().manual_seed(0)
         fine, coarse = (torch.rand(LOCATING, 3, n, n, generator=rng) for n in (160, 20))

@@ -62,6 +62,24 @@ def blocks(features: np.ndarray, images: np.ndarray) -> Iterator[torch.Tensor]:
         yield block.to(device())
 
 
+def vectors(maps: torch.Tensor) -> torch.Tensor:
+    """Take the vectors of the places that are there, not NaN in all channels.
+
+    Parameters
+    ----------
+    maps : Tensor, float32, shape (n, H, W, C)
+
+    Returns
+    -------
+    Tensor, float32, shape (m, C), m <= n · H · W
+        In the order of the places.
+    """
+    rows = maps.reshape(-1, maps.shape[-1])
+    if not torch.isnan(rows[:, 0]).any():
+        return rows
+    return rows[~torch.isnan(rows).all(dim=1)]
+
+
 def train_in_steps(
     autoencoder: FeatureAutoencoder,
     step: Callable[[], float],

@@ -3,6 +3,7 @@
 The features of an image never change, so they are computed once.
 """
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -13,13 +14,15 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 from tqdm import tqdm
 
 from texad.errors import check_range
 from texad.io.atomic import replacing
 from texad.model import preprocessing
-from texad.model.backbone import CHANNELS, STRIDE
+from texad.model.backbone import CHANNELS
 from texad.model.base import device
+from texad.model.preprocessing import SQUARE, STRIDE, Sight
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,11 +33,15 @@ def extract(
     paths: Sequence[Path],
     file: Path,
     *,
-    image_size: int = preprocessing.IMAGE_SIZE,
+    sight: Sight = SQUARE,
+    size: tuple[int, int] | None = None,
     batch_size: int = 2,
     progress: bool = True,
 ) -> np.ndarray:
     """Compute the features of images and store them in a NumPy file, batch by batch.
+
+    Images may differ in size, and so their maps do. A smaller map lies in the top left corner of
+    what is stored for its image, and the places that are not there are NaN in all channels.
 
     Parameters
     ----------
@@ -44,8 +51,11 @@ def extract(
     file : Path
         Where the features go (`.npy`), written under a temporary name and renamed when complete.
         Stored as (N, H, W, C), so that the vector of a place lies in one piece.
-    image_size : int, default 224
-        In pixels; a multiple of 16.
+    sight : Sight
+        How the images are brought to the backbone.
+    size : (int, int), optional
+        H and W of what is stored, at least those of the largest map, which they are by default;
+        see `map_size`.
     batch_size : int, default 2
         Images in one forward pass. Each core works on a batch of its own, so small ones are as fast
         as large ones there, and keep fewer images in memory. A graphics processor wants 32 or more.
@@ -54,7 +64,7 @@ def extract(
 
     Returns
     -------
-    ndarray, float32, shape (N, 1024, image_size / 16, image_size / 16)
+    ndarray, float32, shape (N, 1024, H, W)
         Memory-mapped: read from disk where it is used.
 
     Raises
@@ -64,31 +74,40 @@ def extract(
     """
     check_range("batch_size", batch_size, at_least=1)
     backbone.to(device())
+    rows, columns = size or map_size(paths, sight)
 
     @torch.inference_mode()
     def features_of(batch: Sequence[Path]) -> np.ndarray:
-        maps = backbone(preprocessing.load_images(batch, image_size).to(device()))
+        maps = backbone(preprocessing.load_images(batch, sight).to(device()))
         if not torch.isfinite(maps).all():
             raise ValueError(
                 f"features of {batch[0]} or one of the {len(batch) - 1} images after it "
                 "are not finite"
             )
+        missing = (0, columns - maps.shape[3], 0, rows - maps.shape[2])  # right and below
+        maps = functional.pad(maps, missing, value=math.nan)
         return maps.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
-    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
     with (
         replacing(file) as temporary,
         temporary.open("wb") as out,
         tqdm(total=len(paths), desc=file.stem, unit="image", disable=not progress) as bar,
     ):
-        shape = (len(paths), image_size // STRIDE, image_size // STRIDE, CHANNELS)
+        shape = (len(paths), rows, columns, CHANNELS)
         np.lib.format.write_array_header_1_0(
             out, {"descr": "<f4", "fortran_order": False, "shape": shape}
         )
-        for maps in in_order(features_of, batches):
+        for maps in in_order(features_of, preprocessing.alike(paths, sight, batch_size)):
             out.write(maps.data)
             bar.update(len(maps))
     return load(file)
+
+
+def map_size(paths: Iterable[Path], sight: Sight) -> tuple[int, int]:
+    """Compute H and W of the smallest array that holds the feature maps of all these images."""
+    shapes = [sight.shape_of(path) for path in paths] or [sight.shape(1, 1)]
+    height, width = np.max(shapes, axis=0).tolist()
+    return height // STRIDE, width // STRIDE
 
 
 def in_order(

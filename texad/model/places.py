@@ -6,7 +6,8 @@ this middle lies is not given by the stride alone: padding moves it, and so does
 has learnt. So it is measured, by changing a few pixels and looking for the places that notice.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,11 +119,14 @@ def enlarge(
 ) -> np.ndarray:
     """Interpolate maps at the pixels of a picture, bilinearly between the centres of the places.
 
-    Beyond the outermost centres the values stay as they are there.
+    Beyond the outermost centres the values stay as they are there. Places that are missing (NaN)
+    take no part: what a pixel gets is the mean of the others beside it. A pixel that is nearer to
+    missing places than to others is NaN.
 
     Parameters
     ----------
     maps : ndarray, float32, shape (N, H, W)
+        Rows and columns beyond those of an input of `image_size` are left out.
     grid : Grid
         Where their places lie.
     image_size : int or (int, int)
@@ -142,19 +146,53 @@ def enlarge(
     >>> enlarge(maps, Grid(4, (1, 1)), image_size=8)[0, 0].tolist()
     [0.0, 0.0, 2.0, 4.0, 6.0, 8.0, 8.0, 8.0]
     """
+    rows, columns = (math.ceil(n / grid.stride) for n in np.broadcast_to(image_size, 2))
+    maps = maps[:, :rows, :columns]
     down, across = interpolation(maps.shape[1:], grid, image_size, size)
-    return down @ maps @ across.T
+    missing = np.isnan(maps)
+    if not missing.any():
+        return down @ maps @ across.T
+    weights = down @ (~missing).astype(np.float32) @ across.T
+    with np.errstate(invalid="ignore"):
+        large = (down @ np.where(missing, np.float32(0), maps) @ across.T) / weights
+    return np.where(weights >= 0.5, large, np.float32(np.nan))
 
 
 def enlarge_each(
     maps: np.ndarray,
     grid: Grid,
-    image_size: int | tuple[int, int],
+    image_sizes: Iterable[int | tuple[int, int]],
     size: int | tuple[int, int] | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield each of the `maps`, which may be memory-mapped, as `enlarge` returns it."""
-    for one in maps:
+    """Yield each of the `maps`, which may be memory-mapped, as `enlarge` returns it.
+
+    Parameters
+    ----------
+    maps, grid, size
+        See `enlarge`.
+    image_sizes : iterable of (int, int) or int
+        Height and width of the network's input, for each map; `itertools.repeat` where they are the
+        same.
+    """
+    for one, image_size in zip(maps, image_sizes, strict=False):
         yield enlarge(one[None], grid, image_size, size)[0]
+
+
+def extent(maps: np.ndarray) -> tuple[int, int]:
+    """Count the rows and columns of a map, without those at its end that are missing (NaN).
+
+    Parameters
+    ----------
+    maps : ndarray, shape (H, W) or (C, H, W)
+
+    Examples
+    --------
+    >>> extent(np.array([[1, np.nan, np.nan], [2, 3, np.nan]]))
+    (2, 2)
+    """
+    there = ~np.isnan(maps if maps.ndim == 2 else maps[0])
+    rows, columns = (np.flatnonzero(there.any(axis=axis)) for axis in (1, 0))
+    return int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
 def interpolation(

@@ -1,11 +1,17 @@
 """From an image on disk to the numbers that the backbone reads.
 
-The backbone was trained on square colour images of 224 x 224 pixels, so every image is brought to
-that shape: resized (bilinear, averaging where it shrinks) and scaled from 0..255 to [0, 1]. The
-aspect ratio is not kept, because a crop could cut a defect off.
+How large the numbers make an image, a `Sight` says. The published method brings every image to a
+square of 224 x 224 pixels, as the backbone has seen in its training. An elongated image is squeezed
+by that, and a fine crack along it may vanish. So the aspect ratio can be kept: the same number of
+pixels, and as much work, in another shape. Images are resized (bilinear, averaging where they
+shrink) and scaled from 0..255 to [0, 1]. They are never cropped: a crop could cut a defect off.
 """
 
+import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +21,87 @@ from torch import nn
 from torch.nn import functional
 
 from texad.errors import DataError, check_range
-from texad.io.images import read_mask, read_pixels
+from texad.io.images import read_mask, read_pixels, read_size
 
 IMAGE_SIZE = 224
+STRIDE = 16  # pixels of the backbone's input between two neighbouring places of its feature map
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def resize(image: Image.Image | np.ndarray, image_size: int = IMAGE_SIZE) -> np.ndarray:
-    """Resize an RGB image to a square.
+@dataclass(frozen=True)
+class Sight:
+    """How a detector looks at an image.
+
+    Parameters
+    ----------
+    size : int, default 224
+        Root of the area of the backbone's input, in pixels; a multiple of 16, since layer3 looks at
+        the image in steps of 16 pixels.
+    keep_aspect : bool, default False
+        Keep the image's aspect ratio. Else every image is resized to a square.
+    normalize : bool, default False
+        Subtract the ImageNet mean and divide by its standard deviation, see `Normalize`.
+
+    Raises
+    ------
+    DataError
+        A ValueError: `size` is no positive multiple of 16.
+    """
+
+    size: int = IMAGE_SIZE
+    keep_aspect: bool = False
+    normalize: bool = False
+
+    def __post_init__(self) -> None:
+        check_range(
+            "image_size",
+            self.size,
+            at_least=STRIDE,
+            multiple_of=STRIDE,
+            hint="224 in the published method",
+            error=DataError,
+        )
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """Compute height and width of the backbone's input for an image.
+
+        Both are multiples of 16. Where the aspect ratio is kept, they are the nearest ones to that
+        ratio and to an area of size². An image more elongated than one row of places, 16 pixels ×
+        size² / 16, is squeezed to that.
+
+        Parameters
+        ----------
+        height, width : int
+            Of the image, in pixels.
+
+        Examples
+        --------
+        >>> Sight(224).shape(500, 1250)
+        (224, 224)
+        >>> Sight(224, keep_aspect=True).shape(500, 1250)
+        (144, 352)
+        """
+        if not self.keep_aspect:
+            return self.size, self.size
+        most = self.size / STRIDE
+        ratio = min(max(math.sqrt(height / width), 1 / most), most)
+        return STRIDE * round(most * ratio), STRIDE * round(most / ratio)
+
+    def shape_of(self, path: Path) -> tuple[int, int]:
+        """Compute `shape` for an image file, of which only the header is read, if at all."""
+        return self.shape(*read_size(path)) if self.keep_aspect else self.shape(1, 1)
+
+    def shape_of_most(self, paths: Sequence[Path]) -> tuple[int, int]:
+        """Find the `shape` that most of the images have; of several, the one that comes first."""
+        return Counter(map(self.shape_of, paths)).most_common(1)[0][0]
+
+
+SQUARE = Sight()  # of the published method
+
+
+def resize(image: Image.Image | np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Resize an RGB image.
 
     Bilinear interpolation takes the mean of the nearest pixels, weighted by their distance. Where
     the image shrinks, more pixels take part, so that none is skipped (`antialias`): a thin scratch
@@ -32,73 +110,91 @@ def resize(image: Image.Image | np.ndarray, image_size: int = IMAGE_SIZE) -> np.
     Parameters
     ----------
     image : PIL.Image.Image or ndarray, uint8, shape (H, W, 3)
-    image_size : int, default 224
-        Height and width of the result, in pixels.
+    size : int or (int, int)
+        Height and width of the result, in pixels; one number for a square.
 
     Returns
     -------
-    ndarray, uint8, shape (image_size, image_size, 3)
+    ndarray, uint8, shape (height, width, 3)
     """
     pixels = torch.from_numpy(image if isinstance(image, np.ndarray) else np.array(image))
     one = pixels.permute(2, 0, 1)[None]  # (1, 3, H, W), without moving a number
-    small = functional.interpolate(one, (image_size, image_size), mode="bilinear", antialias=True)
+    small = functional.interpolate(one, size, mode="bilinear", antialias=True)
     return small[0].permute(1, 2, 0).numpy()
 
 
-def load_images(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> torch.Tensor:
+def load_images(
+    paths: Sequence[Path], sight: Sight = SQUARE, shape: tuple[int, int] | None = None
+) -> torch.Tensor:
     """Read and preprocess images.
 
     Parameters
     ----------
     paths : sequence of Path, length N
-    image_size : int, default 224
-        In pixels; a positive multiple of 16, since layer3 looks at the image in steps of 16 pixels.
+    sight : Sight
+    shape : (int, int), optional
+        Height and width that all of them are resized to, in pixels; by default what `sight` gives
+        them, which must then be the same for all.
 
     Returns
     -------
-    Tensor, float32, shape (N, 3, image_size, image_size), in [0, 1], in channels_last memory format
+    Tensor, float32, shape (N, 3, height, width), in [0, 1], in channels_last memory format
 
     Raises
     ------
     DataError
-        A ValueError: an image cannot be read (the message names the file), or `image_size` does not
-        fit.
+        A ValueError: an image cannot be read (the message names it), or has another input size than
+        the first.
     """
-    check_range(
-        "image_size",
-        image_size,
-        at_least=16,
-        multiple_of=16,
-        hint="224 in the published method",
-        error=DataError,
-    )
-    images = np.empty((len(paths), image_size, image_size, 3), dtype=np.uint8)
-    for image, path in zip(images, paths, strict=True):
-        image[:] = resize(read_pixels(path), image_size)
+    images = np.empty((0, 0, 0, 3), dtype=np.uint8)
+    for i, path in enumerate(paths):
+        pixels = read_pixels(path)
+        height, width = shape or sight.shape(*pixels.shape[:2])
+        if not i:
+            images = np.empty((len(paths), height, width, 3), dtype=np.uint8)
+        if images.shape[1:3] != (height, width):
+            raise DataError(
+                f"{path} becomes {height} × {width} pixels, and {paths[0]} "
+                f"{images.shape[1]} × {images.shape[2]}: load images of one shape at a time"
+            )
+        images[i] = resize(pixels, (height, width))
     return (
         torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).div_(255)
     )  # the colours of a pixel still side by side
 
 
-def load_pictures(paths: Sequence[Path], image_size: int = IMAGE_SIZE) -> np.ndarray:
-    """Load what the backbone sees, as pictures to look at.
+def load_image(path: Path, sight: Sight = SQUARE) -> torch.Tensor:
+    """Read and preprocess one image: a Tensor as of `load_images`, shape (1, 3, height, width)."""
+    return load_images([path], sight)
+
+
+def load_pictures(paths: Sequence[Path], sight: Sight = SQUARE) -> list[np.ndarray]:
+    """Load what the backbone sees, as pictures to look at; they may differ in size.
 
     Returns
     -------
-    ndarray, float32, shape (N, image_size, image_size, 3), in [0, 1]
+    list of ndarray, float32, shape (height, width, 3), in [0, 1]
     """
-    return load_images(paths, image_size).permute(0, 2, 3, 1).numpy()
+    return [load_image(path, sight)[0].permute(1, 2, 0).numpy() for path in paths]
 
 
 def image_batches(
-    paths: Sequence[Path], image_size: int = IMAGE_SIZE, batch_size: int = 16
+    paths: Sequence[Path], sight: Sight = SQUARE, batch_size: int = 16
 ) -> Iterator[torch.Tensor]:
-    """Yield preprocessed images in batches, in the order of `paths`; the last batch may be smaller.
+    """Yield preprocessed images in batches, in the order of `paths`.
 
-    Only one batch is in memory at a time.
+    Only one batch is in memory at a time. A batch ends early where the next image has another
+    shape.
     """
-    for start in range(0, len(paths), batch_size):
-        yield load_images(paths[start : start + batch_size], image_size)
+    for batch in alike(paths, sight, batch_size):
+        yield load_images(batch, sight)
+
+
+def alike(paths: Sequence[Path], sight: Sight, batch_size: int) -> Iterator[list[Path]]:
+    """Yield image files in batches that become inputs of one shape, in the order of `paths`."""
+    for _, group in itertools.groupby(paths, sight.shape_of):
+        while batch := list(itertools.islice(group, batch_size)):
+            yield batch
 
 
 class Normalize(nn.Module):
@@ -120,22 +216,33 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
-def load_mask(path: Path | None, image_size: int = IMAGE_SIZE) -> np.ndarray:
+def load_mask(path: Path | None, sight: Sight = SQUARE, image: Path | None = None) -> np.ndarray:
     """Read a ground-truth mask and resize it as its image was resized.
 
     Parameters
     ----------
     path : Path or None
         None stands for an image without defect: the mask is empty.
-    image_size : int, default 224
+    sight : Sight
+    image : Path, optional
+        The image. Needed for one without defect where the aspect ratio is kept.
 
     Returns
     -------
-    ndarray, bool, shape (image_size, image_size)
-        True where the surface is defective. A pixel counts as defective if any part of it is, so
-        that a thin scratch does not vanish in the smaller mask.
+    ndarray, bool, shape (height, width)
+        As large as the backbone's input; True where the surface is defective. A pixel counts as
+        defective if any part of it is, so that a thin scratch does not vanish in the smaller mask.
+
+    Raises
+    ------
+    ValueError
+        If a file cannot be read, or `image` is needed and missing.
     """
     if path is None:
-        return np.zeros((image_size, image_size), dtype=bool)
-    mask = Image.fromarray(read_mask(path).astype(np.float32))
-    return np.asarray(mask.resize((image_size, image_size), Image.Resampling.BOX)) > 0
+        if image is None and sight.keep_aspect:
+            raise ValueError("image is needed: an empty mask has its shape")
+        return np.zeros(sight.shape_of(image) if image else sight.shape(1, 1), dtype=bool)
+    pixels = read_mask(path)
+    height, width = sight.shape(*pixels.shape)
+    mask = Image.fromarray(pixels.astype(np.float32))
+    return np.asarray(mask.resize((width, height), Image.Resampling.BOX)) > 0

@@ -5,7 +5,7 @@ To add one, write a subclass of `FeatureAutoencoder` and a function that fits it
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ import torch
 from tqdm import tqdm
 
 from texad.data import splitting
-from texad.errors import check_choice
+from texad.errors import check_choice, check_range
 from texad.io.atomic import write_tensors
 from texad.io.tensors import read_tensors, refusing
 from texad.model import autoencoder, codebook, threshold
 from texad.model.base import FeatureAutoencoder
 from texad.model.cross import FOLDS, CrossFitted, members
 from texad.model.extraction import in_order
+from texad.model.preprocessing import STRIDE, Sight
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Detector:
         Of all trainings of `cross_fit` together; they take less than twice the time of one fit.
     smallest_image : int
         In pixels.
+    sight : Sight
+        How it looks at an image, if the user says nothing else.
     """
 
     kind: type[FeatureAutoencoder]
@@ -54,6 +57,7 @@ class Detector:
     steps: int
     shared_steps: int
     smallest_image: int
+    sight: Sight
 
     @property
     def promises(self) -> bool:
@@ -78,7 +82,8 @@ DETECTORS = {
         ("sigma",),
         autoencoder.STEPS,
         2 * autoencoder.STEPS,
-        16,
+        STRIDE,
+        Sight(),
     ),
     # reconstructs its own training images too well for "sigma"
     "extended": Detector(
@@ -89,6 +94,7 @@ DETECTORS = {
         codebook.STEPS,
         3 * codebook.STEPS // 2,
         codebook.SMALLEST_IMAGE,
+        Sight(keep_aspect=True, normalize=True),
     ),
 }
 CALIBRATIONS = ("auto", "split", "cross")
@@ -97,6 +103,43 @@ CALIBRATIONS = ("auto", "split", "cross")
 def check(detector: str) -> None:
     """Raise a ValueError if there is no detector of that name."""
     check_choice("detector", detector, DETECTORS)
+
+
+def sight(detector: str, image_size: int | None = None, normalize: bool | None = None) -> Sight:
+    """Return how a detector looks at an image.
+
+    Parameters
+    ----------
+    detector : str
+    image_size : int, optional
+        `Sight.size`; by default the detector's own.
+    normalize : bool, optional
+        By default the detector's own.
+
+    Raises
+    ------
+    ValueError
+        If there is no such detector, or `image_size` does not fit it.
+
+    Examples
+    --------
+    >>> sight("extended", image_size=320)
+    Sight(size=320, keep_aspect=True, normalize=True)
+    """
+    check(detector)
+    known = DETECTORS[detector]
+    if image_size is not None:
+        check_range(
+            f"image_size of the {detector} detector",
+            image_size,
+            at_least=known.smallest_image,
+            multiple_of=STRIDE,
+        )
+    return replace(
+        known.sight,
+        size=known.sight.size if image_size is None else image_size,
+        normalize=known.sight.normalize if normalize is None else normalize,
+    )
 
 
 def calibration(detector: str, wanted: str = "auto") -> str:

@@ -52,13 +52,15 @@ def image_score(errors: np.ndarray, top_k: int = 10, reduction: str = "none") ->
     """Anomaly score: the mean of the `top_k` largest errors of an image.
 
     A defect covers a few places only. The mean over all of them would drown it, the single largest
-    would be noise; the mean of the ten largest is between the two.
+    would be noise; the mean of the ten largest is between the two. Places that are missing (NaN)
+    have no part in any mean.
 
     Parameters
     ----------
     errors : ndarray, shape (N, C, H, W)
+        Missing places are NaN in all channels.
     top_k : int, default 10
-        How many of the largest values to average.
+        How many of the largest values to average; of an image with fewer, all.
     reduction : {"none", "channel_mean", "local_and_global"}, default "none"
         "none" reads the method literally: the largest of all C·H·W values. "channel_mean" averages
         over the channels first, and then takes the largest of the H·W values of the anomaly map.
@@ -72,7 +74,8 @@ def image_score(errors: np.ndarray, top_k: int = 10, reduction: str = "none") ->
     Raises
     ------
     ValueError
-        If `reduction` is unknown, or `top_k` is not between 1 and the number of values.
+        If `reduction` is unknown, or `top_k` is not between 1 and the number of values that a whole
+        image has.
 
     Examples
     --------
@@ -83,17 +86,23 @@ def image_score(errors: np.ndarray, top_k: int = 10, reduction: str = "none") ->
     array([4.5])
     """
     check_choice("reduction", reduction, REDUCTIONS)
-    values = errors if reduction == "none" else anomaly_map(errors)
-    values = values.reshape(len(values), -1)
-    check_range(
-        "top_k",
-        top_k,
-        at_least=1,
-        at_most=values.shape[1],
-        hint="the number of errors of an image",
-    )
-    local = np.partition(values, -top_k, axis=1)[:, -top_k:].mean(axis=1)
-    return local + values.mean(axis=1) if reduction == "local_and_global" else local
+    values = (errors if reduction == "none" else anomaly_map(errors)).reshape(len(errors), -1)
+    hint = "the number of errors of an image"
+    check_range("top_k", top_k, at_least=1, at_most=values.shape[1], hint=hint)
+
+    def score(values: np.ndarray, top_k: int) -> np.ndarray:
+        local = np.partition(values, -top_k, axis=1)[:, -top_k:].mean(axis=1)
+        return local + values.mean(axis=1) if reduction == "local_and_global" else local
+
+    missing = np.isnan(values)
+    if not missing.any():
+        return score(values, top_k)
+    scores = np.full(len(values), np.nan, dtype=values.dtype)  # NaN where nothing is there
+    for i, of_image in enumerate(values):
+        there = of_image[~missing[i]]
+        if there.size:
+            scores[i] = score(there[None], min(top_k, there.size))[0]
+    return scores
 
 
 @torch.inference_mode()

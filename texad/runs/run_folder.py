@@ -42,6 +42,7 @@ from texad.io.paths import runs_root
 from texad.io.templates import templates
 from texad.model.backbone import grid, load_backbone
 from texad.model.places import Grid
+from texad.model.preprocessing import Sight
 from texad.model.weights import ABOUT, check
 from texad.runs import schema
 
@@ -381,6 +382,10 @@ class Run:
             f"{self.folder / 'run.json'} does not say the {name} of an earlier stage: "
             "run the notebooks for it again"
         )
+
+    def sight(self) -> Sight:
+        """How the images are brought to the backbone; early runs know only squares."""
+        return Sight(**(self.read().get("sight") or {"size": self.parameter("image_size")}))
 
     def grid(self) -> Grid:
         """Where the places of the feature maps lie; early runs do not say it: measure."""

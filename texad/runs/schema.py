@@ -23,6 +23,11 @@ MEASURED = {"type": ["number", "null"]}  # null where the system did not say
 WEIGHTS = _object("name", "sha256", name=TEXT, sha256=TEXT)
 PAIR = {"type": "array", "items": NUMBER, "minItems": 2, "maxItems": 2}
 PLACES = _object("stride", "centre", stride={"type": "number", "exclusiveMinimum": 0}, centre=PAIR)
+SIGHT = _object(
+    *("size", "keep_aspect", "normalize"),
+    size={"type": "integer", "minimum": 16, "multipleOf": 16},
+    **dict.fromkeys(("keep_aspect", "normalize"), {"type": "boolean"}),
+)
 LEFT_OUT = _object("path", "reason", path=TEXT, reason=TEXT)
 SPLITS = {f"n_{split}": COUNT for split in ("train", "calibration", "test")}
 DATA = _object(
@@ -49,6 +54,7 @@ RECORD = _object(
     data=DATA,
     weights=WEIGHTS,
     places=PLACES,
+    sight=SIGHT,
 )
 RATES = ("image_auroc", "pixel_auroc", "accuracy", "precision", "recall", "f1")
 CONFUSION = ("tn", "fp", "fn", "tp")
