@@ -13,6 +13,7 @@ from benchmarks.material import Options, texad_forward
 from benchmarks.measure import Row, median, seconds_in_turn, spread
 from texad.model import extraction, preprocessing
 from texad.model.base import device
+from texad.model.preprocessing import Sight
 
 BAR = 0.80
 
@@ -20,14 +21,14 @@ BAR = 0.80
 def run(options: Options) -> list[Row]:
     paths = material.photographs(options)
     fast, _ = material.networks(options, paths)
-    images = preprocessing.load_images(paths, options.image_size).to(device())
+    images = preprocessing.load_images(paths, Sight(options.image_size)).to(device())
 
     with material.folder(options) as folder:
         file = folder / "features.npy"
 
         def from_disk():
             file.unlink(missing_ok=True)
-            extraction.extract(fast, paths, file, image_size=options.image_size, progress=False)
+            extraction.extract(fast, paths, file, sight=Sight(options.image_size), progress=False)
 
         seconds = seconds_in_turn(
             {"forward": partial(texad_forward, fast, images), "end to end": from_disk},

@@ -20,6 +20,7 @@ from benchmarks.material import Options, forward, texad_forward
 from benchmarks.measure import Row, median, seconds_in_turn, spread
 from texad.model import preprocessing
 from texad.model.base import device
+from texad.model.preprocessing import Sight
 
 BATCH_SIZE = 16
 PLAIN_BAR, LIMIT_BAR = 1.5, 0.75
@@ -30,7 +31,7 @@ def run(options: Options) -> list[Row]:
         : 2 if options.quick else BATCH_SIZE
     ]
     fast, plain = material.networks(options, paths)
-    images = preprocessing.load_images(paths, options.image_size).to(
+    images = preprocessing.load_images(paths, Sight(options.image_size)).to(
         device()
     )  # in the layout that texad gives its images
     own_layout = images.contiguous(memory_format=torch.contiguous_format)

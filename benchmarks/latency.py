@@ -14,6 +14,7 @@ from benchmarks.material import FEATURE_BATCH, Options
 from benchmarks.measure import Row, median
 from texad.model import extraction, preprocessing, scoring
 from texad.model.base import device
+from texad.model.preprocessing import Sight
 from texad.model.threshold import predict
 
 
@@ -24,7 +25,7 @@ def run(options: Options) -> list[Row]:
 
     @torch.inference_mode()
     def decide(files: list[Path]) -> np.ndarray:
-        images = preprocessing.load_images(files, options.image_size).to(device())
+        images = preprocessing.load_images(files, Sight(options.image_size)).to(device())
         scores, _ = scoring.score_features(autoencoder, fast(images).cpu().numpy(), progress=False)
         return predict(scores, 1.0)
 

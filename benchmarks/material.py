@@ -25,6 +25,7 @@ from texad.io.atomic import replacing
 from texad.model import autoencoder, extraction, weights
 from texad.model.backbone import build_backbone, calibrate_batchnorm, fold_batchnorm
 from texad.model.base import device
+from texad.model.preprocessing import Sight
 
 FEATURE_BATCH = (
     inspect.signature(extraction.extract).parameters["batch_size"].default
@@ -132,7 +133,7 @@ def networks(options: Options, paths: list[Path]) -> tuple[nn.Module, nn.Module]
     )  # every convolution counts
     backbone = build_backbone(loaded)
     if loaded.is_random:
-        calibrate_batchnorm(backbone, paths[:32], image_size=options.image_size, progress=False)
+        calibrate_batchnorm(backbone, paths[:32], sight=Sight(options.image_size), progress=False)
     plain = plain_network(
         {name: tensor.cpu().clone() for name, tensor in backbone.state_dict().items()},
         loaded.stride_in_1x1,
@@ -179,7 +180,7 @@ def texad_forward(network: nn.Module, images: torch.Tensor) -> None:
 
 def extracted(options: Options, backbone: nn.Module, paths: list[Path], file: Path) -> np.ndarray:
     """Features of images, as the package extracts and opens them."""
-    return extraction.extract(backbone, paths, file, image_size=options.image_size)
+    return extraction.extract(backbone, paths, file, sight=Sight(options.image_size))
 
 
 def untrained_autoencoder() -> nn.Module:

@@ -19,7 +19,8 @@ from texad.figures import result_figures
 from texad.io.json_files import write_json
 from texad.model import extraction, preprocessing, registry, weights
 from texad.model.backbone import grid, save_backbone
-from texad.model.places import enlarge
+from texad.model.places import enlarge_each
+from texad.model.preprocessing import Sight
 from texad.model.threshold import thresholds_by_rule
 from texad.runs.run_folder import SPLITS, STAGES, Run
 from texad.teaching import explorer
@@ -66,7 +67,8 @@ def preprocess(
     run: Run, data: datasets.Category, image_size: int, calibration_fraction: float, seed: int = 0
 ) -> None:
     parameters = {"image_size": image_size, "calibration_fraction": calibration_fraction}
-    run.start(STAGES[0], seed=seed, **parameters)
+    run.start(STAGES[0], seed=seed, detector="published", **parameters)
+    run.write(sight=asdict(Sight(image_size)))
     data = screening.readable(data, progress=False)
     kept_out = calibration_fraction if len(data.train) >= splitting.FEW else 0.0
     run.write_images(data, kept_out, seed)
@@ -74,11 +76,11 @@ def preprocess(
 
 
 def extract(run: Run, weights_name: str, seed: int) -> None:
-    run.start(STAGES[1], weights=weights_name, seed=seed, normalize=False)
+    run.start(STAGES[1], weights=weights_name, seed=seed)
     loaded = weights.load(weights_name, seed)
     run.write(weights={"name": loaded.name, "sha256": loaded.sha256})
     paths = {split: run.data_paths(run.images(split)["path"]) for split in SPLITS}
-    options = {"image_size": run.parameter("image_size"), "progress": False}
+    options = {"sight": run.sight(), "progress": False}
     backbone = pipeline.make_backbone(loaded, paths["train"], **options)
     pipeline.extract(backbone, paths, run.folder / "features", **options)
     save_backbone(backbone, run.folder / "backbone.safetensors")
@@ -87,7 +89,7 @@ def extract(run: Run, weights_name: str, seed: int) -> None:
 
 
 def fit(run: Run, seed: int, **options) -> None:
-    run.start(STAGES[2], detector="published", seed=seed, **options)
+    run.start(STAGES[2], seed=seed, **options)
     features = extraction.load(run.folder / "features" / "train.npy")
     fitted, history = registry.fit("published", features, seed=seed, progress=False, **options)
     registry.save(fitted, run.folder / "autoencoder.safetensors")
@@ -113,19 +115,19 @@ def evaluate(run: Run, seed: int) -> None:
     run.start(STAGES[4], seed=seed)
     table, record, images = run.read_table("scores.csv"), run.read(), run.images("test")
     test = table[table["split"] == "test"].reset_index(drop=True)
-    maps, image_size = run.read_array("maps/test.npy"), run.parameter("image_size")
+    maps, sight = run.read_array("maps/test.npy"), run.sight()
     paths, threshold = run.data_paths(images["path"]), record["threshold"]
 
     def mask(i: int) -> np.ndarray:
-        return preprocessing.load_mask(run.data_path(images["mask"][i]), image_size)
+        return preprocessing.load_mask(run.data_path(images["mask"][i]), sight, paths[i])
 
     has_mask = (images["mask"] != "").to_numpy()
     where = run.grid()
-    metrics = pipeline.evaluate(test, record["thresholds"], maps, has_mask, mask, where, image_size)
+    metrics = pipeline.evaluate(test, record["thresholds"], maps, has_mask, mask, where)
     draw(run, test, metrics, threshold)
     run.write_figure("2_heatmaps.png", heatmaps(run, seed, paths, test, maps, mask))
     masks = map(mask, range(len(test)))
-    explorer.write_pictures(run.folder / "pictures", paths, maps, masks, image_size, where)
+    explorer.write_pictures(run.folder / "pictures", paths, maps, masks, sight, where)
     counts = {name: record["data"][name] for name in ("n_train", "n_calibration", "n_test")}
     kept = metrics | counts | {"threshold": threshold, "weights": record["weights"]}
     write_json(run.folder / "metrics.json", kept)
@@ -158,10 +160,11 @@ def heatmaps(
 ) -> Figure:
     """Draw the second figure: an image of each kind, chosen as chapter 5 does."""
     scores, defects = test["score"].to_numpy(), test["defect"].to_numpy()
-    picks, image_size = pipeline.one_of_each_kind(defects, seed), run.parameter("image_size")
+    picks = pipeline.one_of_each_kind(defects, seed)
+    masks = [mask(i) for i in picks]
     return result_figures.heatmaps(
-        preprocessing.load_pictures([paths[i] for i in picks], image_size),
-        enlarge(maps[picks], run.grid(), image_size),
-        [mask(i) for i in picks],
+        preprocessing.load_pictures([paths[i] for i in picks], run.sight()),
+        list(enlarge_each(maps[picks], run.grid(), [one.shape for one in masks])),
+        masks,
         [f"{defects[i]}\nscore {scores[i]:.3g}" for i in picks],
     )

@@ -18,7 +18,7 @@
 #
 # - how a data set for anomaly detection is organised, and why its training part has no defects;
 # - how an image becomes an array of numbers between 0 and 1;
-# - what resizing keeps of a defect, and what it may lose.
+# - what resizing keeps of a defect, what it may lose, and what squeezing does to a long image.
 #
 # ![Three steps from left to right: a photograph of any size; the same photograph as a square; a grid of numbers between 0 and 1.](../book/images/01_preprocessing.svg)
 
@@ -35,14 +35,17 @@ category = "leather"  # one texture of the data set
 weights = "auto"  # used from chapter 2 on
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # chooses the calibration images, and those shown below
-image_size = 224  # height and width in pixels that images are resized to
-detector = "published"  # or "extended"; chapter 3 fits it
+detector = "published"  # or "extended", the detector of chapter 8
+image_size = 224  # root of the number of pixels that images are resized to
+normalize = None  # True: subtract the ImageNet mean; None: as the detector wants it
 calibration = "auto"  # "split": some images are kept out; "cross": each one in turn
 calibration_fraction = 0.2  # of the good training images; kept out by "split"
 unreadable_limit = 0.05  # of the images of a folder; if more are damaged, stop
 groups = ""  # a .csv or a regular expression; empty: groups.csv, if there is one
 
 # %%
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
@@ -59,16 +62,20 @@ from texad.teaching import quiz
 run = Run(dataset, category, runs)
 try:  # "auto" is "split" for the published detector, and "cross" for the extended one
     kept_out_by = registry.calibration(detector, calibration)
+    sight = registry.sight(detector, image_size, normalize)
 except ValueError as error:
     raise RunError(str(error)) from None
 options = dict(
+    detector=detector,
     image_size=image_size,
+    normalize=normalize,
     calibration=calibration,
     calibration_fraction=calibration_fraction,
     unreadable_limit=unreadable_limit,
     groups=groups,
 )
 run.start("01_preprocessing", weights=weights, seed=seed, **options)
+run.write(sight=asdict(sight))
 
 # %% [markdown]
 # ## The data
@@ -241,15 +248,17 @@ photograph = reading.read_image(chosen[0].path)
 print(chosen[0].path.name, "has", photograph.width, "×", photograph.height, "pixels")
 
 # %% [markdown]
-# Then it is resized. The network was trained on squares of 224 × 224 pixels, so we give it squares
-# of that size. *Bilinear* resizing computes each new pixel as a weighted mean of the old pixels
+# Then it is resized. The network was trained on squares of 224 × 224 pixels, so the published method
+# gives it squares of that size. (The extended detector of chapter 8 keeps the image's aspect ratio,
+# and takes about as many pixels; below we shall see why.) *Bilinear* resizing computes each new pixel as a weighted mean of the old pixels
 # around it, of as many as the new pixel covers. We do not crop: a crop could cut a defect off.
 #
 # The next cell shows the first three pixels of the first two rows: red, green and blue, each from 0
 # to 255.
 
 # %%
-small = preprocessing.resize(photograph, image_size)  # (H, W, 3)
+shape = sight.shape(photograph.height, photograph.width)
+small = preprocessing.resize(photograph, shape)  # (H, W, 3)
 small[:2, :3]
 
 # %% [markdown]
@@ -259,15 +268,16 @@ small[:2, :3]
 #
 # $$x \quad\text{of shape}\quad (N, 3, 224, 224), \qquad 0 \le x \le 1 .$$
 #
-# The published method stops here. It does not subtract the mean colour of ImageNet, as is often
-# done; chapter 2 has a switch for it.
+# The published method stops here. The extended detector also subtracts the mean colour of ImageNet
+# and divides by its standard deviation, as is often done, since the network was trained on such
+# numbers. The parameter `normalize` switches it on or off.
 #
-# The package does these three steps for many images at a time. The `assert` makes sure that it does
-# what we did by hand.
+# The package does the three steps in one call. The `assert` makes sure that it does what we did by
+# hand.
 
 # %%
 by_hand = small.astype(np.float32) / 255  # (H, W, 3)
-x = preprocessing.load_images([sample.path for sample in chosen], image_size)
+x = preprocessing.load_image(chosen[0].path, sight)  # N is 1 here
 print("x:", tuple(x.shape), x.dtype, f"from {x.min():.2f} to {x.max():.2f}")
 assert np.array_equal(by_hand.transpose(2, 0, 1), x[0].numpy())
 
@@ -280,13 +290,55 @@ assert np.array_equal(by_hand.transpose(2, 0, 1), x[0].numpy())
 # %% mystnb={"figure": {"caption": "A test image before and after resizing."}, "image": {"alt": "The same surface twice: the original photograph, and the square that the network sees. The damaged area is outlined in both, and finer details are gone in the square."}}
 sample = shown[0] if shown else data.test[0]
 before = reading.read_image(sample.path)
-after = preprocessing.resize(before, image_size)
+shape = sight.shape(before.height, before.width)
+after = preprocessing.resize(before, shape)
 masks = [None, None]
 if sample.mask:
-    small_mask = preprocessing.load_mask(sample.mask, image_size)
+    small_mask = preprocessing.load_mask(sample.mask, sight)
     masks = [reading.read_mask(sample.mask), small_mask]
-titles = ["photograph", f"{image_size} × {image_size}"]
+titles = ["photograph", "{} × {}".format(*shape)]
 plots.image_grid([before, after], titles=titles, masks=masks)
+
+# %% [markdown]
+# ### A long image
+#
+# Parts are often long and narrow: a rail, a blade, a strip of metal. Squeezed into a square, such
+# an image loses most along its length. We try it with a strip of the photograph, five times as long
+# as high, and a black hairline across it, one pixel wide. The strip is resized twice, to the same
+# number of pixels: once to a square, once with its aspect ratio kept. How many grey levels does the
+# hairline differ from the strip without it?
+
+# %%
+strip = np.array(photograph)[: max(1, photograph.width // 5)]  # (H, W, 3)
+cracked = strip.copy()
+cracked[:, photograph.width // 2] = 0
+kept = preprocessing.Sight(image_size, keep_aspect=True).shape(*strip.shape[:2])
+shapes = {"square": (image_size, image_size), "aspect kept": kept}
+strips, contrast = {}, {}
+for way, shape in shapes.items():
+    strips[way] = preprocessing.resize(cracked, shape)
+    difference = strips[way].astype(float) - preprocessing.resize(strip, shape)
+    contrast[way] = np.abs(difference).mean(axis=(0, 2)).max()  # of the darkest column
+
+# %% mystnb={"figure": {"caption": "The strip with the hairline in two shapes of equally many pixels."}, "image": {"alt": "The same strip of the surface twice: stretched in height and squeezed in length to a square, and as the long strip that it is. A dark line runs across it, fainter in the square."}} tags=["remove-input"]
+plots.image_grid(
+    list(strips.values()), [f"{way}, {h} × {w}" for way, (h, w) in shapes.items()]
+)
+
+# %% tags=["remove-input"]
+Markdown(
+    f"In the square the hairline differs by **{contrast['square']:.0f}** of 255 grey "
+    f"levels, with the aspect ratio kept by **{contrast['aspect kept']:.0f}**. "
+    + (
+        "This run keeps the aspect ratio."
+        if sight.keep_aspect
+        else "This run makes squares of all images, as the published method does."
+    )
+)
+
+# %% [markdown]
+# *What to look for:* both pictures have as many pixels, so the network works as long on each. What
+# differs is how many of them lie along the strip.
 
 # %%
 run.finish()
@@ -360,7 +412,9 @@ plots.image_grid(squares, titles=[f"{size} × {size}" for size in sizes])
 
 # %% tags=["solution"]
 def brightness(samples):
-    batches = preprocessing.image_batches([sample.path for sample in samples], 64)
+    batches = preprocessing.image_batches(
+        [sample.path for sample in samples], preprocessing.Sight(64)
+    )
     return np.concatenate([batch.mean(dim=(1, 2, 3)).numpy() for batch in batches])
 
 
@@ -397,8 +451,8 @@ quiz.Quiz(
         right=f"{x[0].numel():,}",
         why="Three colours times height times width.",
         wrong={
-            f"{image_size * image_size:,}": "That is the number of pixels; each has three colours.",
-            f"{3 * image_size:,}": "That is one row of pixels.",
+            f"{x[0, 0].numel():,}": "That is the number of pixels; each has three colours.",
+            f"{3 * x.shape[3]:,}": "That is one row of pixels.",
         },
     ),
     quiz.Question(

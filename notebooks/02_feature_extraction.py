@@ -26,7 +26,6 @@ category = "leather"  # one texture of the data set
 weights = "auto"  # or "texad", "imagenet", "random", a .safetensors or .pth file
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # of the random weights, and of the images shown
-normalize = False  # subtract the ImageNet mean first; the published method does not
 feature_batch_size = 2  # images in one forward pass; for a GPU, 32 or more
 
 # %%
@@ -52,12 +51,13 @@ from texad.model.backbone import (
     locate_places,
     save_backbone,
 )
+from texad.model.places import extent
 from texad.runs.run_folder import SPLITS, Run
 from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
-run.start("02_feature_extraction", weights=weights, seed=seed, normalize=normalize)
-image_size = run.parameter("image_size")
+run.start("02_feature_extraction", weights=weights, seed=seed)
+sight = run.sight()  # how chapter 1 brings an image to the network
 paths = {split: run.data_paths(run.images(split)["path"]) for split in SPLITS}
 train_paths, test_paths = paths["train"], paths["test"]
 test = run.images("test")
@@ -87,7 +87,7 @@ test = run.images("test")
 # %%
 loaded = backbone_weights.load(weights, seed)
 run.write(weights=dict(name=loaded.name, sha256=loaded.sha256))
-backbone = build_backbone(loaded, normalize)
+backbone = build_backbone(loaded, sight.normalize)
 run
 
 # %% [markdown]
@@ -99,7 +99,7 @@ run
 # weights the next cell does nothing.
 
 # %%
-options = dict(image_size=image_size)
+options = dict(sight=sight)
 if loaded.is_random:
     calibrate_batchnorm(backbone, train_paths, **options)
 
@@ -109,7 +109,7 @@ if loaded.is_random:
 # We send one image through the chain and write down the shape after each part.
 
 # %%
-x = preprocessing.load_images(train_paths[:1], image_size)
+x = preprocessing.load_image(train_paths[0], sight)
 
 output, rows = x, []
 with torch.inference_mode():
@@ -177,7 +177,9 @@ print(f"place (0, 0) is centred on row {down:g}, column {across:g}")
 # Each core of the computer takes a few images at a time, reads them and sends them through the
 # chain. The features go to disk as they come, and later chapters read only the part that they need:
 # so it does not matter how many images there are. The calibration images, which chapter 1 has set
-# aside, get a file of their own.
+# aside, get a file of their own. (If images differ in shape, so do their maps. They are stored in one
+# array all the same: a smaller map lies in its upper left corner, and the places that are not there
+# are NaN, "not a number".)
 
 # %%
 options["batch_size"] = feature_batch_size
@@ -237,12 +239,15 @@ pair = [
     for label in (0, 1)
     if (labels == label).any()
 ]
-maps = [np.array(F_test[i]) for i in pair]
+maps = []
+for i in pair:
+    rows, columns = extent(F_test[i])
+    maps.append(F_test[i][:, :rows, :columns])
 difference = np.abs(maps[0].max(axis=(1, 2)) - maps[-1].max(axis=(1, 2)))
 channels = np.argsort(difference)[:-6:-1]  # the five largest, the largest first
 shown, titles = [], []
 for i, F in zip(pair, maps, strict=True):
-    grey = preprocessing.load_pictures([test_paths[i]], image_size)[0].mean(axis=2)
+    grey = preprocessing.load_pictures([test_paths[i]], sight)[0].mean(axis=2)
     shown += [grey, *F[channels]]
     titles += [test["defect"][i], *(f"channel {c}" for c in channels)]
 plots.map_grid(shown, titles, columns=6)
@@ -289,7 +294,7 @@ run.finish()
 with torch.inference_mode():
     layer2 = folded[:-1](x)
 _, channels, height, width = layer2.shape
-print(f"{height} × {width} places, {image_size // height} pixels apart")
+print(f"{height} × {width} places, {x.shape[2] // height} pixels apart")
 print(f"{channels} channels")
 
 # %% [markdown] tags=["solution"]
@@ -317,9 +322,9 @@ print(f"{channels} channels")
 # ```
 
 # %% mystnb={"figure": {"caption": "Distance from the mean feature vector."}, "image": {"alt": "A grey picture of the test image, and beside it a coarse map of the distance from the mean feature vector."}} tags=["solution"]
-mean = F_train[:20].mean(axis=(0, 2, 3))[:, None, None]  # (C, 1, 1)
+mean = np.nanmean(F_train[:20], axis=(0, 2, 3))[:, None, None]  # (C, 1, 1)
 distances = np.stack([np.square(F - mean).sum(axis=0) for F in F_test])  # (N, H, W)
-auroc = image_auroc(labels, distances.max(axis=(1, 2)))
+auroc = image_auroc(labels, np.nanmax(distances, axis=(1, 2)))
 print("AUROC of the distance:", auroc if auroc is None else round(auroc, 3))
 plots.map_grid([grey, distances[pair[-1]]], ["image", "distance"])
 

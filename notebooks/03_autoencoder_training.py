@@ -26,7 +26,6 @@ category = "leather"  # one texture of the data set
 weights = "auto"  # "auto" takes those of the features in the run folder
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # of the first weights, the held-out images and the order
-detector = "published"  # or "extended", the detector of chapter 8
 hidden = 512  # width of the layer between the features and the bottleneck
 bottleneck = 256  # numbers that are left of 1024
 steps = 1000  # at most; the training stops earlier when it no longer helps
@@ -45,10 +44,10 @@ import torch
 from IPython.display import Markdown
 from torch import nn
 
-from texad.errors import RunError
 from texad.figures import plots
 from texad.model import autoencoder, extraction, registry, scoring
 from texad.model.cross import members
+from texad.model.places import extent
 from texad.runs.run_folder import Run
 from texad.teaching import quiz
 
@@ -63,12 +62,9 @@ options = dict(
     patience=patience,
     words=words,
 )
-try:
-    registry.check(detector)
-except ValueError as error:
-    raise RunError(str(error)) from None
-more = dict(detector=detector, folds=folds, seed=seed)
+more = dict(folds=folds, seed=seed)
 run.start("03_autoencoder_training", weights=weights, **more, **options)
+detector = run.parameter("detector")  # of chapter 1
 
 # %% [markdown]
 # ## The data: features of good images
@@ -105,7 +101,8 @@ torch.manual_seed(seed)
 g = nn.Sequential(nn.Linear(C, hidden), nn.ReLU(), nn.Linear(hidden, bottleneck))
 h = nn.Sequential(nn.Linear(bottleneck, hidden), nn.ReLU(), nn.Linear(hidden, C))
 
-first_image = torch.from_numpy(np.array(F_train[0]))  # (C, H, W)
+rows, columns = extent(F_train[0])  # its own, where images differ in shape
+first_image = torch.from_numpy(F_train[0, :, :rows, :columns].copy())  # (C, H, W)
 vectors = first_image.permute(1, 2, 0).reshape(-1, C)  # (H·W, C), one row a place
 print("vectors of one image:", tuple(vectors.shape))
 print("their codes:         ", tuple(g(vectors).shape))
@@ -150,7 +147,7 @@ print(f"largest difference, relative to the largest value: {float(difference):.1
 # steps are made.
 #
 # `autoencoder.fit` builds the same layers as above and trains them. `registry.fit` calls it by the
-# name of the detector. (With the parameter `detector = "extended"` it fits the detector of chapter
+# name of the detector. (Where chapter 1 has `detector = "extended"`, it fits the detector of chapter
 # 8 instead. That one has the same loss, the same held-out images and the same way to stop. Where
 # chapter 1 has kept out no image because each one shall be kept out in turn, `registry.cross_fit`
 # fits a model for each fold of the images; chapter 4 says why.)
@@ -201,7 +198,7 @@ Markdown(said)
 model = members(trained)[0]
 F = scoring.prepare(model, F_train[:1])  # as the autoencoder sees it
 F_hat = scoring.reconstruct(model, F)
-row, column = H // 2, W // 2
+row, column = rows // 2, columns // 2
 plots.vector_comparison(
     F[0, :, row, column],
     F_hat[0, :, row, column],
@@ -247,10 +244,10 @@ run.finish()
 
 # %% tags=["solution"]
 F = scoring.prepare(model, F_train[:20])
-mean = F.mean(axis=(0, 2, 3), keepdims=True)  # (1, C, 1, 1)
-loss_of_mean = np.square(F - mean).sum(axis=(1, 2, 3)).mean()
+mean = np.nanmean(F, axis=(0, 2, 3), keepdims=True)  # (1, C, 1, 1)
+loss_of_mean = np.nansum(np.square(F - mean), axis=(1, 2, 3)).mean()
 F_hat = scoring.reconstruct(model, F)
-loss_of_autoencoder = np.square(F - F_hat).sum(axis=(1, 2, 3)).mean()
+loss_of_autoencoder = np.nansum(np.square(F - F_hat), axis=(1, 2, 3)).mean()
 print(f"mean {loss_of_mean:.4g}, autoencoder {loss_of_autoencoder:.4g}")
 print(f"{loss_of_mean / loss_of_autoencoder:.1f} times smaller")
 

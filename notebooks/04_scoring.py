@@ -48,7 +48,7 @@ from texad.figures import plots, result_figures
 from texad.model import extraction, preprocessing, registry, scoring
 from texad.model.backbone import load_backbone
 from texad.model.cross import members, proven_rate
-from texad.model.places import Grid, enlarge, enlarge_each
+from texad.model.places import Grid, enlarge, enlarge_each, extent
 from texad.model.threshold import (
     check_rule,
     conformal_threshold,
@@ -100,7 +100,8 @@ run
 # %%
 rng = np.random.default_rng(seed)
 example = int(rng.choice(np.flatnonzero(test["label"]))) if test["label"].any() else 0
-one = F_test[example : example + 1]  # (1, C, H, W)
+rows, columns = extent(F_test[example])  # its own, where images differ in shape
+one = F_test[example : example + 1, :, :rows, :columns]  # (1, C, H, W)
 answers = [scoring.score_features(each, one, progress=False)[0] for each in models]
 model = models[
     int(np.argmin(answers))
@@ -125,12 +126,12 @@ print(f"smallest {E.min():.2g}, mean {E.mean():.2g}, largest {E.max():.2g}")
 # the true defect.
 
 # %% mystnb={"figure": {"caption": "A test image and its anomaly map."}, "image": {"alt": "Above, a photograph with the defect outlined. Below, the same photograph with the anomaly map over it, bright where the autoencoder fails."}}
-image_size = run.parameter("image_size")
+sight = run.sight()
 A = E.mean(axis=1)  # (1, H, W)
 path = run.data_path(test["path"][example])
-image = preprocessing.load_pictures([path], image_size)[0]
-mask = preprocessing.load_mask(run.data_path(test["mask"][example]), image_size)
-in_pixels = enlarge(A, run.grid(), image_size)
+image = preprocessing.load_pictures([path], sight)[0]
+mask = preprocessing.load_mask(run.data_path(test["mask"][example]), sight, path)
+in_pixels = enlarge(A, run.grid(), mask.shape)
 result_figures.heatmaps([image], in_pixels, [mask], [test["defect"][example]])
 
 # %% [markdown]
@@ -202,28 +203,28 @@ run.write_array("maps/test.npy", maps["test"])
 
 # %% tags=["aside"]
 backbone = load_backbone(run.folder / "backbone.safetensors")
-x = preprocessing.load_images([path], image_size)
-middle = image_size // 2
+x = preprocessing.load_image(path, sight)
+height, width = mask.shape
 
 
 @torch.inference_mode()
 def row_that_notices(row):
     changed = x.clone()
-    patch = changed[..., row - 3 : row + 4, middle - 3 : middle + 4]
+    patch = changed[..., row - 3 : row + 4, width // 2 - 3 : width // 2 + 4]
     patch.copy_(1 - patch)
     change = (backbone(changed) - backbone(x)).square().sum(dim=(0, 1, 3)).numpy()
     return np.average(np.arange(len(change)), weights=change + 1e-12)
 
 
-rows = np.arange(max(3, middle - 24), min(image_size - 3, middle + 24), 2)
-noticed = np.array([row_that_notices(row) for row in rows])
+pixels = np.arange(max(3, height // 2 - 24), min(height - 3, height // 2 + 24), 2)
+noticed = np.array([row_that_notices(row) for row in pixels])
 
 # %% mystnb={"figure": {"caption": "The row of places that notices a changed patch, times 16, against the row of the patch. The lines: as it would be if places were centred in their squares, and with the measured centre."}, "image": {"alt": "Dots that rise from the lower left to the upper right, and two parallel lines, one for each idea of the centre. The dots lie about the line of the measured one."}} tags=["aside"]
 grid = run.grid()
 figure, axis = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
-axis.plot(rows, rows - 7.5, "--", color="grey", label="middle of the square")
-axis.plot(rows, rows - grid.centre[0], color="#0072B2", label="measured centre")
-axis.plot(rows, 16 * noticed, "o", color="#D55E00", markersize=4, label="one patch")
+axis.plot(pixels, pixels - 7.5, "--", color="grey", label="middle of the square")
+axis.plot(pixels, pixels - grid.centre[0], color="#0072B2", label="measured centre")
+axis.plot(pixels, 16 * noticed, "o", color="#D55E00", markersize=4, label="one patch")
 axis.set(xlabel="row of the patch, in pixels", ylabel="16 · row of places")
 axis.legend()
 plt.close(figure)
@@ -263,16 +264,17 @@ Markdown(
 
 # %% mystnb={"figure": {"caption": "The same anomaly map, as if places were centred in their squares, and with the measured centre."}, "image": {"alt": "Twice the same photograph with the outlined defect, and below each the anomaly map over it. The two bright spots lie some pixels apart."}} tags=["aside"]
 ways = {"middle of the square": Grid(16, (7.5, 7.5)), "measured": grid}
-both = [enlarge(A, way, image_size)[0] for way in ways.values()]
+both = [enlarge(A, way, mask.shape)[0] for way in ways.values()]
 result_figures.heatmaps([image] * 2, both, [mask] * 2, list(ways))
 
 # %% tags=["aside"]
 has_mask = np.flatnonzero((test["mask"] != "") | (test["label"] == 0))
-mask_files = [run.data_path(test["mask"][i]) for i in has_mask]
+files = [[run.data_path(test[c][i]) for c in ("mask", "path")] for i in has_mask]
+shapes = [sight.shape_of(image) for _, image in files]
 found = {}
 for name, way in ways.items():
-    masks = (preprocessing.load_mask(file, image_size) for file in mask_files)
-    in_pixels = enlarge_each(maps["test"][has_mask], way, image_size)
+    masks = (preprocessing.load_mask(mask, sight, image) for mask, image in files)
+    in_pixels = enlarge_each(maps["test"][has_mask], way, shapes)
     found[name] = pixel_metrics(masks, in_pixels)
 pd.DataFrame(found, dtype=float).T.round(3)
 
@@ -516,8 +518,8 @@ good = np.flatnonzero(test["label"] == 0)[:12]
 paths = run.data_paths(test["path"][good])
 
 
-def under_light(gain, some=paths):
-    return (preprocessing.load_images(some, image_size) * gain).clamp(0, 1)
+def under_light(gain, path):
+    return (preprocessing.load_image(path, sight) * gain).clamp(0, 1)
 
 
 # %% [markdown] tags=["aside"]
@@ -525,7 +527,7 @@ def under_light(gain, some=paths):
 
 # %% mystnb={"figure": {"caption": "One surface in brighter and brighter light."}, "image": {"alt": "Three squares with the same piece of surface. From left to right it gets brighter, and nothing else changes."}} tags=["aside"]
 gains = (1.0, 1.5, 2.0)
-one = [(paths or run.data_paths(train["path"]))[0]]
+one = (paths or run.data_paths(train["path"]))[0]
 lights = [under_light(gain, one)[0].permute(1, 2, 0).numpy() for gain in gains]
 plots.image_grid(lights, titles=[f"gain {gain:g}" for gain in gains])
 
@@ -539,12 +541,12 @@ line = t_alpha if t_alpha is not None else thresholds["sigma"]
 
 @torch.inference_mode()
 def false_alarm_rate(gain):
-    x = under_light(gain)
-    F_light = backbone(x).numpy()
-    scores_light, _ = scoring.score_features(
-        trained, F_light, **options, progress=False
-    )
-    return float(predict(scores_light, line).mean())
+    alarms = []
+    for path in paths:
+        F_light = backbone(under_light(gain, path)).numpy()
+        score, _ = scoring.score_features(trained, F_light, **options, progress=False)
+        alarms.append(predict(score, line)[0])
+    return float(np.mean(alarms))
 
 
 tried = gains if len(good) else ()  # a test without good images has no false alarms

@@ -47,7 +47,7 @@ from texad.evaluation.metrics import (
 from texad.figures import plots, result_figures
 from texad.io.json_files import write_json
 from texad.model import preprocessing
-from texad.model.places import enlarge
+from texad.model.places import enlarge_each
 from texad.runs.run_folder import Run
 from texad.teaching import explorer, quiz
 
@@ -84,21 +84,22 @@ figure
 # all on one scale. The line is the border of the true defect.
 
 # %% mystnb={"figure": {"caption": "Figure 2. Test images, and below them the same images with their anomaly maps."}, "image": {"alt": "A row of test images with outlined defects, and below each the same image covered by its anomaly map."}}
-image_size, grid = run.parameter("image_size"), run.grid()
+sight, grid = run.sight(), run.grid()
 small_maps = run.read_array("maps/test.npy")  # (N, H, W)
 images = run.images("test")
 paths = run.data_paths(images["path"])
 
 
 def mask(i):  # read when needed, so that only one is in memory
-    return preprocessing.load_mask(run.data_path(images["mask"][i]), image_size)
+    return preprocessing.load_mask(run.data_path(images["mask"][i]), sight, paths[i])
 
 
 def heatmaps(picks):
+    masks = [mask(i) for i in picks]  # as large as the network's input
     return result_figures.heatmaps(
-        preprocessing.load_pictures([paths[i] for i in picks], image_size),
-        enlarge(small_maps[picks], grid, image_size),
-        [mask(i) for i in picks],
+        preprocessing.load_pictures([paths[i] for i in picks], sight),
+        list(enlarge_each(small_maps[picks], grid, [one.shape for one in masks])),
+        masks,
         [f"{defects[i]}\nscore {scores[i]:.3g}" for i in picks],
     )
 
@@ -392,7 +393,7 @@ Markdown(said)
 # %% tags=["explorer", "remove-input"]
 all_masks = map(mask, range(len(images)))  # one after the other
 explorer.write_pictures(
-    run.folder / "pictures", paths, small_maps, all_masks, image_size, grid
+    run.folder / "pictures", paths, small_maps, all_masks, sight, grid
 )
 explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 
@@ -428,9 +429,7 @@ explorer.ThresholdExplorer(test, threshold, run.folder / "pictures")
 #   4 has shown how easily a careless drawing misses.
 
 # %%
-found = pipeline.evaluate(
-    test, thresholds, small_maps, has_mask, mask, grid, image_size
-)
+found = pipeline.evaluate(test, thresholds, small_maps, has_mask, mask, grid)
 assert found["image_auroc"] == auroc and found["auroc_by_severity"] == by_severity
 counted = {
     name: record["data"][name] for name in ("n_train", "n_calibration", "n_test")

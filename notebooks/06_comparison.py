@@ -112,12 +112,13 @@ print("In this run:", ", ".join(names))
 
 
 # %%
-def patches(run, images):
-    size, side = run.parameter("image_size"), run.parameter("image_size") // 16
-    parts = [torch.empty(0, 3 * 16 * 16, side, side)]  # so that no image gives none
-    for x in preprocessing.image_batches(run.data_paths(images["path"]), size):
-        parts.append(functional.pixel_unshuffle(x, 16))  # (n, 768, side, side)
-    return torch.cat(parts).numpy()
+def patches(run, images, shape):
+    pixels = np.full((len(images), 3 * 16 * 16, *shape), np.nan, dtype=np.float32)
+    for one, path in zip(pixels, run.data_paths(images["path"]), strict=True):
+        x = preprocessing.load_image(path, run.sight())
+        squares = functional.pixel_unshuffle(x, 16)[0]  # (768, H, W)
+        one[:, : squares.shape[1], : squares.shape[2]] = squares
+    return pixels
 
 
 def load(name):
@@ -125,7 +126,8 @@ def load(name):
     tables = {split: run.images(split) for split in SPLITS}
     folder = run.folder / "features"
     F = {split: extraction.load(folder / f"{split}.npy") for split in SPLITS}
-    pixels = {split: patches(run, tables[split]) for split in SPLITS}
+    shape = F["train"].shape[2:]
+    pixels = {split: patches(run, tables[split], shape) for split in SPLITS}
     return {"run": run, "test": tables["test"], "features": F, "pixels": pixels}
 
 
@@ -411,13 +413,15 @@ def judge(seen, reading, labels):
 
 # %%
 def judge_maps(maps, data, kind):
-    images, size = data["test"], data["run"].parameter("image_size")
+    images, run = data["test"], data["run"]
     rows = np.flatnonzero((images["mask"] != "") | (images["label"] == 0))
-    files = [data["run"].data_path(images["mask"][i]) for i in rows]
-    masks = (preprocessing.load_mask(file, size) for file in files)
+    files = [[run.data_path(images[c][i]) for c in ("mask", "path")] for i in rows]
+    sight = run.sight()
+    masks = (preprocessing.load_mask(mask, sight, image) for mask, image in files)
     squares = Grid(16, (7.5, 7.5))
-    grid = squares if kind == "pixels" else data["run"].grid()
-    return pixel_metrics(masks, enlarge_each(maps[rows], grid, size))
+    grid = squares if kind == "pixels" else run.grid()
+    shapes = [sight.shape_of(image) for _, image in files]
+    return pixel_metrics(masks, enlarge_each(maps[rows], grid, shapes))
 
 
 # %% [markdown]
@@ -454,12 +458,13 @@ run.write_table("comparison.csv", table)
 
 # %% mystnb={"figure": {"caption": "A test image; the line is the border of the defect."}, "image": {"alt": "A photograph of the surface with the defect outlined."}}
 shown = Run(dataset, category, runs).images("test")
-size = run.parameter("image_size")
+sight = run.sight()
 rng = np.random.default_rng(seed)
 defective = np.flatnonzero(shown["label"])
 example = int(rng.choice(defective)) if len(defective) else 0
-image = preprocessing.load_pictures([run.data_path(shown["path"][example])], size)
-mask = preprocessing.load_mask(run.data_path(shown["mask"][example]), size)
+path = run.data_path(shown["path"][example])
+image = preprocessing.load_pictures([path], sight)
+mask = preprocessing.load_mask(run.data_path(shown["mask"][example]), sight, path)
 plots.image_grid(image, [shown["defect"][example]], [mask])
 
 # %% mystnb={"figure": {"caption": "The anomaly maps of the five methods for this image, each on its own scale."}, "image": {"alt": "Five small maps side by side, one for each method, bright where it takes the surface to be unusual."}}

@@ -40,7 +40,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn import functional
 from torchvision.utils import make_grid
 
 from texad.evaluation.intervals import auroc_interval
@@ -48,7 +48,7 @@ from texad.evaluation.metrics import auroc_by_defect, decision_metrics, image_au
 from texad.figures import plots, study_plots, style
 from texad.io.json_files import read_json
 from texad.io.paths import notebooks_folder
-from texad.model import autoencoder, preprocessing, scoring
+from texad.model import autoencoder, extraction, preprocessing, scoring
 from texad.model import weights as backbone_weights
 from texad.model.backbone import (
     STRIDE,
@@ -111,27 +111,30 @@ Markdown(
 # The backbone is the very one that chapter 2 has used; it lies in the run folder.
 
 # %%
-image_size = run.parameter("image_size")
+sight = run.sight()
+H, W = extraction.map_size([*train_paths, *test_paths], sight)
 LAYERS = ["layer1", "layer2", "layer3"]
 
 
 @torch.inference_mode()
 def layer_features(backbone, paths, layers=("layer3",)):
-    grid = image_size // STRIDE
     backbone.to(device())
     maps = {layer: [] for layer in layers}
-    for x in preprocessing.image_batches(paths, image_size):
+    for x in preprocessing.image_batches(paths, sight):
+        grid = x.shape[2] // STRIDE, x.shape[3] // STRIDE
+        missing = (0, W - grid[1], 0, H - grid[0])  # where images differ in shape
         x = x.to(device())
         for name, part in backbone.named_children():
             x = part(x)
             if name in layers:
-                maps[name].append(adaptive_avg_pool2d(x, grid).cpu())
+                pooled = functional.adaptive_avg_pool2d(x, grid)
+                maps[name].append(functional.pad(pooled, missing, value=np.nan).cpu())
     return {layer: torch.cat(maps[layer]).numpy() for layer in layers}
 
 
 # %%
 backbone = load_backbone(run.folder / "backbone.safetensors")
-own_normalize = run.parameter("normalize")
+own_normalize = sight.normalize
 train_maps = layer_features(backbone, train_paths, LAYERS)
 test_maps = layer_features(backbone, test_paths, LAYERS)
 F_train, F_test = train_maps["layer3"], test_maps["layer3"]
@@ -339,7 +342,7 @@ is_random = run.read()["weights"]["name"] == "random"
 def random_backbone(normalize, calibrate=True, shortcuts=True):
     made = build_backbone(backbone_weights.untrained(seed, shortcuts), normalize)
     if calibrate:
-        settings = dict(image_size=image_size, progress=False)
+        settings = dict(sight=sight, progress=False)
         calibrate_batchnorm(made, train_paths, **settings)
     return fold_batchnorm(made)
 
@@ -350,7 +353,8 @@ def layer3(backbone):
 
 
 def share_of_the_place(F):  # of the variance of all channels together
-    return F.mean(axis=0).var(axis=(1, 2)).sum() / F.var(axis=(0, 2, 3)).sum()
+    of_places = np.nanvar(np.nanmean(F, axis=0), axis=(1, 2)).sum()
+    return of_places / np.nanvar(F, axis=(0, 2, 3)).sum()
 
 
 if is_random:

@@ -250,9 +250,9 @@ images = run.images("calibration")
 if not len(images):  # nothing was kept out: rehearse with images that were learnt from
     images = run.images("train")
 images = images.sample(min(len(images), n_pretend), random_state=seed)
-image_size = run.parameter("image_size")
+sight = run.sight()
 paths = run.data_paths(images["path"])
-good = preprocessing.load_images(paths, image_size).permute(0, 2, 3, 1).numpy()
+good = preprocessing.load_pictures(paths, sight)
 kinds = [pretend.KINDS[i % len(pretend.KINDS)] for i in range(n_pretend)]
 damaged = [
     pretend.damage(good[i % len(good)], kind, rng) for i, kind in enumerate(kinds)
@@ -379,7 +379,7 @@ def row(other, detector, test_labels, scores, A, masks, calibration):
     ends = auroc_interval(test_labels, scores) or (None, None)
     pixels = {"pixel_auroc": None, "aupro": None, "peak_in_mask": None}
     if any(mask.any() for mask in masks):
-        in_pixels = enlarge_each(A, other.grid(), masks[0].shape)
+        in_pixels = enlarge_each(A, other.grid(), [mask.shape for mask in masks])
         pixels = pixel_metrics(masks, in_pixels)
     decided = {"false_alarm_rate": None, "miss_rate": None}
     if len(calibration) >= images_needed(0.05):
@@ -396,9 +396,10 @@ def row(other, detector, test_labels, scores, A, masks, calibration):
 # %%
 rows = []
 for other in finished():
-    test, size = other.images("test"), other.parameter("image_size")
+    test, sight = other.images("test"), other.sight()
     y = test["label"].to_numpy()
-    masks = [preprocessing.load_mask(other.data_path(m), size) for m in test["mask"]]
+    files = [map(other.data_path, pair) for pair in test[["mask", "path"]].to_numpy()]
+    masks = [preprocessing.load_mask(mask, sight, image) for mask, image in files]
     table = other.read_table("scores.csv")
     own = {s: table[table["split"] == s]["score"].to_numpy() for s in SPLITS}
     A = other.read_array("maps/test.npy")

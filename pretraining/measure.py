@@ -23,7 +23,7 @@ from slimming import build, layers, stem
 from torch import Tensor
 
 from texad.model.backbone import build_backbone, calibrate_batchnorm
-from texad.model.preprocessing import load_images
+from texad.model.preprocessing import Sight, load_images
 from texad.model.weights import untrained
 
 SIDE = 224
@@ -35,7 +35,7 @@ TRAINING = 200  # images, spread evenly
 def load(paths: Sequence[Path]) -> Tensor:
     """Return images as uint8, (N, 3, 224, 224)."""
     parts = [paths[i : i + 64] for i in range(0, len(paths), 64)]
-    return torch.cat([(load_images(p, SIDE) * 255).round().byte() for p in parts])
+    return torch.cat([(load_images(p, Sight(SIDE)) * 255).round().byte() for p in parts])
 
 
 def surface(folder: Path) -> tuple[Tensor, Tensor, np.ndarray]:

@@ -33,6 +33,7 @@ from texad.evaluation.pixel_metrics import pixel_metrics
 from texad.io import images as reading
 from texad.io.json_files import read_json, write_json
 from texad.model import autoencoder, codebook, extraction, preprocessing
+from texad.model.preprocessing import Sight
 from texad.model.threshold import conformal_threshold, p_values, sigma_threshold
 from texad.runs.run_folder import Run
 
@@ -299,7 +300,7 @@ def test_images_of_any_common_kind_are_read(tmp_path, name, make, expected):
         assert pixels.shape == expected
     else:
         np.testing.assert_allclose(pixels, expected, atol=1)
-    images = preprocessing.load_images([path], 32)
+    images = preprocessing.load_images([path], Sight(32))
     assert images.shape == (1, 3, 32, 32) and 0 <= images.min() <= images.max() <= 1
 
 
@@ -800,7 +801,7 @@ NUMBERS = [  # what is not finite; a call; what the error says
     (
         "features of an image",
         lambda folder: extraction.extract(
-            Spoilt(), [folder / "a.png"], folder / "a.npy", image_size=32, progress=False
+            Spoilt(), [folder / "a.png"], folder / "a.npy", sight=Sight(32), progress=False
         ),
         "a.png",
     ),

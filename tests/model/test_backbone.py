@@ -18,6 +18,7 @@ from texad.model.backbone import (
     load_backbone,
     save_backbone,
 )
+from texad.model.preprocessing import Sight
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +106,8 @@ def test_the_original_network_has_its_stride_in_the_first_convolution(loaded):
 @torch.inference_mode()
 def test_folding_changes_nothing_but_the_layers(loaded, paths):
     backbone = build_backbone(loaded)
-    calibrate_batchnorm(backbone, paths, image_size=64, progress=False)
-    x = preprocessing.load_images(paths, 64)
+    calibrate_batchnorm(backbone, paths, sight=Sight(64), progress=False)
+    x = preprocessing.load_images(paths, Sight(64))
     before = backbone(x)
     folded = fold_batchnorm(backbone)
     assert not [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
@@ -116,13 +117,13 @@ def test_folding_changes_nothing_but_the_layers(loaded, paths):
 @torch.inference_mode()
 def test_calibration_gives_each_channel_mean_zero_and_variance_one(loaded, paths):
     backbone = build_backbone(loaded)
-    calibrate_batchnorm(backbone, paths, image_size=224, batch_size=5, progress=False)
+    calibrate_batchnorm(backbone, paths, sight=Sight(224), batch_size=5, progress=False)
     assert not backbone.training
     seen = {}
     backbone.layer3[5].bn3.register_forward_hook(
         lambda module, inputs, output: seen.update(output=output.clone())
     )
-    backbone(preprocessing.load_images(paths, 224))
+    backbone(preprocessing.load_images(paths, Sight(224)))
     assert seen["output"].mean(dim=(0, 2, 3)).abs().max() < 0.05
     # PyTorch normalises with the biased variance and remembers the unbiased one: n values apart by
     # n / (n - 1)
@@ -136,17 +137,17 @@ def test_of_many_images_a_few_are_enough_for_the_calibration(loaded, paths, tmp_
     monkeypatch.setattr(backbone_module, "CALIBRATION", 3)
     monkeypatch.setattr(
         preprocessing,
-        "image_batches",
-        lambda paths, *options: asked.extend(paths) or [torch.rand(3, 3, 32, 32)],
+        "load_images",
+        lambda paths, *options: asked.extend(paths) or torch.rand(3, 3, 32, 32),
     )
-    calibrate_batchnorm(build_backbone(loaded), paths, image_size=32, progress=False)
+    calibrate_batchnorm(build_backbone(loaded), paths, sight=Sight(32), progress=False)
     assert asked == [paths[0], paths[2], paths[4]]
 
 
 def test_extracted_features_are_the_backbones_and_lie_on_disk(loaded, paths, tmp_path):
     backbone = build_backbone(loaded)
     result = extraction.extract(
-        backbone, paths, tmp_path / "f" / "train.npy", image_size=64, batch_size=2, progress=False
+        backbone, paths, tmp_path / "f" / "train.npy", sight=Sight(64), batch_size=2, progress=False
     )
     assert (
         isinstance(result, np.memmap)
@@ -154,7 +155,7 @@ def test_extracted_features_are_the_backbones_and_lie_on_disk(loaded, paths, tmp
         and result.dtype == np.float32
     )
     with torch.inference_mode():
-        expected = backbone(preprocessing.load_images(paths, 64)).numpy()
+        expected = backbone(preprocessing.load_images(paths, Sight(64))).numpy()
     np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
     assert [file.name for file in (tmp_path / "f").iterdir()] == ["train.npy"]
 
@@ -162,7 +163,7 @@ def test_extracted_features_are_the_backbones_and_lie_on_disk(loaded, paths, tmp
 @torch.inference_mode()
 def test_a_backbone_normalizes_by_itself_and_so_does_the_stored_one(loaded, paths, tmp_path):
     plain, normalizing = (fold_batchnorm(build_backbone(loaded, on)) for on in (False, True))
-    images = preprocessing.load_images(paths, 32)
+    images = preprocessing.load_images(paths, Sight(32))
     expected = plain(preprocessing.Normalize()(images))
     assert torch.equal(normalizing(images), expected)
     assert not torch.allclose(plain(images), expected)
@@ -180,7 +181,7 @@ def test_an_unreadable_image_leaves_no_half_file(loaded, paths, tmp_path):
             build_backbone(loaded),
             paths,
             tmp_path / "f" / "x.npy",
-            image_size=32,
+            sight=Sight(32),
             progress=False,
         )
     assert not list((tmp_path / "f").iterdir())
@@ -191,7 +192,7 @@ def test_features_that_are_not_finite_are_refused(loaded, paths, tmp_path):
     with torch.no_grad():
         backbone.layer3[5].bn3.bias.fill_(torch.inf)
     with pytest.raises(ValueError, match="not finite"):
-        extraction.extract(backbone, paths, tmp_path / "x.npy", image_size=32, progress=False)
+        extraction.extract(backbone, paths, tmp_path / "x.npy", sight=Sight(32), progress=False)
 
 
 def test_no_images_give_an_empty_file_that_loads(loaded, tmp_path):
@@ -199,7 +200,7 @@ def test_no_images_give_an_empty_file_that_loads(loaded, tmp_path):
         build_backbone(loaded),
         [],
         tmp_path / "calibration.npy",
-        image_size=64,
+        sight=Sight(64),
         progress=False,
     )
     assert (
@@ -213,11 +214,11 @@ def test_a_saved_backbone_gives_the_same_features_to_the_last_bit(
     loaded, paths, tmp_path, stride_in_1x1
 ):
     backbone = build_backbone(dataclasses.replace(loaded, stride_in_1x1=stride_in_1x1))
-    calibrate_batchnorm(backbone, paths, image_size=64, progress=False)
+    calibrate_batchnorm(backbone, paths, sight=Sight(64), progress=False)
     folded = fold_batchnorm(backbone)
     save_backbone(folded, tmp_path / "b" / "backbone.safetensors")
     again = load_backbone(tmp_path / "b" / "backbone.safetensors")
-    x = preprocessing.load_images(paths, 64)
+    x = preprocessing.load_images(paths, Sight(64))
     with torch.inference_mode():
         assert torch.equal(again(x), folded(x)) and folded(x).std() > 0
     assert not again.training and not any(
@@ -346,7 +347,7 @@ def test_features_do_not_depend_on_batches_or_threads(loaded, paths, tmp_path):
                     folded,
                     paths,
                     tmp_path / "f.npy",
-                    image_size=64,
+                    sight=Sight(64),
                     batch_size=batch_size,
                     progress=False,
                 ).copy()

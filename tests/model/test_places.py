@@ -12,6 +12,7 @@ from texad import pipeline
 from texad.io.tensors import read_tensors
 from texad.model import backbone, preprocessing, weights
 from texad.model.places import Grid, enlarge, enlarge_each, measure
+from texad.model.preprocessing import Sight
 
 SHARED_WEIGHTS = "weights/resnet50_imagenet_layer3.safetensors"
 
@@ -122,13 +123,13 @@ def test_places_look_where_they_were_measured_to(name, stride_in_1x1, size):
     loaded = weights.load("random" if name == "random" else needs_shared(SHARED_WEIGHTS))
     loaded = replace(loaded, stride_in_1x1=stride_in_1x1)
     made = pipeline.make_backbone(
-        loaded, photographs[::10], image_size=max(size), progress=False
+        loaded, photographs[::10], sight=Sight(max(size)), progress=False
     ).cpu()
     grid = backbone.grid(made)
     if size[0] != size[1]:
-        images = preprocessing.load_images(photographs[:80:10], max(size))
+        images = preprocessing.load_images(photographs[:80:10], Sight(max(size)))
         grid = measure(made, images[:, :, : size[0]])
-    others = preprocessing.load_images(photographs[5:165:10], max(size))[:, :, : size[0]]
+    others = preprocessing.load_images(photographs[5:165:10], Sight(max(size)))[:, :, : size[0]]
     assert np.abs(mean_offset(made, others, grid, 128)).max() < 1
 
 
@@ -172,7 +173,7 @@ def test_a_picture_of_another_size_shows_the_same_place_of_the_surface():
 
 def test_one_map_after_the_other_gives_the_same():
     maps = np.random.default_rng(0).random((7, 4, 4), dtype=np.float32)
-    each = list(enlarge_each(maps, Grid(16, (1, 2)), 64, (8, 12)))
+    each = list(enlarge_each(maps, Grid(16, (1, 2)), [64] * 7, (8, 12)))
     np.testing.assert_allclose(each, enlarge(maps, Grid(16, (1, 2)), 64, (8, 12)), rtol=1e-6)
 
 

@@ -6,6 +6,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from texad.model import preprocessing
+from texad.model.preprocessing import Sight
 
 
 def test_image_is_resized_and_scaled_as_torchvision_does(tmp_path):
@@ -40,7 +41,7 @@ def test_pillow_resizes_to_the_same_but_for_one_level(size):
 
 def test_grey_image_gets_three_equal_channels(tmp_path):
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "grey.png")
-    images = preprocessing.load_images([tmp_path / "grey.png"], image_size=16)
+    images = preprocessing.load_images([tmp_path / "grey.png"], Sight(16))
     assert torch.equal(images[0, 0], images[0, 1]) and torch.equal(images[0, 0], images[0, 2])
 
 
@@ -49,7 +50,7 @@ def test_batches_keep_the_order_and_the_remainder(tmp_path):
     for value in range(5):
         paths.append(tmp_path / f"{value}.png")
         Image.new("RGB", (16, 16), (value * 50,) * 3).save(paths[-1])
-    batches = list(preprocessing.image_batches(paths, image_size=16, batch_size=2))
+    batches = list(preprocessing.image_batches(paths, Sight(16), batch_size=2))
     assert [len(batch) for batch in batches] == [2, 2, 1]
     assert [round(float(image[0, 0, 0]) * 255) for batch in batches for image in batch] == [
         0,
@@ -67,19 +68,19 @@ def test_normalize_is_imagenets_mean_and_standard_deviation():
 
 
 @pytest.mark.parametrize("size", [0, -16, 100])
-def test_image_size_that_does_not_fit_is_refused(tmp_path, size):
-    with pytest.raises(ValueError, match="multiple of 16"):
-        preprocessing.load_images([tmp_path / "never_read.png"], image_size=size)
+def test_size_that_does_not_fit_is_refused(size):
+    with pytest.raises(ValueError, match="image_size .*multiple of 16"):
+        Sight(size)
 
 
 def test_thin_scratch_survives_in_the_smaller_mask(tmp_path):
     mask = np.zeros((512, 512), dtype=np.uint8)
     mask[100, :] = 255  # one pixel thin
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    small = preprocessing.load_mask(tmp_path / "mask.png", 64)
+    small = preprocessing.load_mask(tmp_path / "mask.png", Sight(64))
     assert small.dtype == bool and small.shape == (64, 64)
     assert small[12].all() and small.sum() == 64
 
 
 def test_no_mask_is_an_empty_mask():
-    assert not preprocessing.load_mask(None, 32).any()
+    assert not preprocessing.load_mask(None, Sight(32)).any()

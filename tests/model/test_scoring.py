@@ -8,6 +8,7 @@ from conftest import needs_shared
 from texad.model import autoencoder, codebook, extraction, registry, scoring, weights
 from texad.model.autoencoder import Autoencoder
 from texad.model.backbone import build_backbone, fold_batchnorm
+from texad.model.preprocessing import Sight
 from texad.model.threshold import (
     RULES,
     check_rule,
@@ -464,7 +465,7 @@ def real_scores(tmp_path_factory):
         *sorted((root / "test" / "good").iterdir()),
     ]
     F_real = extraction.extract(
-        backbone, chosen, tmp_path_factory.mktemp("real") / "x.npy", image_size=96, progress=False
+        backbone, chosen, tmp_path_factory.mktemp("real") / "x.npy", sight=Sight(96), progress=False
     )
     fitted, _ = autoencoder.fit(
         F_real[:60], hidden=256, bottleneck=128, steps=900, batch_size=64, progress=False

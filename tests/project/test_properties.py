@@ -35,6 +35,7 @@ from texad.io import images as reading
 from texad.io.json_files import read_json, write_json
 from texad.model import preprocessing, registry, scoring
 from texad.model.places import Grid, enlarge
+from texad.model.preprocessing import Sight
 from texad.model.threshold import (
     check_rule,
     conformal_threshold,
@@ -247,14 +248,14 @@ def test_any_bytes_are_an_image_or_an_error_of_one_line_that_names_the_file(tmp_
 def test_a_place_of_a_smaller_mask_is_defective_if_any_of_its_pixels_is(tmp_path, blocks):
     Image.fromarray(blocks.reshape(48, 64)).save(tmp_path / "a.png")
     np.testing.assert_array_equal(
-        preprocessing.load_mask(tmp_path / "a.png", 16), blocks.any(axis=(1, 3))
+        preprocessing.load_mask(tmp_path / "a.png", Sight(16)), blocks.any(axis=(1, 3))
     )
 
 
 @given(levels(np.uint8, 255), st.sampled_from([16, 32, 48]))
 def test_no_size_loses_a_defect_or_invents_one(tmp_path, pixels, size):
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    mask = preprocessing.load_mask(tmp_path / "a.png", size)
+    mask = preprocessing.load_mask(tmp_path / "a.png", Sight(size))
     assert (
         mask.shape == (size, size)
         and mask.any() == (pixels > 0).any()

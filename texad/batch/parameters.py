@@ -103,7 +103,8 @@ def _parse(name: str, text: str) -> Any:
             f"no notebook has a parameter {name}{did_you_mean(name, known)}: there are "
             f"{', '.join(sorted(known))}"
         )
-    kind, what, default = type(known[name]), f"parameter {name}", f"default {known[name]}"
+    what, default = f"parameter {name}", f"default {known[name]}"
+    kind = bool if known[name] is None else type(known[name])  # None: as the detector wants it
     try:
         value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):

@@ -57,14 +57,15 @@ def map_grid(
     Parameters
     ----------
     maps : sequence of ndarray, shape (H, W)
+        Places that are NaN stay empty.
     titles : sequence of str
     columns : int, default 6
     shared_scale : bool, default False
         Use one scale for all, so that their brightness can be compared.
     """
     figure, axes = panels(len(maps), columns, 1.7)
-    low = min(m.min() for m in maps) if shared_scale else None
-    high = max(m.max() for m in maps) if shared_scale else None
+    low = min(map(np.nanmin, maps)) if shared_scale else None
+    high = max(map(np.nanmax, maps)) if shared_scale else None
     for axis, values, title in zip(axes, maps, titles, strict=True):
         drawn = axis.imshow(values, cmap=HEAT, vmin=low, vmax=high)
         axis.set_title(for_picture(title), fontsize=9)

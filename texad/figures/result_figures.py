@@ -64,7 +64,7 @@ def heatmaps(
     ----------
     images : sequence of ndarray, shape (H, W, 3)
     maps : sequence of ndarray, shape (H, W)
-        As large as the images; drawn on one scale.
+        As large as the images; drawn on one scale. Pixels that are NaN stay clear.
     masks : sequence of (ndarray of bool, shape (H, W)) or None
     titles : sequence of str
     limits : (float, float), optional
@@ -72,14 +72,14 @@ def heatmaps(
     """
     n = len(images)
     figure, axes = panels(2 * n, n, 2.0)
-    low, high = limits or (min(m.min() for m in maps), max(m.max() for m in maps))
+    low, high = limits or (min(map(np.nanmin, maps)), max(map(np.nanmax, maps)))
     for top, bottom, image, values, mask, title in zip(
         axes[:n], axes[n:], images, maps, masks, titles, strict=True
     ):
         top.imshow(image)
         top.set_title(for_picture(title), fontsize=9)
         bottom.imshow(image)
-        strength = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+        strength = np.clip((np.nan_to_num(values) - low) / max(high - low, 1e-12), 0, 1)
         opacity = 0.25 + 0.6 * strength  # where little is wrong, the surface shows
         drawn = bottom.imshow(values, cmap=HEAT, alpha=opacity, vmin=low, vmax=high)
         outline(top, mask)
