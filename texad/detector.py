@@ -27,14 +27,15 @@ from torch import nn
 
 from texad import pipeline
 from texad.data import splitting
-from texad.errors import check_range
 from texad.evaluation.near_copies import near_copies
 from texad.io.atomic import write_tensors
+from texad.io.images import read_size
 from texad.io.tensors import read_tensors, refusing
 from texad.model import extraction, places, preprocessing, registry, scoring, weights
-from texad.model.backbone import STRIDE, folded_backbone, grid, stride_in_1x1
+from texad.model.backbone import folded_backbone, grid, stride_in_1x1
 from texad.model.base import FeatureAutoencoder, device
 from texad.model.cross import CrossFitted, members
+from texad.model.preprocessing import STRIDE, Sight
 from texad.model.threshold import (
     STRONGEST_FIRST,
     images_needed,
@@ -65,7 +66,8 @@ class Prediction:
     seconds : float
         Time from the file to the decision, on one core.
     anomaly_map : ndarray, float32, shape (H, W), or None
-        Anomaly of each place of the feature map.
+        Anomaly of each place of the feature map; where the aspect ratio is kept, H and W are those
+        of this image.
     error : str
         Why the image could not be read; else empty.
     """
@@ -88,11 +90,13 @@ class AnomalyDetector(BaseEstimator):
         See chapters 3 and 8.
     weights : str, default "auto"
         Weights of the backbone, see `weights.resolve`.
-    image_size : int, default 224
-        Height and width that images are resized to, in pixels; a multiple of 16.
-    normalize : bool, default False
-        Subtract the ImageNet mean and divide by its standard deviation. Off in the published
-        method.
+    image_size : int, optional
+        Images are resized to about image_size × image_size pixels in all; a multiple of 16. The
+        published detector makes squares of them, the extended one keeps their aspect ratio. By
+        default the detector's own, 224.
+    normalize : bool, optional
+        Subtract the ImageNet mean and divide by its standard deviation. By default the extended
+        detector does, and the published one does not.
     calibration_fraction : float, optional
         By default every image is learnt from, and every one calibrates, since there are several
         models, each of which has not seen a part of them (see `texad.model.cross`). With a fraction
@@ -106,6 +110,8 @@ class AnomalyDetector(BaseEstimator):
 
     Attributes
     ----------
+    sight_ : Sight
+        How it looks at an image.
     threshold_ : float
         A score above it is anomalous.
     rule_ : str
@@ -124,6 +130,7 @@ class AnomalyDetector(BaseEstimator):
         Losses of the training. Not kept in the file.
     origin_ : dict
         Where the detector comes from: name and hash of the weights, versions, numbers of images;
+        under "image_size" height and width of the training images, in pixels, if all have the same;
         and under "heat" the scale of its heatmaps, the median of the anomaly maps of the images
         kept out and the largest value of all (see `overlay.overlay`).
 
@@ -162,8 +169,8 @@ class AnomalyDetector(BaseEstimator):
         detector: str = "published",
         *,
         weights: str = "auto",
-        image_size: int = preprocessing.IMAGE_SIZE,
-        normalize: bool = False,
+        image_size: int | None = None,
+        normalize: bool | None = None,
         calibration_fraction: float | None = None,
         false_alarms: float = 0.05,
         seed: int = 0,
@@ -188,13 +195,7 @@ class AnomalyDetector(BaseEstimator):
         ValueError, FileNotFoundError
             A parameter is out of range, or there is no such detector or file of weights.
         """
-        registry.check(self.detector)
-        check_range(
-            f"image_size of the {self.detector} detector",
-            self.image_size,
-            at_least=registry.DETECTORS[self.detector].smallest_image,
-            multiple_of=STRIDE,
-        )
+        registry.sight(self.detector, self.image_size, self.normalize)
         images_needed(self.false_alarms)
         splitting.keep_out((), self.calibration_fraction or 0, self.seed)
         weights.check(self.weights)
@@ -241,10 +242,9 @@ class AnomalyDetector(BaseEstimator):
             part: [groups[i] for i in those] if groups else None for part, those in parts.items()
         }
         loaded = weights.load(self.weights, self.seed)
-        options: dict[str, Any] = {"image_size": self.image_size, "progress": self.progress}
-        self.backbone_ = pipeline.make_backbone(
-            loaded, splits["train"], normalize=self.normalize, **options
-        )
+        self.sight_ = registry.sight(self.detector, self.image_size, self.normalize)
+        options: dict[str, Any] = {"sight": self.sight_, "progress": self.progress}
+        self.backbone_ = pipeline.make_backbone(loaded, splits["train"], **options)
         fit: Callable[..., Any] = registry.fit if "calibration" in parts else registry.cross_fit
         with tempfile.TemporaryDirectory(prefix="texad-") as folder:
             features = pipeline.extract(self.backbone_, splits, Path(folder), **options)
@@ -264,15 +264,17 @@ class AnomalyDetector(BaseEstimator):
             del features  # Windows removes no file that is mapped
         self.train_scores_ = scores["train"]
         self.paths_ = {split: [str(path) for path in files] for split, files in splits.items()}
+        sizes = {read_size(path) for path in splits["train"]}
         self.origin_: dict[str, Any] = {
             "weights": {"name": loaded.name, "sha256": loaded.sha256},
             "n_train": len(splits["train"]),
             "versions": {
                 name: version(name) for name in ("texad", "torch", "torchvision", "numpy")
             },
+            "image_size": list(*sizes) if len(sizes) == 1 else None,
             "heat": [
-                float(np.median(maps["calibration"])),
-                max(float(np.max(of_split)) for of_split in maps.values()),
+                float(np.nanmedian(maps["calibration"])),
+                max(float(np.nanmax(of_split)) for of_split in maps.values()),
             ],
         }
         return self.calibrate_with(scores["calibration"], grouped["calibration"])
@@ -388,7 +390,7 @@ class AnomalyDetector(BaseEstimator):
     def _judge(self, path: str | Path, fitted: FeatureAutoencoder | CrossFitted) -> Prediction:
         started = time.perf_counter()
         try:
-            images = preprocessing.load_images([Path(path)], self.image_size)
+            images = preprocessing.load_images([Path(path)], self.sight_)
         except ValueError as error:
             return Prediction(
                 os.fspath(path),
@@ -425,8 +427,9 @@ class AnomalyDetector(BaseEstimator):
         ndarray, float32, shape (height, width)
             See `places.enlarge`.
         """
-        where = grid(self.backbone_)
-        return places.enlarge(anomaly_map[None], where, self.image_size, size)[0]
+        rows, columns = anomaly_map.shape
+        looked_at = STRIDE * rows, STRIDE * columns
+        return places.enlarge(anomaly_map[None], grid(self.backbone_), looked_at, size)[0]
 
     # -- keep --------------------------------------------------------------------------------------
 
@@ -453,6 +456,7 @@ class AnomalyDetector(BaseEstimator):
             "rule": self.rule_,
             "n_calibration": len(self.calibration_scores_),
             "calibration_groups": self.calibration_groups_,
+            "sight": asdict(self.sight_),
             "widths": self.autoencoder_.widths,
             "stride_in_1x1": stride_in_1x1(backbone),
             "places": asdict(grid(backbone)),
@@ -470,8 +474,9 @@ class AnomalyDetector(BaseEstimator):
         Its input `image` is uint8, (N, height, width, 3), RGB. Its outputs are `score`, float32,
         (N,); `anomalous`, bool, (N,); and `anomaly_map`, float32, see `map`. Its metadata hold one
         entry, `texad`, in JSON: size of the images, parameters, threshold, where the detector comes
-        from, and under "places" on which pixels of the *resized* image the places of an anomaly map
-        are centred: place (i, j) on row stride · i + centre[0], column stride · j + centre[1].
+        from, under "resized" the height and width that they are resized to, and under "places" on
+        which pixels of the *resized* image the places of an anomaly map are centred: place (i, j)
+        on row stride · i + centre[0], column stride · j + centre[1].
 
         Scores agree with `score_samples` to about five digits, since numbers are added up in
         another order. A decision can differ only where a score lies so near to the threshold; the
@@ -482,34 +487,39 @@ class AnomalyDetector(BaseEstimator):
         file : path
             Where it goes (`.onnx`).
         size : (int, int), optional
-            Height and width of the images. By default they are `image_size` × `image_size`, and
-            there is nothing to resize.
+            Height and width of the images, in pixels; by default those of the training images, if
+            all have the same.
         map : {"places", "pixels"}, default "places"
-            "places" gives anomaly maps as the detector does, (N, image_size / 16, image_size / 16);
-            "pixels" gives them in the size of the images, (N, height, width), see `places.enlarge`.
+            "places" gives anomaly maps as the detector does, a value for each 16 × 16 pixels of the
+            resized image; "pixels" gives them in the size of the images, (N, height, width), see
+            `places.enlarge`.
 
         Raises
         ------
         ValueError
-            If onnx is not installed, `size` is out of range, or there is no such `map`.
+            If onnx is not installed, `size` is needed or out of range, or there is no such `map`.
         """
         from texad.model import onnx_export
 
         check_is_fitted(self, "threshold_")
+        if not (size or self.origin_.get("image_size")):
+            raise ValueError(
+                "--size HEIGHT WIDTH is needed: the training images have no one size that could "
+                "stand for it, or the detector was fit by an earlier version, which did not keep it"
+            )
+        height, width = size or self.origin_["image_size"]
         onnx_export.write(
             Path(file),
             backbone=self.backbone_.cpu(),
             autoencoder=self.autoencoder_,
             threshold=self.threshold_,
-            image_size=self.image_size,
             grid=grid(self.backbone_),
-            size=size,
+            size=(height, width),
+            sight=self.sight_,
             map=map,
             about={
-                "parameters": {
-                    name: getattr(self, name)
-                    for name in ("detector", "image_size", "normalize", "false_alarms")
-                },
+                "parameters": {"detector": self.detector, "false_alarms": self.false_alarms},
+                "sight": asdict(self.sight_),
                 "rule": self.rule_,
                 "n_calibration": len(self.calibration_scores_),
                 # without the images: thousands of hashes
@@ -536,8 +546,14 @@ class AnomalyDetector(BaseEstimator):
                     f"its format is {about['format']}, and this version of texad reads "
                     f"format {FORMAT}"
                 )
-            detector = cls(**about["parameters"], progress=progress)
-            detector.backbone_ = folded_backbone(_part(tensors, "backbone"), about["stride_in_1x1"])
+            parameters = about["parameters"]
+            detector = cls(**parameters, progress=progress)
+            # files of earlier versions have squares, and do not say so
+            squares = {"size": parameters["image_size"], "normalize": parameters["normalize"]}
+            detector.sight_ = Sight(**about.get("sight", squares))
+            detector.backbone_ = folded_backbone(
+                _part(tensors, "backbone"), about["stride_in_1x1"], detector.sight_.normalize
+            )
             detector.autoencoder_ = registry.build(
                 detector.detector, _part(tensors, "autoencoder"), about["widths"]
             )
@@ -562,6 +578,7 @@ def _checked(origin: dict) -> dict:
     if not isinstance(origin, dict):
         raise ValueError("it does not say where it comes from")
     weights, heat = origin.get("weights"), origin.get("heat", [0, 0])
+    size = origin.get("image_size") or [1, 1]
     if not isinstance(weights, dict) or not all(
         isinstance(weights.get(name), str) for name in ("name", "sha256")
     ):
@@ -574,6 +591,12 @@ def _checked(origin: dict) -> dict:
         or not all(isinstance(value, int | float) and math.isfinite(value) for value in heat)
     ):
         raise ValueError("the scale of its heatmaps is not two numbers")
+    if (
+        not isinstance(size, list)
+        or len(size) != 2
+        or not all(isinstance(side, int) and side > 0 for side in size)
+    ):
+        raise ValueError("the size of its training images is not two numbers of pixels")
     return origin
 
 

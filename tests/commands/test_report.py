@@ -10,6 +10,7 @@ from texad.commands.messages import words
 from texad.detector import AnomalyDetector
 from texad.evaluation import drift
 from texad.figures import svg
+from texad.model.preprocessing import Sight
 
 HISTORY = pd.DataFrame(
     {
@@ -33,6 +34,7 @@ def fitted(n_train=300, n=100, false_alarms=0.01, weights="imagenet", seed=0) ->
         "versions": {"texad": "1"},
     }
     detector.history_ = HISTORY
+    detector.sight_ = Sight()
     return detector.calibrate_with(rng.lognormal(3, 0.2, n))
 
 

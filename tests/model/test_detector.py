@@ -1,6 +1,7 @@
 """The detector as an object, without the command line around it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from texad.commands import prediction_writer, report
 from texad.detector import AnomalyDetector
 from texad.figures.overlay import overlay
 from texad.io.tensors import read_tensors
+from texad.model import registry
 from texad.model.backbone import grid
 from texad.model.places import Grid, enlarge
+from texad.model.preprocessing import Sight
 from texad.teaching import explorer
 
 pytestmark = pytest.mark.usefixtures("short_training")
@@ -117,7 +120,7 @@ def test_the_explorer_the_report_and_predict_cover_an_image_alike(tmp_path):
     scale[0, 0, 0] = high
     maps = np.stack([judged.anomaly_map, *scale])
     paths = [judged.path] * 3
-    explorer.write_pictures(tmp_path, paths, maps, [None] * 3, 160, grid(fitted.backbone_))
+    explorer.write_pictures(tmp_path, paths, maps, [None] * 3, Sight(160), grid(fitted.backbone_))
     by_explorer = Image.open(tmp_path / "0000.jpg").crop((160, 0, 320, 160))
 
     def by_hand(centre):
@@ -148,6 +151,52 @@ def test_images_too_small_for_the_extended_detector_are_refused_before_one_is_re
         ValueError, match="^image_size of the extended detector must be at least 64 and .*, not 48$"
     ):
         AnomalyDetector("extended", image_size=48).fit(["absent.png", "missing.png"])
+
+
+SHAPES = [(48, 160), (160, 48), (64, 64), (100, 80)]
+
+
+@pytest.fixture(scope="module")
+def various(short_training, tmp_path_factory) -> list[Path]:
+    """Images of several sizes and shapes."""
+    folder, rng = tmp_path_factory.mktemp("various"), np.random.default_rng(0)
+    paths = [folder / f"{i}.png" for i in range(12)]
+    for i, path in enumerate(paths):
+        pixels = rng.integers(90, 150, (*SHAPES[i % len(SHAPES)], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return paths
+
+
+def test_a_saved_detector_looks_at_images_as_before(various, tmp_path):
+    long = various[:: len(SHAPES)]
+    made = AnomalyDetector("extended", weights="random", image_size=64, progress=False).fit(long)
+    made.save(tmp_path / "d.safetensors")
+    loaded = AnomalyDetector.load(tmp_path / "d.safetensors", progress=False)
+    assert loaded.sight_ == made.sight_ == Sight(64, keep_aspect=True, normalize=True)
+    assert loaded.origin_["image_size"] == [48, 160] and loaded.normalize is None
+    before, after = ([*one.stream(long)] for one in (made, loaded))
+    assert [one.score for one in before] == [one.score for one in after]
+    assert after[0].anomaly_map.shape == (2, 7)  # 32 × 112 pixels
+
+
+@pytest.mark.parametrize("kind", ["published", "extended"])
+def test_images_of_any_size_are_learnt_from_and_judged(various, kind, monkeypatch):
+    known = registry.DETECTORS[kind]
+    sight = replace(known.sight, keep_aspect=True)
+    monkeypatch.setitem(registry.DETECTORS, kind, replace(known, sight=sight))
+    made = AnomalyDetector(kind, weights="random", image_size=64, progress=False).fit(various)
+    assert made.origin_["image_size"] is None and np.isfinite(made.origin_["heat"]).all()
+    assert np.isfinite(made.calibration_scores_).all() and np.isfinite(made.train_scores_).all()
+    for path, judged in zip(various, made.stream(various, range(12)), strict=True):
+        with Image.open(path) as image:
+            size = image.height, image.width
+        rows, columns = made.sight_.shape(*size)
+        assert judged.anomaly_map.shape == (rows // 16, columns // 16)
+        large = made.enlarge(judged.anomaly_map, size)
+        assert large.shape == size and np.isfinite(large).all()
+    # an image that was fit to beside others of its size or of another has one score
+    scores = made.score_samples(various, in_place_of=range(12))
+    np.testing.assert_allclose(scores, made.calibration_scores_, rtol=1e-4)
 
 
 def test_a_detector_s_file_may_be_read_by_whom_the_system_lets(fitted, tmp_path):

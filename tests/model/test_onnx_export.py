@@ -1,6 +1,6 @@
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
@@ -19,7 +19,8 @@ from texad.model import preprocessing, weights
 
 pytestmark = pytest.mark.slow
 
-HEIGHT, WIDTH = 75, 49  # one side shrinks to 64, and the other grows
+HEIGHT, WIDTH = 75, 49  # squeezed, one side shrinks to 64, and the other grows
+RESIZED = {"published": (64, 64), "extended": (80, 48)}  # the extended detector keeps the aspect
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,6 @@ def detector(request, images):
             request.param,
             weights="random",
             image_size=64,
-            normalize=request.param == "extended",
             progress=False,
         ).fit(good)
     scores = np.sort(
@@ -159,7 +159,7 @@ def test_scores_decisions_and_maps_are_those_of_the_detector(detector, exported,
         np.float32,
         bool,
         np.float32,
-        (4, 4),
+        tuple(side // 16 for side in RESIZED[detector.detector]),
     )
 
 
@@ -206,10 +206,9 @@ def test_the_file_says_what_it_is_and_not_where_it_was_made(detector, exported):
     )
     assert about["threshold"] == detector.threshold_
     assert about["input"] == {"height": HEIGHT, "width": WIDTH}
-    assert (
-        about["parameters"] | {"image_size": 64, "detector": detector.detector}
-        == about["parameters"]
-    )
+    assert tuple(about["resized"].values()) == RESIZED[detector.detector]
+    assert about["parameters"]["detector"] == detector.detector
+    assert about["sight"] == asdict(detector.sight_)
     assert (
         about["origin"]["weights"]["name"] == "random"
         and len(about["origin"]["weights"]["sha256"]) == 64
@@ -236,14 +235,23 @@ def test_the_command_says_that_the_map_is_in_pixels(saved, tmp_path, capsys):
     assert run(file, np.zeros((2, 80, 96, 3), dtype=np.uint8))[2].shape == (2, 80, 96)
 
 
-def test_without_a_size_images_are_taken_as_they_are(saved, tmp_path, capsys):
+def test_without_a_size_images_are_as_large_as_those_for_training(saved, images, capsys):
     assert main(["export", str(saved)]) == 0
     said = capsys.readouterr().out
-    assert "(N, 64, 64, 3), RGB; not resized" in said and "anomaly_map: float32, (N, 4, 4)" in said
-    image = np.random.default_rng(5).integers(90, 150, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(image).save(tmp_path / "one.png")
-    expected = AnomalyDetector.load(saved, progress=False).score_samples([tmp_path / "one.png"])
-    np.testing.assert_allclose(run(saved.with_suffix(".onnx"), image[None])[0], expected, rtol=1e-4)
+    assert f"(N, {HEIGHT}, {WIDTH}, 3), RGB; resized in it to 64 × 64\n" in said
+    assert "anomaly_map: float32, (N, 4, 4)" in said
+    expected = AnomalyDetector.load(saved, progress=False).score_samples(images[:1])
+    pixels = np.array(Image.open(images[0]))[None]
+    np.testing.assert_allclose(run(saved.with_suffix(".onnx"), pixels)[0], expected, rtol=1e-4)
+
+
+def test_without_a_size_that_could_stand_for_it_one_is_asked_for(saved, tmp_path, capsys):
+    detector = AnomalyDetector.load(saved, progress=False)
+    detector.origin_["image_size"] = None  # of images of several sizes
+    detector.save(tmp_path / "various.safetensors")
+    assert main(["export", str(tmp_path / "various.safetensors")]) == 2
+    said = capsys.readouterr().err
+    assert "--size HEIGHT WIDTH is needed" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from texad.evaluation.metrics import decision_metrics, image_auroc
 from texad.model.places import Grid
+from texad.model.preprocessing import Sight
 from texad.teaching import explorer
 
 HOSTILE = ["</script><img src=x onerror=alert(1)>.png", "\"&' $x$ <!--.png", "ünusual `name`.png"]
@@ -60,9 +61,9 @@ def test_a_small_picture_is_written_for_each_image(tmp_path):
     masks = [None, None] + [
         np.asarray(Image.open(path)) > 0 for path in sorted(root.rglob("*_mask.png"))
     ]
-    maps = np.random.default_rng(0).lognormal(0, 1, (4, 14, 14)).astype(np.float32)
+    maps = np.random.default_rng(0).lognormal(0, 1, (4, 15, 15)).astype(np.float32)
     maps[3, 4, 5] = 300
-    names = explorer.write_pictures(tmp_path / "pictures", paths, maps, masks, 240, MIDDLE)
+    names = explorer.write_pictures(tmp_path / "pictures", paths, maps, masks, Sight(240), MIDDLE)
     assert names == ["0000.jpg", "0001.jpg", "0002.jpg", "0003.jpg"]
     assert (
         sorted(file.name for file in (tmp_path / "pictures").iterdir()) == names
@@ -74,6 +75,25 @@ def test_a_small_picture_is_written_for_each_image(tmp_path):
         assert 1000 < file.stat().st_size < 15000
 
 
+def test_a_picture_has_the_proportions_of_its_image(tmp_path):
+    sight, sizes = Sight(64, keep_aspect=True), [(40, 250), (90, 60)]
+    maps = np.full((2, 5, 11), np.nan, dtype=np.float32)
+    for i, (height, width) in enumerate(sizes):
+        grey = np.full((height, width, 3), 100, dtype=np.uint8)
+        Image.fromarray(grey).save(tmp_path / f"{i}.png")
+        rows, columns = (side // 16 for side in sight.shape(height, width))
+        maps[i, :rows, :columns] = 1
+        maps[i, 0, columns - 1] = 50  # at the upper right
+    paths = [tmp_path / f"{i}.png" for i in range(2)]
+    explorer.write_pictures(tmp_path, paths, maps, [None] * 2, sight, MIDDLE)
+    wide, tall = (np.asarray(Image.open(tmp_path / f"{i:04d}.jpg")).astype(int) for i in range(2))
+    # one below the other, and side by side: each of 160² pixels, as the image is proportioned
+    assert wide.shape == (2 * 64, 400, 3) and tall.shape == (196, 2 * 131, 3)
+    for image, heatmap in ((wide[:64], wide[64:]), (tall[:, :131], tall[:, 131:])):
+        assert np.abs(image[:-8, :-8] - 100).max() < 12 and heatmap[4, -4, 0] > 200
+        assert np.abs(heatmap[-8:, :8] - 100).max() < 12
+
+
 def test_the_surface_shows_through_where_the_map_is_low_and_the_peak_is_bright(tmp_path):
     Image.fromarray(np.full((160, 160, 3), 100, dtype=np.uint8)).save(tmp_path / "grey.png")
     maps = np.ones((2, 10, 10), dtype=np.float32)
@@ -83,7 +103,7 @@ def test_the_surface_shows_through_where_the_map_is_low_and_the_peak_is_bright(t
         [tmp_path / "grey.png"] * 2,
         maps,
         [None, np.ones((160, 160), dtype=bool)],
-        160,
+        Sight(160),
         MIDDLE,
     )
     plain, peaked = (
@@ -103,7 +123,7 @@ def test_the_border_of_the_defect_is_drawn_on_both_halves(tmp_path):
         [tmp_path / "grey.png"],
         np.ones((1, 10, 10), dtype=np.float32),
         [mask],
-        160,
+        Sight(160),
         MIDDLE,
     )
     pixels = np.asarray(Image.open(tmp_path / "0000.jpg")).astype(int)

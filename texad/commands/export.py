@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from texad.detector import AnomalyDetector
-from texad.model.backbone import STRIDE
-
-UNRESIZED = "not resized here: images of another size need --size"
+from texad.model.preprocessing import STRIDE
 
 
 def export(
@@ -26,7 +24,8 @@ def export(
     out : str, optional
         The file to write; by default beside the detector, with its name.
     size : (int, int), optional
-        Height and width of the images, in pixels; by default those of the detector.
+        Height and width of the images, in pixels; by default those of the training images, if all
+        have the same.
     format : {"onnx"}
     map : {"places", "pixels"}, default "places"
         Whether the anomaly map has a value for each place, or for each pixel of the images.
@@ -41,8 +40,8 @@ def export(
     Raises
     ------
     ValueError
-        `detector` is none, `out` does not end in .onnx, `size` is out of range, or onnx is not
-        installed; in one line.
+        `detector` is none, `out` does not end in .onnx, `size` is needed or out of range, or onnx
+        is not installed; in one line.
     """
     suffix = f".{format}"
     file = Path(out).expanduser() if out else Path(detector).with_suffix(suffix)
@@ -53,14 +52,13 @@ def export(
         )
     loaded = AnomalyDetector.load(detector, progress=progress)
     loaded.to_onnx(file, size, map)
-    height, width = size or (loaded.image_size, loaded.image_size)
-    resized = "resized in it as texad does" if size else UNRESIZED
-    rows = columns = loaded.image_size // STRIDE
-    if map == "pixels":
-        rows, columns = height, width
+    height, width = size or loaded.origin_["image_size"]
+    resized = loaded.sight_.shape(height, width)
+    rows, columns = (height, width) if map == "pixels" else (side // STRIDE for side in resized)
     return (
         f"{file} ({file.stat().st_size / 1e6:.1f} MB)\n"
-        f"input    image: uint8, (N, {height}, {width}, 3), RGB; {resized}\n"
+        f"input    image: uint8, (N, {height}, {width}, 3), RGB; "
+        f"resized in it to {resized[0]} × {resized[1]}\n"
         f"outputs  score: float32, (N,); anomalous: bool, (N,), score > {loaded.threshold_:.6g}; "
         f"anomaly_map: float32, (N, {rows}, {columns})"
     )

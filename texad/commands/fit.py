@@ -1,7 +1,9 @@
 """`texad fit`: learn from a folder of good images; write a detector and a page about it."""
 
+import math
 import sys
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 from texad.commands import files, messages
@@ -10,7 +12,10 @@ from texad.data import groups as find_groups
 from texad.data.inputs import good_images
 from texad.detector import AnomalyDetector
 from texad.io.atomic import write_text
+from texad.model import registry
 from texad.model.weights import RandomWeightsWarning
+
+SMALLEST_DEFECT = 12  # pixels of the network's input
 
 
 def fit(
@@ -21,7 +26,7 @@ def fit(
     detector: str = "published",
     false_alarms: float = 0.05,
     calibration_fraction: float | None = None,
-    image_size: int = 224,
+    image_size: int | None = None,
     groups: str = "",
     unreadable_limit: float = 0.05,
     seed: int = 0,
@@ -69,6 +74,7 @@ def fit(
     top = Path(folder).expanduser()
     group_of = find_groups.groups(good.paths, top, groups)
     notes = messages.words("images", good=good, seen=())
+    notes += _sight(made, good.sizes)
     if group_of:
         values = {"n": len({*group_of}), "source": find_groups.source(top, groups)}
         notes += messages.words("groups", **values)
@@ -92,6 +98,26 @@ def fit(
     values = {"copies": copies, "apart": apart, "file": file, "page": page}
     messages.say(*messages.words("fit", detector=made, **values))
     return 0
+
+
+def _sight(made: AnomalyDetector, sizes: Collection[tuple[int, int]]) -> list[str]:
+    """Say how small a defect can be found, in the images that shrink most."""
+    sight = registry.sight(made.detector, made.image_size)
+
+    def shrinks(size: tuple[int, int]) -> float:
+        return max(side / seen for side, seen in zip(size, sight.shape(*size), strict=True))
+
+    height, width = largest = max(sizes, key=shrinks)
+    return messages.words(
+        "sight",
+        various=len(sizes) > 1,
+        height=height,
+        width=width,
+        size=sight.size,
+        seen=sight.shape(height, width),
+        smallest=math.ceil(SMALLEST_DEFECT * shrinks(largest)),
+        most=SMALLEST_DEFECT,
+    )
 
 
 def _targets(out: str, report: str | None) -> tuple[Path, Path]:

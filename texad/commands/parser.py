@@ -243,9 +243,9 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
             Option(
                 "--image-size",
                 type=int,
-                default=224,
                 metavar="PIXELS",
-                help="what images are resized to (default: 224); a multiple of 16",
+                help="resize images to an area of PIXELS × PIXELS: published makes squares of "
+                "them, extended keeps their aspect ratio; a multiple of 16 (default: 224)",
             ),
             Option(
                 "--groups",
@@ -389,7 +389,7 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
                 type=int,
                 metavar=("HEIGHT", "WIDTH"),
                 help="size of the camera's images, in pixels; they are resized as texad does "
-                "(default: they have the detector's --image-size already)",
+                "(default: that of the training images, if all have the same)",
             ),
             Option(
                 "--map",

@@ -137,8 +137,8 @@ def heatmap(folder: Path, number: int, result: Prediction, detector: AnomalyDete
     if result.anomaly_map is None:
         return ""
     heat = detector.origin_.get("heat") or (
-        float(np.median(result.anomaly_map)),
-        float(result.anomaly_map.max()),
+        float(np.nanmedian(result.anomaly_map)),
+        float(np.nanmax(result.anomaly_map)),
     )
     stem = re.sub(r"[^\w.-]+", "_", Path(result.path).stem)[:60]
     name = f"{number:07d}_{stem}.jpg"

@@ -48,7 +48,8 @@ def overlay(image: Image.Image, anomaly_map: np.ndarray, heat: Sequence[float]) 
             f"{(image.height, image.width)}; see places.enlarge"
         )
     low, high = np.log(np.maximum(heat, np.finfo(np.float32).tiny))
-    level = (np.log(np.maximum(anomaly_map, np.finfo(np.float32).tiny)) - low) / max(
+    # NaN stays clear
+    level = (np.log(np.fmax(anomaly_map, np.finfo(np.float32).tiny)) - low) / max(
         high - low, 1e-6
     )
     level = np.clip(level, 0, 1)

@@ -29,6 +29,7 @@ from texad.model import places
 from texad.model.base import FeatureAutoencoder
 from texad.model.codebook import QuantizedAutoencoder
 from texad.model.cross import CrossFitted, members
+from texad.model.preprocessing import Sight
 
 OPSET = 18  # of ONNX 1.13, 2022
 TOP_K = 10  # as in scoring.score_features
@@ -46,10 +47,8 @@ class Judgement(nn.Module):
         Its tensors are shared, as are those of the autoencoder.
     autoencoder : FeatureAutoencoder or CrossFitted
     threshold : float
-    image_size : int
-        Height and width that images are resized to.
-    height, width : int
-        Height and width of the images.
+    size, resized : (int, int)
+        Height and width of the images, and what they are resized to, in pixels.
     grid : Grid, optional
         Where the places of the anomaly map lie: it is then given in pixels of the images.
     """
@@ -62,20 +61,21 @@ class Judgement(nn.Module):
         backbone: nn.Module,
         autoencoder: FeatureAutoencoder | CrossFitted,
         threshold: float,
-        image_size: int,
-        height: int,
-        width: int,
+        size: tuple[int, int],
+        resized: tuple[int, int],
         grid: places.Grid | None = None,
     ):
         super().__init__()
-        self.across = Resampling(width, image_size) if width != image_size else nn.Identity()
-        self.down = Resampling(height, image_size) if height != image_size else nn.Identity()
+        self.down, self.across = (
+            Resampling(n_in, n_out) if n_in != n_out else nn.Identity()
+            for n_in, n_out in zip(size, resized, strict=True)
+        )
         self.backbone = backbone
         self.models = nn.ModuleList(map(Scoring, members(autoencoder)))
         self.in_pixels = grid is not None
         if grid:
-            side = round(image_size / grid.stride)
-            matrices = places.interpolation((side, side), grid, image_size, (height, width))
+            shape = tuple(round(side / grid.stride) for side in resized)
+            matrices = places.interpolation(shape, grid, resized, size)
             for name, matrix in zip(("rows", "columns"), matrices, strict=True):
                 self.register_buffer(name, torch.from_numpy(matrix))
         self.threshold = float(np.float32(threshold))  # as NumPy compares it with a score
@@ -87,7 +87,7 @@ class Judgement(nn.Module):
         float32.
         """
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)
-        pixels = self.down(self.across(pixels).mT).mT / 255  # (N, 3, image_size, image_size)
+        pixels = self.down(self.across(pixels).mT).mT / 255  # (N, 3, *resized)
         features = self.backbone(pixels)
         score, anomaly_map = self.models[0](features)
         for model in self.models[1:]:  # see scoring.score_features
@@ -162,7 +162,7 @@ class Resampling(nn.Module):
         if 255 * max(coarse.sum(axis=1).max(), fine.sum(axis=1).max()) > EXACT:
             raise ValueError(
                 f"--size: {n_in} pixels are too many to be resized to {n_out} exactly; "
-                "resize the images beforehand, and leave --size out"
+                "make the images smaller beforehand, and give their new size"
             )
         self.register_buffer("coarse", torch.tensor(coarse.T, dtype=torch.float32))  # (n_in, n_out)
         self.register_buffer("fine", torch.tensor(fine.T, dtype=torch.float32))
@@ -214,9 +214,9 @@ def write(
     backbone: nn.Module,
     autoencoder: FeatureAutoencoder | CrossFitted,
     threshold: float,
-    image_size: int,
     grid: places.Grid,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, int],
+    sight: Sight,
     map: str = "places",
     about: dict[str, Any],
 ) -> None:
@@ -229,12 +229,12 @@ def write(
         Folded, on the CPU.
     autoencoder : FeatureAutoencoder or CrossFitted
     threshold : float
-    image_size : int
-        Height and width that images are resized to.
     grid : Grid
         Where the places of the anomaly map lie.
-    size : (int, int), optional
-        Height and width of the images; by default `image_size` × `image_size`.
+    size : (int, int)
+        Height and width of the images, in pixels.
+    sight : Sight
+        What they are resized to.
     map : {"places", "pixels"}, default "places"
         Whether the anomaly map has a value for each place, or for each pixel of the images.
     about : dict
@@ -246,9 +246,10 @@ def write(
         If onnx is not installed, `size` is out of range, or there is no such `map`.
     """
     check_choice("map", map, MAPS)
-    height, width = size or (image_size, image_size)
+    height, width = size
     if min(height, width) < 1:
         raise ValueError(f"--size: height and width must be at least 1, not {height} and {width}")
+    resized = sight.shape(height, width)
     try:
         import onnx
         import onnxscript  # noqa: F401, torch needs it
@@ -262,9 +263,8 @@ def write(
                 backbone,
                 autoencoder,
                 threshold,
-                image_size,
-                height,
-                width,
+                size,
+                resized,
                 grid if map == "pixels" else None,
             ).eval(),
             (torch.zeros(2, height, width, 3, dtype=torch.uint8),),
@@ -281,6 +281,7 @@ def write(
         del node.metadata_props[:]  # lines of Python, and where they lay on this machine
     about = about | {
         "input": {"height": height, "width": width},
+        "resized": dict(zip(("height", "width"), resized, strict=True)),
         "map": map,
         "places": asdict(grid),
         "threshold": threshold,

@@ -5,6 +5,7 @@ templates/gallery.txt.j2; they are plain text, which the page makes harmless for
 folder is only read, so the data set may have moved or gone since; then an ImageError says so.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,8 @@ from texad.figures import plots, result_figures
 from texad.figures.overlay import thumbnail
 from texad.io.atomic import replacing
 from texad.io.images import read_mask
-from texad.model import preprocessing
-from texad.model.backbone import STRIDE
 from texad.model.places import enlarge
+from texad.model.preprocessing import STRIDE
 from texad.runs.run_folder import FinishedRun
 
 THUMBNAIL = 320  # pixels of the longer side of a photograph in a gallery
@@ -148,17 +148,16 @@ def hits_and_misses(run: FinishedRun, folder: Path, stem: str, most_bytes: int) 
     ImageError
         If an image is not where the run read it.
     """
-    test, size, grid = run.test(), run.parameter("image_size"), run.grid()
+    test = run.test()
     groups = [cases for cases in right_and_wrong(test) if cases]
     all_maps = run.read_array("maps/test.npy")  # (N, H, W)
     shown = all_maps[[row for cases in groups for row in cases.values()]]
-    limits = float(shown.min()), float(np.median(shown.max(axis=(1, 2))))
+    limits = float(np.nanmin(shown)), float(np.median(np.nanmax(shown, axis=(1, 2))))
     pictures = []
     for number, cases in enumerate(groups, start=1):
         rows = test.loc[list(cases.values())].assign(case=list(cases))
-        photographs, masks = _squares(run, rows, size)
-        maps = enlarge(all_maps[rows.index], grid, size)
-        rows["brightest"] = list(map(_brightest, maps, masks))
+        photographs, masks = _thumbnails(run, rows)
+        maps, rows["brightest"] = _maps(run, rows, all_maps, photographs, masks)
         scores = rows["score"].map("score {:.4g}".format)
         titles = rows["case"] + "\n" + rows["defect"] + "\n" + scores
         figure = result_figures.heatmaps(photographs, maps, masks, list(titles), limits)
@@ -194,13 +193,12 @@ def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
         If an image is not where the run read it.
     """
     rng = np.random.default_rng(seed)
-    train, test, size = run.images("train"), run.test(), run.parameter("image_size")
+    train, test = run.images("train"), run.test()
     rows = test.loc[_mixed(test, rng)]
     learnt = np.sort(rng.choice(len(train), min(PUZZLE, len(train)), replace=False))
     good, _ = _thumbnails(run, train.loc[learnt])
-    images, outlines = _thumbnails(run, rows)
-    photographs, masks = _squares(run, rows, size)
-    maps = enlarge(run.read_array("maps/test.npy")[rows.index], run.grid(), size)
+    images, masks = _thumbnails(run, rows)
+    maps, brightest = _maps(run, rows, run.read_array("maps/test.npy"), images, masks)
     letters = pd.Series(list("ABCD"[: len(rows)]), rows.index)
     decisions = rows["prediction"].map({0: "normal", 1: "anomalous"})
     rows = rows.assign(
@@ -208,14 +206,14 @@ def puzzle(run: FinishedRun, folder: Path, seed: int) -> dict[str, Picture]:
         truth=letters + ": " + rows["defect"],
         verdict=letters + rows["score"].map(": score {:.4g}\n".format) + decisions,
         right=rows["label"] == rows["prediction"],
-        extent=list(map(_extent, outlines)),
-        brightest=list(map(_brightest, maps, masks)),
+        extent=list(map(_extent, masks)),
+        brightest=brightest,
     )
     drawn = {
         "good": plots.image_grid(good, columns=4),
         "question": plots.image_grid(images, list(letters), columns=2),
-        "answer": plots.image_grid(images, list(rows["truth"]), outlines, columns=2),
-        "detector": result_figures.heatmaps(photographs, maps, masks, list(rows["verdict"])),
+        "answer": plots.image_grid(images, list(rows["truth"]), masks, columns=2),
+        "detector": result_figures.heatmaps(images, maps, masks, list(rows["verdict"])),
     }
     return {
         name: _picture(name, figure, folder / f"{name}.jpg", MOST_BYTES, run, rows)
@@ -254,12 +252,22 @@ def _shrunk(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(pixels.resize(size, Image.Resampling.BOX)) > 0
 
 
-def _squares(
-    run: FinishedRun, rows: pd.DataFrame, size: int
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Images and masks as the backbone sees them."""
-    masks = [preprocessing.load_mask(run.data_path(mask), size) for mask in rows["mask"]]
-    return preprocessing.load_pictures(run.data_paths(rows["path"]), size), masks
+def _maps(
+    run: FinishedRun,
+    rows: pd.DataFrame,
+    all_maps: np.ndarray,
+    photographs: list[np.ndarray],
+    masks: list[np.ndarray | None],
+) -> tuple[list[np.ndarray], list[str]]:
+    """Anomaly maps as large as the photographs of these rows, and where they are brightest."""
+    maps, brightest, sight, grid = [], [], run.sight(), run.grid()
+    paths = run.data_paths(rows["path"])
+    for i, path, photograph, mask in zip(rows.index, paths, photographs, masks, strict=True):
+        looked_at, size = sight.shape_of(path), photograph.shape[:2]
+        maps.append(enlarge(all_maps[i : i + 1], grid, looked_at, size)[0])
+        place = [round(STRIDE * side / of) for side, of in zip(size, looked_at, strict=True)]
+        brightest.append(_brightest(maps[-1], mask, place))
+    return maps, brightest
 
 
 def _picture(
@@ -293,14 +301,17 @@ def _extent(mask: np.ndarray | None) -> str:
     return f"{100 * mask.mean():.2g} % of the image, {_position(down, across)}"
 
 
-def _brightest(values: np.ndarray, mask: np.ndarray | None) -> str:
-    """Where a map in pixels has its largest value, and whether a defect is within a place of it."""
+def _brightest(values: np.ndarray, mask: np.ndarray | None, place: Sequence[int]) -> str:
+    """Where a map in pixels has its largest value, and whether a defect is within a place of it.
+
+    `place` is the height and width of a place, in these pixels.
+    """
     height, width = values.shape
-    row, column = np.unravel_index(values.argmax(), values.shape)
+    row, column = np.unravel_index(np.nanargmax(values), values.shape)
     position = _position((row + 0.5) / height, (column + 0.5) / width)
     if mask is None or not mask.any():
         return position
-    rows, columns = (slice(max(0, i - STRIDE), i + STRIDE) for i in (row, column))
+    rows, columns = (slice(max(0, i - n), i + n) for i, n in zip((row, column), place, strict=True))
     around = mask[rows, columns]
     return f"{position}, {'at' if around.any() else 'away from'} the outlined defect"
 

@@ -249,7 +249,7 @@ function imageViewer(model, { images }) {
   const higher = button("›", go(1), { "aria-label": "image with the next higher score" });
   const picker = html("div", { class: "picker" }, lower, html("label", {}, "image, by score ", choice), higher);
   // The class tells the theme of the book that a photograph needs no white frame in the dark.
-  const [picture, caption] = [html("img", { class: "dark-light", width: 320, height: 160 }), html("p", {})];
+  const [picture, caption] = [html("img", { class: "dark-light" }), html("p", {})];
   const viewer = html("div", { "aria-live": "polite" }, caption);
   function update(threshold) {
     const index = model.get("selected");
@@ -261,7 +261,7 @@ function imageViewer(model, { images }) {
     if (!url) picture.remove(); // without an address it is a broken one
     if (url && picture.getAttribute("src") !== url) picture.src = url;
     picture.alt = `${name}: ${KINDS[label]}, score ${format(score)}, called ${KINDS[Number(score > threshold)]}`;
-    const said = `${picture.alt}.${url ? " Left the image, right its heatmap; a line marks the border of a known defect." : ""}`;
+    const said = `${picture.alt}.${url ? " First the image, then its heatmap; a line marks the border of a known defect." : ""}`;
     if (caption.textContent !== said) caption.textContent = said; // else a screen reader would say it again
   }
   return { element: html("div", { class: "wide" }, picker, viewer), update };

@@ -9,7 +9,7 @@ that `write_pictures` left.
 import base64
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import anywidget
@@ -23,10 +23,12 @@ from texad.errors import printable
 from texad.evaluation.metrics import image_auroc
 from texad.figures.overlay import overlay
 from texad.io.atomic import replacing
+from texad.io.images import read_image
 from texad.io.templates import templates
-from texad.model import places, preprocessing
+from texad.model import places
+from texad.model.preprocessing import Sight
 
-PICTURE_SIZE = 160  # pixels; a picture is an image and its heatmap side by side
+PICTURE_SIZE = 160  # root of the area of an image in a picture, in pixels
 HERE = Path(__file__).parent
 PAGE = templates(HERE).get_template("explorer.html.j2")
 
@@ -38,14 +40,15 @@ def write_pictures(
     folder: Path,
     paths: Sequence[Path],
     maps: np.ndarray,
-    masks: Sequence[np.ndarray | None],
-    image_size: int,
+    masks: Iterable[np.ndarray | None],
+    sight: Sight,
     grid: places.Grid,
 ) -> list[str]:
-    """Write a small JPEG for each test image: left the image, right its heatmap.
+    """Write a small JPEG for each test image: first the image, then its heatmap.
 
-    Both show the border of the true defect. All heatmaps share one scale, from the median of all
-    maps to their largest value; see `texad.figures.overlay.overlay`.
+    They are side by side; of a wide image, one below the other. Both show the border of the true
+    defect. All heatmaps share one scale, from the median of all maps to their largest value; see
+    `texad.figures.overlay.overlay`.
 
     Parameters
     ----------
@@ -54,10 +57,10 @@ def write_pictures(
         The test images.
     maps : ndarray, float32, shape (N, H, W)
         Their anomaly maps.
-    masks : sequence of (ndarray of bool, shape (image_size, image_size)) or None, length N
-        Where the defects are.
-    image_size : int
-        Height and width of the backbone's input, in pixels.
+    masks : iterable of (ndarray of bool, shape (height, width)) or None, length N
+        Where the defects are, in any resolution.
+    sight : Sight
+        How the images were brought to the backbone.
     grid : Grid
         Where the places of the maps lie.
 
@@ -66,15 +69,17 @@ def write_pictures(
     list of str
         The files' names, `0000.jpg` and so on, in the order of `paths`.
     """
-    heat = float(np.median(maps)), float(np.max(maps))
+    heat = float(np.nanmedian(maps)), float(np.nanmax(maps))
     names = []
     for i, (path, mask) in enumerate(zip(paths, masks, strict=True)):
-        whole = Image.fromarray(
-            np.rint(255 * preprocessing.load_pictures([path], image_size)[0]).astype(np.uint8)
-        )
-        image = whole.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
-        (large,) = places.enlarge(maps[i : i + 1], grid, image_size, PICTURE_SIZE)
-        pixels = np.hstack([_outlined(image, mask), _outlined(overlay(image, large, heat), mask)])
+        whole = read_image(path)
+        ratio = math.sqrt(whole.width / whole.height)
+        width, height = (max(1, round(PICTURE_SIZE * side)) for side in (ratio, 1 / ratio))
+        image = whole.resize((width, height), Image.Resampling.BICUBIC)
+        looked_at = sight.shape(whole.height, whole.width)
+        (large,) = places.enlarge(maps[i : i + 1], grid, looked_at, (height, width))
+        join = np.vstack if width > 2 * height else np.hstack
+        pixels = join([_outlined(image, mask), _outlined(overlay(image, large, heat), mask)])
         names.append(f"{i:04d}.jpg")
         with replacing(folder / names[-1]) as temporary:
             Image.fromarray(pixels).save(temporary, quality=70, optimize=True)
@@ -84,14 +89,12 @@ def write_pictures(
 def _outlined(picture: Image.Image, mask: np.ndarray | None) -> np.ndarray:
     """Draw the border of the defect, dark around light, as the figures do.
 
-    Returns uint8, shape (PICTURE_SIZE, PICTURE_SIZE, 3).
+    Returns uint8, (height, width, 3).
     """
     image = np.asarray(picture)
     if mask is None:
         return image
-    small = np.asarray(
-        Image.fromarray(mask).resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.NEAREST)
-    )
+    small = np.asarray(Image.fromarray(mask).resize(picture.size, Image.Resampling.NEAREST))
     light = ndimage.binary_dilation(small) & ~small
     dark = ndimage.binary_dilation(small, iterations=2) & ~small & ~light
     image = np.where(dark[..., None], np.uint8(0), image)
