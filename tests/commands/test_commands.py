@@ -118,6 +118,7 @@ def test_fit_leaves_a_detector_and_a_page_and_says_what_it_promises(steel, tmp_p
     )
     assert "with 29 images to calibrate with is 3.33% (1 in 30)" in text
     assert "broken by (1) other light" in text and "RANDOM WEIGHTS" in text
+    assert "The images, of 64 × 64 pixels, are resized to 64 × 64." in text
     page = file.with_suffix(".html").read_text(encoding="utf-8")
     assert "The strangest good images" in page and page.count("<img") == 2 * (8 + 4)
     assert {each.name for each in file.parent.iterdir()} == {"steel.safetensors", "steel.html"}
@@ -222,6 +223,22 @@ def test_with_groups_the_rate_is_that_of_images_of_new_groups(exposures, tmp_pat
     )
     assert main(["fit", str(exposures), "--out", str(file), *QUICK, "--groups", "(png)"]) == 2
     assert "all 24 images are in one group, 'png': there must be two at least" in said(capsys)
+
+
+@pytest.mark.slow
+def test_fit_says_how_small_a_defect_can_be_in_pixels_of_the_images(tmp_path, capsys):
+    for i, (height, width) in enumerate([(200, 1000), (64, 64), (64, 64), (64, 64)]):
+        pixels = np.random.default_rng(i).integers(90, 150, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    out = ["--out", str(tmp_path / "detector" / "steel.safetensors")]
+    assert main(["fit", str(tmp_path), *out, *QUICK]) == 0
+    text = said(capsys)
+    assert "all are resized to the same area: 2: 64 × 64 (3), 1000 × 200 (1)." in text
+    # 64 of the squeezed width show 1000
+    assert "that shrink most, of 1000 × 200 pixels, are resized to 64 × 64." in text
+    assert "about 188 pixels across (12 after resizing)" in text
+    page = (tmp_path / "detector" / "steel.html").read_text(encoding="utf-8")
+    assert "about 188 pixels across" in page and page.count('class="wide"') == 1
 
 
 def test_an_image_with_a_defect_among_the_good_ones_is_pointed_out(steel, tmp_path, capsys):

@@ -213,7 +213,9 @@ def test_an_alternative_text_tells_whether_the_map_points_at_the_defect():
     pixels = np.zeros((64, 64))
     pixels[12, 40] = 1  # beside it
     assert gallery._brightest(pixels, mask, (16, 16)) == "at the top, at the outlined defect"
-    assert gallery._brightest(pixels.T, mask, (16, 16)) == "at the left, away from the outlined defect"
+    assert (
+        gallery._brightest(pixels.T, mask, (16, 16)) == "at the left, away from the outlined defect"
+    )
     assert gallery._brightest(pixels, None, (16, 16)) == "at the top"
     assert (
         gallery._position(0.5, 0.5) == "in the middle"

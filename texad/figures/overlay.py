@@ -49,9 +49,7 @@ def overlay(image: Image.Image, anomaly_map: np.ndarray, heat: Sequence[float]) 
         )
     low, high = np.log(np.maximum(heat, np.finfo(np.float32).tiny))
     # NaN stays clear
-    level = (np.log(np.fmax(anomaly_map, np.finfo(np.float32).tiny)) - low) / max(
-        high - low, 1e-6
-    )
+    level = (np.log(np.fmax(anomaly_map, np.finfo(np.float32).tiny)) - low) / max(high - low, 1e-6)
     level = np.clip(level, 0, 1)
     alpha = np.minimum(1.6 * level, 0.8)[..., None]
     pixels = (1 - alpha) * np.asarray(image) + alpha * 255 * colormaps[HEAT](level)[..., :3]
