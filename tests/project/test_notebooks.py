@@ -246,7 +246,7 @@ def test_an_unknown_detector_is_one_line_that_names_those_there_are(surfaces, tm
         ("runs", tmp_path / "runs"),
         ("detector", "extendet"),
     )
-    result = papermill("03_autoencoder_training", tmp_path / "x.ipynb", *parameters)
+    result = papermill("01_preprocessing", tmp_path / "x.ipynb", *parameters)
     assert result.returncode != 0
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("RunError")]
     problem = "RunError: detector must be one of published, extended, not 'extendet'"

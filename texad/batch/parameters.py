@@ -104,7 +104,9 @@ def _parse(name: str, text: str) -> Any:
             f"{', '.join(sorted(known))}"
         )
     what, default = f"parameter {name}", f"default {known[name]}"
-    kind = bool if known[name] is None else type(known[name])  # None: as the detector wants it
+    kind: type = (
+        bool if known[name] is None else type(known[name])
+    )  # None: as the detector wants it
     try:
         value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):

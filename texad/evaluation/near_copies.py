@@ -47,6 +47,7 @@ def near_copies(features: Sequence[np.ndarray], names: Sequence[str]) -> NearCop
     Each channel is divided by its standard deviation, the mean of all images is subtracted (what
     they all share, such as a border), and from each image its own mean over the places (its light).
     What is left says what is where; two images are near-copies if its correlation is above 0.7.
+    Places that one of them lacks (NaN) say nothing.
 
     Chosen on surfaces with known groups, with a ResNet-50 trained on ImageNet: 76% of the
     photographs of magnetic tiles have a near-copy (761 of 121 tiles, in up to six exposures), and
@@ -92,11 +93,13 @@ def near_copies(features: Sequence[np.ndarray], names: Sequence[str]) -> NearCop
 
     def rows(numbers: Iterable[int]) -> np.ndarray:
         found = (maps(numbers) - mean) / deviation
-        found = (found - found.mean(axis=(2, 3), keepdims=True)).reshape(len(found), -1)
+        found -= np.nanmean(found, axis=(2, 3), keepdims=True)
+        found = np.nan_to_num(found).reshape(len(found), -1)
         return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6)
 
     sample = maps(anchors)
-    mean, deviation = sample.mean(axis=0), sample.std(axis=(0, 2, 3), keepdims=True)
+    mean = np.nansum(sample, axis=0) / np.maximum((~np.isnan(sample)).sum(axis=0), 1)
+    deviation = np.nanstd(sample, axis=(0, 2, 3), keepdims=True)
     deviation[deviation == 0] = 1
     compared = rows(anchors).T
     chunks = (range(i, min(i + 64, len(images))) for i in range(0, len(images), 64))

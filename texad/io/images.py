@@ -183,8 +183,11 @@ def _read(path: str | Path, convert: Callable[[Image.Image], T], as_stored: bool
 
 
 def _size(image: Image.Image) -> tuple[int, int]:
-    is_lying = image.getexif().get(ORIENTATION, 1) > 4  # 5 to 8: rows are columns
-    return (image.width, image.height) if is_lying else (image.height, image.width)
+    if image.getexif().get(ORIENTATION, 1) > 4:  # rows are columns
+        if image.format == "JPEG":
+            return image.width, image.height
+        image = ImageOps.exif_transpose(image)  # of a TIFF, Pillow may have turned the size
+    return image.height, image.width
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

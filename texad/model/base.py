@@ -62,6 +62,23 @@ def blocks(features: np.ndarray, images: np.ndarray) -> Iterator[torch.Tensor]:
         yield block.to(device())
 
 
+def missing(maps: torch.Tensor) -> torch.Tensor | None:
+    """Find the places that are not there, NaN in all channels.
+
+    Parameters
+    ----------
+    maps : Tensor, float32, shape (n, C, H, W)
+
+    Returns
+    -------
+    Tensor, bool, shape (n, 1, H, W), or None
+        None if all are there; and in an export, whose images are of one size.
+    """
+    if torch.compiler.is_compiling() or not torch.isnan(maps[:, 0]).any():
+        return None
+    return torch.isnan(maps).all(dim=1, keepdim=True)
+
+
 def vectors(maps: torch.Tensor) -> torch.Tensor:
     """Take the vectors of the places that are there, not NaN in all channels.
 

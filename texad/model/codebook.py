@@ -32,7 +32,9 @@ from texad.model.base import (
     device,
     endless_blocks,
     hold_out,
+    missing,
     train_in_steps,
+    vectors,
 )
 from texad.model.extraction import in_order
 
@@ -60,7 +62,8 @@ class QuantizedAutoencoder(FeatureAutoencoder):
     words : int
         Number of words.
     height, width : int
-        H and W: the errors of each place have a unit of their own.
+        H and W: the errors of each place have a unit of their own. Maps of another size have one
+        unit for all places.
     averaged : bool or int
         Average each place with its neighbours first.
     """
@@ -97,13 +100,18 @@ class QuantizedAutoencoder(FeatureAutoencoder):
 
     def prepare(self, features: torch.Tensor) -> torch.Tensor:
         """Average neighbours, if wanted, and divide by the unit of error, (N, C, H, W)."""
-        return (average(features) if self.widths["averaged"] else features) / self.unit
+        return (average(features) if self.widths["averaged"] else features) / self._unit(features)
 
     def forward(self, prepared: torch.Tensor) -> torch.Tensor:
         """Reconstruct prepared feature maps: (N, C, H, W) in, the same shape out."""
-        vectors = (prepared * self.unit).permute(0, 2, 3, 1)  # (N, H, W, C)
+        unit = self._unit(prepared)
+        vectors = (prepared * unit).permute(0, 2, 3, 1)  # (N, H, W, C)
         words = self.codebook[self.nearest(self.encode(vectors.reshape(-1, vectors.shape[-1])))]
-        return self.decode(words).reshape(vectors.shape).permute(0, 3, 1, 2) / self.unit
+        return self.decode(words).reshape(vectors.shape).permute(0, 3, 1, 2) / unit
+
+    def _unit(self, maps: torch.Tensor) -> torch.Tensor:
+        whole = self.unit.shape == maps.shape[2:]
+        return self.unit if whole else self.unit.square().mean().sqrt()
 
     def encode(self, vectors: torch.Tensor) -> torch.Tensor:
         """Encode vectors as codes: (n, C) → (n, bottleneck)."""
@@ -129,11 +137,17 @@ def average(features: torch.Tensor) -> torch.Tensor:
     """Average each place with its neighbours, (N, C, H, W).
 
     Two means of 2 x 2 places after one another weigh a place 4, its neighbours 2, and those at its
-    corners 1.
+    corners 1. Places that are missing (NaN) have no part in it, as those beyond the border.
     """
-    # (N, C, H + 1, W + 1)
-    corners = functional.avg_pool2d(features, 2, stride=1, padding=1, count_include_pad=False)
-    return functional.avg_pool2d(corners, 2, stride=1)
+
+    def of_corners(maps: torch.Tensor) -> torch.Tensor:  # (N, C, H + 1, W + 1)
+        return functional.avg_pool2d(maps, 2, stride=1, padding=1, count_include_pad=False)
+
+    if (lacking := missing(features)) is None:
+        return functional.avg_pool2d(of_corners(features), 2, stride=1)
+    share = of_corners((~lacking).to(features.dtype)).clamp(min=1 / 4)
+    corners = of_corners(features.masked_fill(lacking, 0)) / share
+    return functional.avg_pool2d(corners, 2, stride=1).masked_fill(lacking, torch.nan)
 
 
 @torch.inference_mode()
@@ -207,9 +221,9 @@ def fit(
     def maps(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, C, H, W)
         return (block.permute(0, 3, 1, 2) for block in blocks(features, images))
 
-    def vectors_of(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C)
+    def vectors_of(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C), or fewer
         for block in maps(images):
-            yield quantized.prepare(block).permute(0, 2, 3, 1).reshape(-1, channels)
+            yield vectors(quantized.prepare(block).permute(0, 2, 3, 1))
 
     some = rng.permutation(train)[:SAMPLE]
     if averaged is None:
@@ -233,10 +247,10 @@ def fit(
 
     def step() -> float:
         block = next(batches).permute(0, 3, 1, 2)
-        vectors = quantized.prepare(block).permute(0, 2, 3, 1).reshape(-1, channels)
-        codes = quantized.encode(vectors)
+        there = vectors(quantized.prepare(block).permute(0, 2, 3, 1))
+        codes = quantized.encode(there)
         numbers = quantized.nearest(codes)
-        loss = float(_errors(quantized, vectors, numbers).sum()) / len(block)
+        loss = float(_errors(quantized, there, numbers).sum()) / len(block)
         counts = torch.bincount(numbers, minlength=words)
         drawn.add_(counts)
         sums = torch.zeros_like(quantized.codebook).index_add_(0, numbers, codes)
@@ -264,11 +278,11 @@ def fit(
         progress=progress,
     )
     measured = validation if len(validation) else train
-    errors = (
-        _errors(quantized, vectors).reshape(-1, height, width).sum(dim=0)
-        for vectors in vectors_of(measured)
-    )
-    error = sum(errors, torch.zeros(height, width, device=device())) / channels
+    errors = torch.cat([_errors(quantized, each) for each in vectors_of(measured)]) / channels
+    if np.isnan(features[images, 0, -1, -1]).any():  # sizes differ, and so no places correspond
+        error = (errors.mean() * len(measured)).expand(height, width)
+    else:
+        error = errors.reshape(-1, height, width).sum(dim=0)
     finite(float(error.sum()))
     # of few images: the mean of all places replaces what they have not shown; positive, even
     # where nothing varies
@@ -279,7 +293,7 @@ def fit(
 
 def _spread(block: torch.Tensor) -> float:
     """Variance of the places within an image, added up over images and channels."""
-    return float(block.var(dim=(2, 3), correction=0).sum())
+    return sum(float(vectors(each.permute(1, 2, 0)).var(0, correction=0).sum()) for each in block)
 
 
 def _principal_components(centred: torch.Tensor, n: int) -> torch.Tensor:
