@@ -41,6 +41,7 @@ normalize = None  # True: subtract the ImageNet mean; None: as the detector want
 calibration = "auto"  # "split": some images are kept out; "cross": each one in turn
 calibration_fraction = 0.2  # of the good training images; kept out by "split"
 unreadable_limit = 0.05  # of the images of a folder; if more are damaged, stop
+region = ""  # a mask, or a folder of masks: white is judged; empty: all of an image
 groups = ""  # a .csv or a regular expression; empty: groups.csv, if there is one
 
 # %%
@@ -62,13 +63,14 @@ from texad.teaching import quiz
 run = Run(dataset, category, runs)
 try:  # "auto" is "split" for the published detector, and "cross" for the extended one
     kept_out_by = registry.calibration(detector, calibration)
-    sight = registry.sight(detector, image_size, normalize)
+    sight = registry.sight(detector, image_size, normalize, region)
 except ValueError as error:
     raise RunError(str(error)) from None
 options = dict(
     detector=detector,
     image_size=image_size,
     normalize=normalize,
+    region=sight.region,
     calibration=calibration,
     calibration_fraction=calibration_fraction,
     unreadable_limit=unreadable_limit,
@@ -279,7 +281,7 @@ small[:2, :3]
 by_hand = small.astype(np.float32) / 255  # (H, W, 3)
 x = preprocessing.load_image(chosen[0].path, sight)  # N is 1 here
 print("x:", tuple(x.shape), x.dtype, f"from {x.min():.2f} to {x.max():.2f}")
-assert np.array_equal(by_hand.transpose(2, 0, 1), x[0].numpy())
+assert sight.region or np.array_equal(by_hand.transpose(2, 0, 1), x[0].numpy())
 
 # %% [markdown]
 # ## What resizing does to a defect

@@ -241,9 +241,10 @@ pair = [
 ]
 maps = []
 for i in pair:
-    rows, columns = extent(F_test[i])
+    rows, columns = extent(F_test[i])  # its own, where images differ in shape
     maps.append(F_test[i][:, :rows, :columns])
-difference = np.abs(maps[0].max(axis=(1, 2)) - maps[-1].max(axis=(1, 2)))
+largest = [np.nanmax(F, axis=(1, 2)) for F in maps]
+difference = np.abs(largest[0] - largest[-1])
 channels = np.argsort(difference)[:-6:-1]  # the five largest, the largest first
 shown, titles = [], []
 for i, F in zip(pair, maps, strict=True):

@@ -120,8 +120,12 @@ convolution.bias.data = g[0].bias
 with torch.inference_mode():
     as_map = convolution(first_image[None])[0]  # (hidden, H, W)
     as_vectors = as_map.permute(1, 2, 0).reshape(-1, hidden)  # (H·W, hidden)
-    difference = (as_vectors - g[0](vectors)).abs().max() / as_vectors.abs().max()
-print(f"largest difference, relative to the largest value: {float(difference):.1e}")
+    difference = (
+        as_vectors - g[0](vectors)
+    ).abs() / as_vectors.abs().nan_to_num().max()
+print(
+    f"largest difference, relative to the largest value: {difference.nan_to_num().max():.1e}"
+)
 
 # %% [markdown]
 # ## Training
@@ -198,7 +202,8 @@ Markdown(said)
 model = members(trained)[0]
 F = scoring.prepare(model, F_train[:1])  # as the autoencoder sees it
 F_hat = scoring.reconstruct(model, F)
-row, column = rows // 2, columns // 2
+there = np.argwhere(~np.isnan(F[0, 0]))
+row, column = there[np.abs(there - (rows // 2, columns // 2)).sum(axis=1).argmin()]
 plots.vector_comparison(
     F[0, :, row, column],
     F_hat[0, :, row, column],

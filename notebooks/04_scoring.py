@@ -48,7 +48,7 @@ from texad.figures import plots, result_figures
 from texad.model import extraction, preprocessing, registry, scoring
 from texad.model.backbone import load_backbone
 from texad.model.cross import members, proven_rate
-from texad.model.places import Grid, enlarge, enlarge_each, extent
+from texad.model.places import Grid, enlarge, enlarge_each
 from texad.model.threshold import (
     check_rule,
     conformal_threshold,
@@ -100,7 +100,8 @@ run
 # %%
 rng = np.random.default_rng(seed)
 example = int(rng.choice(np.flatnonzero(test["label"]))) if test["label"].any() else 0
-rows, columns = extent(F_test[example])  # its own, where images differ in shape
+sight, path = run.sight(), run.data_path(test["path"][example])
+rows, columns = (side // 16 for side in sight.shape_of(path))  # its own
 one = F_test[example : example + 1, :, :rows, :columns]  # (1, C, H, W)
 answers = [scoring.score_features(each, one, progress=False)[0] for each in models]
 model = models[
@@ -110,7 +111,8 @@ F = scoring.prepare(model, one)
 F_hat = scoring.reconstruct(model, F)
 E = (F - F_hat) ** 2
 print("E:", E.shape)
-print(f"smallest {E.min():.2g}, mean {E.mean():.2g}, largest {E.max():.2g}")
+there = E[~np.isnan(E)]  # all of it, unless a part of the image is not to be judged
+print(f"smallest {there.min():.2g}, mean {there.mean():.2g}, largest {there.max():.2g}")
 
 # %% [markdown]
 # *What to look for:* how far the largest error lies above the mean one. A few entries stand out,
@@ -126,9 +128,7 @@ print(f"smallest {E.min():.2g}, mean {E.mean():.2g}, largest {E.max():.2g}")
 # the true defect.
 
 # %% mystnb={"figure": {"caption": "A test image and its anomaly map."}, "image": {"alt": "Above, a photograph with the defect outlined. Below, the same photograph with the anomaly map over it, bright where the autoencoder fails."}}
-sight = run.sight()
 A = E.mean(axis=1)  # (1, H, W)
-path = run.data_path(test["path"][example])
 image = preprocessing.load_pictures([path], sight)[0]
 mask = preprocessing.load_mask(run.data_path(test["mask"][example]), sight, path)
 in_pixels = enlarge(A, run.grid(), mask.shape)
@@ -149,13 +149,13 @@ result_figures.heatmaps([image], in_pixels, [mask], [test["defect"][example]])
 
 # %% mystnb={"figure": {"caption": "The largest errors of the image; the coloured ones make the score."}, "image": {"alt": "Bars of falling height: the largest errors in order. The first ones, which make the score, are coloured."}}
 values = E if options["reduction"] == "none" else A
-largest_first = np.sort(values.ravel())[::-1]
+largest_first = np.sort(values[~np.isnan(values)])[::-1]
 plots.sorted_errors(largest_first[: 4 * top_k], top_k)
 
 # %%
 by_hand = largest_first[:top_k].mean()
 if options["reduction"] == "local_and_global":  # the extended detector of chapter 8
-    by_hand = by_hand + A.mean()
+    by_hand = by_hand + np.nanmean(A)
 by_package = scoring.image_score(E, **options)[0]
 print(f"by hand {by_hand:.4f}, by the package {by_package:.4f}")
 assert np.isclose(by_hand, by_package, rtol=1e-5)

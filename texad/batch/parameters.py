@@ -60,8 +60,8 @@ def parse_values(typed: dict[str, str]) -> dict[str, list[Any]]:
     Parameters
     ----------
     typed : dict of str to str
-        A parameter of chapters 1 to 5 may have several values, with commas between; in `groups`
-        and in that of a study, a comma belongs to the value.
+        A parameter of chapters 1 to 5 may have several values, with commas between; in `groups`,
+        in `region` and in that of a study, a comma belongs to the value.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def parse_values(typed: dict[str, str]) -> dict[str, list[Any]]:
     >>> parse_values({"bottleneck": "64, 256", "normalize": "true"})
     {'bottleneck': [64, 256], 'normalize': [True]}
     """
-    swept = {name for stage in STAGES for name in defaults(stage)} - {"groups"}
+    swept = {name for stage in STAGES for name in defaults(stage)} - {"groups", "region"}
     texts = {name: text.split(",") if name in swept else [text] for name, text in typed.items()}
     return {
         name: list(dict.fromkeys(_parse(name, part.strip()) for part in parts))
@@ -113,7 +113,8 @@ def _parse(name: str, text: str) -> Any:
         raise DataError(
             f"{what} must be of type {kind.__name__} ({default}), not {text!r}"
         ) from None
-    if name == "groups" and text.lower().endswith(".csv") and os.path.isfile(text):
+    is_table = name == "groups" and text.lower().endswith(".csv")
+    if (is_table or name == "region") and os.path.exists(text):
         value = os.path.abspath(text)  # notebooks run in another folder
     if name in CHOICES:
         check_choice(what, text, CHOICES[name], hint=default, error=DataError)

@@ -279,10 +279,13 @@ def fit(
     )
     measured = validation if len(validation) else train
     errors = torch.cat([_errors(quantized, each) for each in vectors_of(measured)]) / channels
-    if np.isnan(features[images, 0, -1, -1]).any():  # sizes differ, and so no places correspond
+    lacking = torch.from_numpy(np.isnan(features[measured, 0])).to(device())  # (n, H, W)
+    ends = [np.unique(np.isnan(features[images, 0, i, j])) for i, j in ((-1, 0), (0, -1))]
+    if max(map(len, ends)) == 1 and (lacking == lacking[:1]).all():
+        error = torch.full((height, width), float(errors.mean()) * len(measured), device=device())
+        error[~lacking[0]] = errors.reshape(len(measured), -1).sum(dim=0)
+    else:  # sizes differ, and so no places correspond
         error = (errors.mean() * len(measured)).expand(height, width)
-    else:
-        error = errors.reshape(-1, height, width).sum(dim=0)
     finite(float(error.sum()))
     # of few images: the mean of all places replaces what they have not shown; positive, even
     # where nothing varies

@@ -41,7 +41,8 @@ def extract(
     """Compute the features of images and store them in a NumPy file, batch by batch.
 
     Images may differ in size, and so their maps do. A smaller map lies in the top left corner of
-    what is stored for its image, and the places that are not there are NaN in all channels.
+    what is stored for its image, and the places that are not there are NaN in all channels, as are
+    those outside the region of `sight`.
 
     Parameters
     ----------
@@ -84,6 +85,12 @@ def extract(
                 f"features of {batch[0]} or one of the {len(batch) - 1} images after it "
                 "are not finite"
             )
+        for one, path in zip(maps, batch, strict=True):
+            height, width = STRIDE * one.shape[1], STRIDE * one.shape[2]
+            if (inside := sight.inside(path, (height, width))) is not None:
+                squares = torch.from_numpy(inside).to(one).unflatten(0, (-1, STRIDE))
+                shares = squares.unflatten(2, (-1, STRIDE)).mean(dim=(1, 3))  # of each place
+                one.masked_fill_(shares < 0.5, math.nan)
         missing = (0, columns - maps.shape[3], 0, rows - maps.shape[2])  # right and below
         maps = functional.pad(maps, missing, value=math.nan)
         return maps.permute(0, 2, 3, 1).contiguous().cpu().numpy()

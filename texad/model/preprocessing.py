@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from texad.io.images import read_mask, read_pixels, read_size
 
 IMAGE_SIZE = 224
 STRIDE = 16  # pixels of the backbone's input between two neighbouring places of its feature map
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -42,6 +44,11 @@ class Sight:
         Keep the image's aspect ratio. Else every image is resized to a square.
     normalize : bool, default False
         Subtract the ImageNet mean and divide by its standard deviation, see `Normalize`.
+    region : str, default ""
+        File of a mask that is white where images are to be judged and black where not, or a folder
+        of such masks, each with the name of its image (the suffix may differ). The mask is resized
+        with the image. What lies outside is painted over with the mean colour of the inside, and
+        places of which more than half lies outside are missing. Empty: all of an image counts.
 
     Raises
     ------
@@ -52,6 +59,7 @@ class Sight:
     size: int = IMAGE_SIZE
     keep_aspect: bool = False
     normalize: bool = False
+    region: str = ""
 
     def __post_init__(self) -> None:
         check_range(
@@ -92,12 +100,57 @@ class Sight:
         """Compute `shape` for an image file, of which only the header is read, if at all."""
         return self.shape(*read_size(path)) if self.keep_aspect else self.shape(1, 1)
 
+    def inside(self, path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+        """Read where an image is to be judged.
+
+        Parameters
+        ----------
+        path : Path
+            Of the image.
+        shape : (int, int)
+            Height and width of what it has become, in pixels.
+
+        Returns
+        -------
+        ndarray, bool, shape (height, width), or None
+            None where there is no region.
+
+        Raises
+        ------
+        DataError
+            There is no mask for this image, it cannot be read, or is all black.
+        """
+        if not self.region:
+            return None
+        mask = Path(self.region)
+        if mask.is_dir():
+            names = (path.name, *(f"{path.stem}{suffix}" for suffix in MASK_SUFFIXES))
+            found = [mask / name for name in names if (mask / name).is_file()]
+            if not found:
+                raise DataError(f"region {mask} has no mask named {path.stem}.png for {path}")
+            mask = found[0]
+        return _inside(mask, shape)
+
     def shape_of_most(self, paths: Sequence[Path]) -> tuple[int, int]:
         """Find the `shape` that most of the images have; of several, the one that comes first."""
         return Counter(map(self.shape_of, paths)).most_common(1)[0][0]
 
 
 SQUARE = Sight()  # of the published method
+
+
+@lru_cache(maxsize=16)  # one mask may serve all images
+def _inside(file: Path, shape: tuple[int, int]) -> np.ndarray:
+    inside = np.asarray(_shrunk(read_mask(file), shape) >= 0.5)
+    if not inside.any():
+        raise DataError(f"region {file} is black everywhere: paint white what is to be judged")
+    return inside
+
+
+def _shrunk(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The share of each new pixel that is True in a mask, float32, (height, width)."""
+    image = Image.fromarray(mask.astype(np.float32))
+    return np.asarray(image.resize(shape[::-1], Image.Resampling.BOX))
 
 
 def resize(image: Image.Image | np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
@@ -158,6 +211,8 @@ def load_images(
                 f"{images.shape[1]} × {images.shape[2]}: load images of one shape at a time"
             )
         images[i] = resize(pixels, (height, width))
+        if (inside := sight.inside(path, (height, width))) is not None:
+            images[i][~inside] = images[i][inside].mean(axis=0).round()
     return (
         torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).div_(255)
     )  # the colours of a pixel still side by side
@@ -243,6 +298,4 @@ def load_mask(path: Path | None, sight: Sight = SQUARE, image: Path | None = Non
             raise ValueError("image is needed: an empty mask has its shape")
         return np.zeros(sight.shape_of(image) if image else sight.shape(1, 1), dtype=bool)
     pixels = read_mask(path)
-    height, width = sight.shape(*pixels.shape)
-    mask = Image.fromarray(pixels.astype(np.float32))
-    return np.asarray(mask.resize((width, height), Image.Resampling.BOX)) > 0
+    return np.asarray(_shrunk(pixels, sight.shape(*pixels.shape)) > 0)

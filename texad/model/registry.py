@@ -4,6 +4,7 @@ To add one, write a subclass of `FeatureAutoencoder` and a function that fits it
 `DETECTORS`.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from texad.data import splitting
-from texad.errors import check_choice, check_range
+from texad.errors import check_choice, check_range, printable
 from texad.io.atomic import write_tensors
 from texad.io.tensors import read_tensors, refusing
 from texad.model import autoencoder, codebook, threshold
@@ -105,7 +106,12 @@ def check(detector: str) -> None:
     check_choice("detector", detector, DETECTORS)
 
 
-def sight(detector: str, image_size: int | None = None, normalize: bool | None = None) -> Sight:
+def sight(
+    detector: str,
+    image_size: int | None = None,
+    normalize: bool | None = None,
+    region: str = "",
+) -> Sight:
     """Return how a detector looks at an image.
 
     Parameters
@@ -115,11 +121,13 @@ def sight(detector: str, image_size: int | None = None, normalize: bool | None =
         `Sight.size`; by default the detector's own.
     normalize : bool, optional
         By default the detector's own.
+    region : str, optional
+        See `Sight`; by default all of an image counts.
 
     Raises
     ------
     ValueError
-        If there is no such detector, or `image_size` does not fit it.
+        If there is no such detector or region, or `image_size` does not fit the detector.
 
     Examples
     --------
@@ -135,8 +143,13 @@ def sight(detector: str, image_size: int | None = None, normalize: bool | None =
             at_least=known.smallest_image,
             multiple_of=STRIDE,
         )
+    if region and not Path(region).exists():
+        raise ValueError(
+            f"region {printable(region)} does not exist: name a mask, or a folder of them"
+        )
     return replace(
         known.sight,
+        region=os.path.abspath(region) if region else "",
         size=known.sight.size if image_size is None else image_size,
         normalize=known.sight.normalize if normalize is None else normalize,
     )

@@ -27,6 +27,7 @@ SIGHT = _object(
     *("size", "keep_aspect", "normalize"),
     size={"type": "integer", "minimum": 16, "multipleOf": 16},
     **dict.fromkeys(("keep_aspect", "normalize"), {"type": "boolean"}),
+    region=TEXT,
 )
 LEFT_OUT = _object("path", "reason", path=TEXT, reason=TEXT)
 SPLITS = {f"n_{split}": COUNT for split in ("train", "calibration", "test")}
