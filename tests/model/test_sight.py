@@ -40,7 +40,7 @@ def test_the_shape_has_the_area_and_nearly_the_aspect_ratio(size, height, width)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "bmp"])
 def test_the_size_is_that_of_the_upright_image(tmp_path, suffix, orientation):
     image = Image.new("RGB", (30, 20))
     exif = image.getexif()
