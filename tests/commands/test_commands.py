@@ -469,6 +469,13 @@ def test_the_exit_status_says_whether_all_are_known_to_be_good(detector, steel, 
         status(*normal, torn) == 3 and status(*normal, empty) == 3
     )  # nobody knows whether all are good
     assert status(torn) == status(empty) == status(torn, fail=False) == 2
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    shutil.copy(normal[0], mixed)
+    assert status(str(mixed)) == 0
+    (mixed / "phone.heic").write_bytes(b"which nothing here can read")
+    assert status(str(mixed)) == 3 and "1 of .heic" in capsys.readouterr().err
+    assert status(str(mixed), fail=False) == 0
     assert status(*normal, spot, torn, fail=False) == 0
     assert "RANDOM WEIGHTS" in capsys.readouterr().err
 

@@ -74,6 +74,9 @@ def test_of_mvtec_s_layout_only_the_good_images_of_one_part_are_taken(tmp_path):
             ["steel/train/good/1.png", "wood/train/good/1.png"],
             "is a data set of 2 categories: name one .*steel",
         ),
+        (["1.png", "1_GT.png"], "masks among its images .1, such as .*1_GT.png.*texad import"),
+        (["a/1.jpg", "a/1_label.bmp"], "masks among its images"),
+        (["a/1.png", "a/masks/1.png"], "masks among its images"),
         (["notes.txt"], "holds no image, .* other files: 1, such as notes.txt"),
         ([], "holds no image"),
     ],
@@ -110,3 +113,19 @@ def test_paths_are_found_one_at_a_time(tmp_path):
     assert found(tmp_path / "*.bmp") == [] and "matches no image" in complaints[0]
     first = next(inputs.stream(itertools.repeat(str(tmp_path)), complaints.append))
     assert Path(first).exists()
+
+
+def test_pictures_of_a_format_that_is_not_read_are_counted(tmp_path):
+    noise(tmp_path / "1.png")
+    for name in ("2.webp", "3.jp2", "4.pgm"):
+        Image.open(tmp_path / "1.png").convert("L").rotate(len(name)).save(tmp_path / name)
+    for name in ("5.heic", "6.HEIC", "7.raw", "8.gif", "9", "notes.txt", "Thumbs.db", "a.json"):
+        (tmp_path / name).write_bytes(b"x")
+    found = inputs.good_images(tmp_path, progress=False)
+    assert found.passed_over == {".heic": 2, ".raw": 1, ".gif": 1, "no ending": 1}
+    complaints = []
+    for argument in (tmp_path, tmp_path / "*"):
+        paths = list(inputs.stream([str(argument)], complaints.append))
+        assert len(paths) == 4
+        assert "not judged, since the format is not read: " in complaints[-1]
+        assert "2 of .heic" in complaints[-1] and ".txt" not in complaints[-1]

@@ -158,6 +158,15 @@ READ = [  # what it is; its name; how it is made; the pixels that are read of it
         lambda file: save(file, PIXELS, format="PNG"),
         PIXELS,
     ),
+    ("WebP", "a.webp", lambda file: save(file, PIXELS, lossless=True), PIXELS),
+    ("JPEG 2000", "a.jp2", lambda file: save(file, PIXELS), PIXELS),
+    ("PPM", "a.ppm", lambda file: save(file, PIXELS), PIXELS),
+    (
+        "PGM",
+        "a.pgm",
+        lambda file: save(file, PIXELS[..., 0]),
+        np.repeat(PIXELS[..., :1], 3, axis=2),
+    ),
     ("an ending in capitals", "A.PNG", lambda file: save(file, PIXELS), PIXELS),
     ("one pixel", "a.png", lambda file: save(file, PIXELS[:1, :1]), PIXELS[:1, :1]),
     (
@@ -483,6 +492,22 @@ def mask(root: Path, pixels: np.ndarray, name: str = "000_mask.png") -> None:
     save(root / "ground_truth" / "spot" / name, pixels)
 
 
+def mask_in_jpeg(root: Path) -> None:
+    pixels = np.zeros((16, 16), np.uint8)
+    pixels[4:12, 4:12] = 255
+    (root / "ground_truth" / "spot" / "000_mask.png").unlink()
+    mask(root, pixels, "000_mask.jpg")
+
+
+def masks_in_folder(root: Path, n: int = 3) -> None:
+    (root / "ground_truth" / "spot" / "000_mask.png").unlink()
+    (root / "ground_truth" / "spot" / "000").mkdir()
+    for i in range(n):
+        pixels = np.zeros((16, 16), np.uint8)
+        pixels[i, i] = 1 + i
+        mask(root, pixels, f"000/{i}.png")
+
+
 # What it is; what is done to a category whose defective images have 16 × 16 pixels; why 000.png is
 # left out, or how many pixels its mask has.
 MASKS = [
@@ -521,6 +546,9 @@ MASKS = [
         lambda root: mask(root, np.zeros((16, 16), np.uint8), "999_mask.png"),
         256,
     ),
+    ("a JPEG", mask_in_jpeg, 64),
+    ("a folder of several", masks_in_folder, 3),
+    ("an empty folder", lambda root: masks_in_folder(root, 0), "its mask 000: a folder of masks,"),
 ]
 
 
@@ -537,9 +565,9 @@ def test_masks(tmp_path, make, expected):
     category = checked(root)
     first = {sample.path.stem: sample for sample in category.test if sample.label}.get("000")
     if isinstance(expected, str):
-        assert [(each.sample.path.name, each.reason) for each in category.unreadable] == [
-            ("000.png", expected)
-        ] and first is None
+        (left_out,) = category.unreadable
+        assert left_out.sample.path.name == "000.png" and first is None
+        assert left_out.reason.startswith(expected)
     else:
         assert category.unreadable == ()
         assert (
@@ -694,6 +722,12 @@ FOLDERS = [
         "{root}/test/spot: 2 of 3 images cannot be read, and unreadable_limit allows 0.05 of them: "
         "000.png (the file is empty)",
         False,
+    ),
+    (
+        "masks beside the images",
+        lambda root: save(root / "train" / "good" / "000_GT.png", PIXELS),
+        "000_GT.png seems to be the mask of 000.png, and no image to learn from",
+        True,
     ),
     (
         "masks of another size",

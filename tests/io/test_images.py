@@ -195,6 +195,37 @@ def test_every_pixel_of_a_mask_that_is_not_black_is_defective(tmp_path, case):
 PIXELS = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
 
 
+@pytest.mark.parametrize(
+    "name, options",
+    [(f"a.{end}", {"quality": q}) for end in ("jpg", "webp") for q in (30, 75, 95)]
+    + [("a.tif", {"compression": "jpeg"})],
+)
+def test_a_lossy_mask_is_cut_at_half(tmp_path, name, options):
+    mask = np.zeros((64, 64), np.uint8)
+    Image.fromarray(mask).save(tmp_path / name, **options)
+    assert not reading.read_mask(tmp_path / name).any()
+    mask[21:35, 25:39] = 255
+    Image.fromarray(mask).save(tmp_path / name, **options)
+    assert (reading.read_mask(tmp_path / name) == (mask > 0)).all()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.jp2", "a.bmp", "a.tif", "a.pgm"])
+def test_low_levels_of_a_lossless_mask_count(tmp_path, name):
+    mask = np.repeat(np.arange(4, dtype=np.uint8), 4).reshape(4, 4)
+    image = Image.fromarray(mask)
+    image.save(tmp_path / name, **({"lossless": True} if name == "a.webp" else {}))
+    assert (reading.read_mask(tmp_path / name) == (mask > 0)).all()
+
+
+def test_the_masks_of_a_folder_are_united(tmp_path):
+    for i, size in ((0, 4), (1, 4)):
+        save(tmp_path / f"{i}.png", np.eye(size, k=i, dtype=np.uint8))
+    assert (reading.read_mask(tmp_path) == np.eye(4) + np.eye(4, k=1)).all()
+    save(tmp_path / "2.png", np.eye(5, dtype=np.uint8))
+    with pytest.raises(ImageError, match="several sizes"):
+        reading.read_mask(tmp_path)
+
+
 def saved(image, **options) -> bytes:
     stream = io.BytesIO()
     image.save(stream, format="PNG", **options)

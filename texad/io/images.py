@@ -11,7 +11,7 @@ from texad.errors import ImageError, printable
 
 # Nothing else is tried, whatever a file calls itself.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "JPEG2000", "PPM")
-FEW_LEVELS = 16  # more of them in a mask are a sign of lossy compression
+FAINT = 16  # what lossy compression makes of black is darker than this
 ORIENTATION = 274  # the tag of EXIF
 # In a PNG, these may say that the image is to be turned.
 ORIENTED = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
@@ -169,7 +169,7 @@ def _read(path: str | Path, convert: Callable[[Image.Image], T], as_stored: bool
             if as_stored:
                 return convert(image)
             upright = ImageOps.exif_transpose(image)
-            upright.format, upright.info = image.format, image.info  # how it was stored
+            upright.info["lossy"] = _is_lossy(image, path)
             return convert(upright)
     except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
         # Without the path, which is named anyway.
@@ -206,11 +206,23 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _to_mask(image: Image.Image) -> np.ndarray:
     levels = np.asarray(image) if _is_deep(image) else np.asarray(_to_rgb(image)).max(axis=2)
-    is_jpeg = image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg"
-    if is_jpeg and levels.max() < FEW_LEVELS:  # black, as far as it can tell
-        return np.zeros(levels.shape, dtype=bool)
-    may_be_lossy = image.format in ("WEBP", "JPEG2000") and len(np.unique(levels)) > FEW_LEVELS
-    return levels > (levels.max() / 2 if is_jpeg or may_be_lossy else 0)
+    return levels > (max(levels.max() / 2, FAINT) if image.info["lossy"] else 0)
+
+
+def _is_lossy(image: Image.Image, path: str | Path) -> bool:
+    """Tell whether an image, as it was opened, may have been changed by its compression."""
+    if image.format in ("WEBP", "JPEG2000"):
+        with open(path, "rb") as stream:
+            head = stream.read(4096)
+        # In JPEG 2000, five bytes of the marker COD precede the size of its blocks, and the last
+        # byte says whether the wavelets can be reversed.
+        cod = head.find(b"\xff\x52\x00\x0c")
+        return (
+            b"VP8L" not in head[:64]
+            if image.format == "WEBP"
+            else head[cod + 13 : cod + 14] != b"\1"
+        )
+    return image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg"
 
 
 def _is_deep(image: Image.Image) -> bool:
