@@ -32,7 +32,7 @@ from texad.io.atomic import write_tensors
 from texad.io.images import read_size
 from texad.io.tensors import read_tensors, refusing
 from texad.model import extraction, places, preprocessing, registry, scoring, weights
-from texad.model.backbone import folded_backbone, grid, stride_in_1x1
+from texad.model.backbone import feature_maps, folded_backbone, grid, stride_in_1x1
 from texad.model.base import FeatureAutoencoder, device
 from texad.model.cross import CrossFitted, members
 from texad.model.preprocessing import STRIDE, Sight
@@ -400,7 +400,7 @@ class AnomalyDetector(BaseEstimator):
                 time.perf_counter() - started,
                 error=str(error),
             )
-        maps = self.backbone_(images.to(device())).cpu().numpy()
+        maps = feature_maps(self.backbone_, images.to(device())).cpu().numpy()
         scores, anomaly_maps = scoring.score_features(fitted, maps, progress=False)
         (p_value,) = p_values(self.calibration_scores_, scores, self.calibration_groups_)
         return Prediction(

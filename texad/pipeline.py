@@ -12,6 +12,7 @@ Nothing here knows of run folders: paths, arrays and tables go in, arrays and ta
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,6 +88,7 @@ def make_backbone(
         Takes (N, 3, H, W), gives (N, 1024, H/16, W/16).
     """
     backbone = build_backbone(loaded, sight.normalize)
+    sight = replace(sight, size=min(sight.size, 448))  # enough for what is measured here
     if loaded.is_random:
         calibrate_batchnorm(backbone, train_paths, sight=sight, progress=progress)
     return locate_places(fold_batchnorm(backbone), train_paths, sight=sight)

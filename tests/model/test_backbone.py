@@ -388,3 +388,18 @@ def test_an_error_comes_in_its_turn_and_ends_the_rest():
     with pytest.raises(ValueError, match="five"):
         got.extend(extraction.in_order(fail_at_5, range(1000)))
     assert len(started) <= 5 + 2 * torch.get_num_threads() + 2
+
+
+def test_a_large_image_in_strips_has_the_same_maps(loaded, monkeypatch):
+    backbone = backbone_module.fold_batchnorm(backbone_module.build_backbone(loaded))
+    images = torch.rand(2, 3, 720, 48, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole = backbone_module.feature_maps(backbone, images)
+        monkeypatch.setattr(backbone_module, "LARGE", 48 * 700)
+        monkeypatch.setattr(backbone_module, "STRIP", 192)  # four, the last one shorter
+        strips = backbone_module.feature_maps(backbone, images)
+        monkeypatch.setattr(backbone_module, "MARGIN", 32)  # less than a place sees
+        torn = backbone_module.feature_maps(backbone, images)
+    assert whole.shape == strips.shape == (2, 1024, 45, 3)
+    near = 1e-5 * whole.abs().max()
+    assert (whole - strips).abs().max() < near < (whole - torn).abs().max()

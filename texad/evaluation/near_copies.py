@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from texad.model.base import at_once
+
 ALIKE = 0.7  # correlation of two images, from which on they are near-copies
 MANY = 0.1  # fraction of images with a near-copy, from which on it is no coincidence
 CHANNELS = 64  # that are compared, of all
@@ -66,7 +68,8 @@ def near_copies(features: Sequence[np.ndarray], names: Sequence[str]) -> NearCop
     ----------
     features : sequence of ndarray, float32, shape (n, C, H, W)
         Of each split; may be memory-mapped. Of more than 500 images, each second (third, …) is
-        compared with all; fewer than 8 are not compared, since their mean is too much their own.
+        compared with all, of large images fewer; fewer than 8 are not compared, since their mean is
+        too much their own.
     names : sequence of str
         Of all images, in the same order.
 
@@ -86,7 +89,7 @@ def near_copies(features: Sequence[np.ndarray], names: Sequence[str]) -> NearCop
     if len(names) < FEWEST:
         return NearCopies(0, 0, [])
     images = [(split, i) for split in features for i in range(len(split))]
-    anchors = np.arange(0, len(images), -(-len(images) // MOST))
+    anchors = np.arange(0, len(images), -(-len(images) // at_once(features[0], MOST)))
 
     def maps(numbers: Iterable[int]) -> np.ndarray:
         return np.stack([images[n][0][images[n][1], :CHANNELS] for n in numbers])

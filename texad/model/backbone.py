@@ -28,6 +28,9 @@ CHANNELS = 1024  # of layer3's output
 CALIBRATION = 32  # images
 LOCATING = 8  # images
 STRIDE = preprocessing.STRIDE
+LARGE = 1024**2  # pixels of an input that is looked at in strips
+STRIP = 512  # pixels, height of a strip
+MARGIN = 160  # pixels above and below it: a place sees 145 pixels to each side
 
 
 def build_backbone(weights: Weights, normalize: bool = False) -> nn.Sequential:
@@ -170,6 +173,33 @@ def locate_places(
     found = places.measure(backbone.to(device()), images.to(device()))
     backbone.register_buffer("centre", torch.tensor(found.centre, dtype=torch.float64))
     return backbone
+
+
+def feature_maps(backbone: nn.Sequential, images: torch.Tensor) -> torch.Tensor:
+    """Compute the feature maps of images, of large ones in strips, so that memory stays small.
+
+    What the layers pass on takes 40 times the memory of an image. A place depends on a part of the
+    image only, its receptive field, and so the image can be cut into horizontal strips that overlap
+    by that much: the maps are the same, but for rounding.
+
+    Parameters
+    ----------
+    backbone : nn.Sequential
+    images : Tensor, float32, shape (N, 3, height, width)
+
+    Returns
+    -------
+    Tensor, float32, shape (N, 1024, height / 16, width / 16)
+    """
+    if images[:1, :1].numel() <= LARGE:
+        return backbone(images)
+    strips = []
+    for top in range(0, images.shape[2], STRIP):
+        start = max(0, top - MARGIN)
+        maps = [backbone(image[:, :, start : top + STRIP + MARGIN]) for image in images.split(1)]
+        first = (top - start) // STRIDE
+        strips.append(torch.cat(maps)[:, :, first : first + STRIP // STRIDE])
+    return torch.cat(strips, dim=2)
 
 
 def grid(backbone: nn.Sequential) -> places.Grid:

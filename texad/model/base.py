@@ -40,8 +40,20 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def at_once(features: np.ndarray, most: int) -> int:
+    """Count how many of the images fit where `most` images of 448 × 448 pixels do.
+
+    Examples
+    --------
+    >>> at_once(np.empty((0, 1024, 14, 14)), 64), at_once(np.empty((0, 1024, 96, 96)), 64)
+    (64, 5)
+    """
+    places = int(np.prod(features.shape[2:]))
+    return max(1, min(most, most * 28 * 28 // places))
+
+
 def blocks(features: np.ndarray, images: np.ndarray) -> Iterator[torch.Tensor]:
-    """Yield the features of some images, at most 64 images at a time.
+    """Yield the features of some images, at most 64 images at a time, of large ones fewer.
 
     Parameters
     ----------
@@ -55,9 +67,9 @@ def blocks(features: np.ndarray, images: np.ndarray) -> Iterator[torch.Tensor]:
     Tensor, float32, shape (n, H, W, C), n <= 64
         Channels last, as in the file; on `device()`.
     """
-    in_file_order = features.transpose(0, 2, 3, 1)
-    for start in range(0, len(images), BLOCK):
-        block = torch.from_numpy(in_file_order[images[start : start + BLOCK]])
+    in_file_order, n = features.transpose(0, 2, 3, 1), at_once(features, BLOCK)
+    for start in range(0, len(images), n):
+        block = torch.from_numpy(in_file_order[images[start : start + n]])
         release(features)
         yield block.to(device())
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from texad.errors import check_range
 from texad.io.atomic import replacing
 from texad.model import preprocessing
-from texad.model.backbone import CHANNELS
+from texad.model.backbone import CHANNELS, feature_maps
 from texad.model.base import device
 from texad.model.preprocessing import SQUARE, STRIDE, Sight
 
@@ -79,7 +79,7 @@ def extract(
 
     @torch.inference_mode()
     def features_of(batch: Sequence[Path]) -> np.ndarray:
-        maps = backbone(preprocessing.load_images(batch, sight).to(device()))
+        maps = feature_maps(backbone, preprocessing.load_images(batch, sight).to(device()))
         if not torch.isfinite(maps).all():
             raise ValueError(
                 f"features of {batch[0]} or one of the {len(batch) - 1} images after it "

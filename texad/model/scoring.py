@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from texad.errors import check_choice, check_range
 from texad.io.arrays import release
-from texad.model.base import FeatureAutoencoder
+from texad.model.base import FeatureAutoencoder, at_once
 from texad.model.cross import CrossFitted, members
 
 REDUCTIONS = ("none", "channel_mean", "local_and_global")
@@ -154,7 +154,7 @@ def score_features(
         See `image_score`; without a reduction, the autoencoder's own.
     batch_size : int, default 8
         Images at a time. The errors of an image take 0.8 MB at the usual size, and are copied
-        several times: larger batches take more memory, and are no faster.
+        several times: larger batches take more memory, and are no faster. Of large images, fewer.
     progress : bool, default True
         Show a progress bar.
 
@@ -167,7 +167,7 @@ def score_features(
     images = np.arange(len(features)) if images is None else images
     scores = np.empty(len(images), dtype=np.float32)
     maps = np.empty((len(images), *features.shape[2:]), dtype=np.float32)
-    in_file_order = features.transpose(0, 2, 3, 1)
+    in_file_order, batch_size = features.transpose(0, 2, 3, 1), at_once(features, batch_size)
     for start in tqdm(
         range(0, len(images), batch_size), desc="scoring", unit="batch", disable=not progress
     ):
