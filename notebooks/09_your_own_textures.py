@@ -703,7 +703,8 @@ quiz.Quiz(
 # - `texad fit` makes one file from a folder of good images, and says which false-alarm rate is
 #   expected and which is proven. The smallest that can be asked for is $1/(n+1)$ with $n$ images.
 # - Look at the strangest good images before you trust the threshold.
-# - Costs choose the rate. Only defects tell what is missed: keep them.
+# - Costs choose the rate. Only defects tell what is missed: keep them. If yours are labelled in a
+#   tool, {ref}`texad import <label-formats>` makes a test of them.
 # - `texad check` sees drift, in both directions; then mend the line, `texad calibrate`, or
 #   `texad fit`.
 #
