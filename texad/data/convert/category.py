@@ -22,9 +22,9 @@ from texad.data.convert.marks import Labels, Mark
 from texad.data.convert.outlines import Polygon
 from texad.data.convert.source import Source
 from texad.data.convert.writing import Entry, write
-from texad.data.names import GOOD, GOOD_CELLS, clean, split_of
+from texad.data.names import GOOD, GOOD_CELLS, clean, image_stem, split_of
 from texad.data.screening import screen
-from texad.data.walking import natural
+from texad.data.walking import SUFFIXES, natural
 from texad.errors import DataError, check_choice, check_range, printable
 from texad.io.atomic import filling
 from texad.io.images import check_image
@@ -202,11 +202,10 @@ def import_category(
         name = clean(entry.marks[0].category) if entry.marks[0].category else ""
         of_object.setdefault(name, []).append(replace(entry, size=size))
     made = {}
-    fraction = test_fraction
     with filling(root) as folder:
         for name, entries in (of_object or {"": []}).items():
             below = name if len(of_object) > 1 else ""
-            train, test, notes = _divided(entries, fraction, seed, labels)
+            train, test, notes = _divided(entries, test_fraction, seed, labels)
             parts = [*(("train", entry) for entry in train), *(("test", entry) for entry in test)]
             masks, empty = write(folder / below, parts, link, progress)
             notes += _first(empty, "left out, since it marks nothing of the image:")
@@ -215,25 +214,19 @@ def import_category(
             made[name] = Imported(
                 root / below, kind, len(train), n_good, defects, masks, sorted(labels.good), notes
             )
-    layout = recognise.layout(origin) or recognise.layout(
-        next(iter(recognise.objects(origin)), origin)
-    )
-    kind += f", in the layout of {layout}" if layout else ""
-    if len(made) == 1:
-        (one,) = made.values()
-        return replace(one, kind=kind, notes=labels.notes + one.notes)
-    each = list(made.values())
-    return Imported(
-        root,
-        kind,
-        sum(one.n_train for one in each),
-        sum(one.n_good for one in each),
-        sum((one.defects for one in each), Counter()),
-        sum((one.masks for one in each), Counter()),
-        sorted(labels.good),
-        labels.notes,
-        made,
-    )
+    kind += recognise.layout([origin, *recognise.objects(origin)])
+    total = next(iter(made.values()))
+    for one in list(made.values())[1:]:
+        total = replace(
+            total,
+            n_train=total.n_train + one.n_train,
+            n_good=total.n_good + one.n_good,
+            defects=total.defects + one.defects,
+            masks=total.masks + one.masks,
+        )
+    if len(made) > 1:
+        return replace(total, root=root, kind=kind, notes=labels.notes, objects=made)
+    return replace(total, kind=kind, notes=labels.notes + total.notes)
 
 
 # -- what is said of the images --------------------------------------------------------------------
@@ -291,6 +284,11 @@ def _marks(source: Source, kind: str) -> list[Mark]:
         raise DataError(
             "--path-column, --label-column and --mask-column are for csv, "
             f"not for {kind}: leave them out, or say --kind csv"
+        )
+    if kind in ("folders", "pairs", "yolo") and not source.images:
+        raise DataError(
+            f"{source.folder} holds no image, and neither do its sub-folders "
+            f"({', '.join(SUFFIXES)})"
         )
     objects = recognise.objects(source.path) if kind in ("folders", "pairs") else []
     marks = []
@@ -405,7 +403,7 @@ def _name(path: Path, defect: str, taken: set[tuple[str, str]]) -> str:
     parts = path.with_suffix("").parts
     names = [clean("_".join(parts[-n:])) for n in range(1, len(parts) + 1)]
     for name in chain(names, (f"{names[-1]}_{i}" for i in count(2))):
-        if name.casefold().endswith("_mask"):  # so is the mask of another one called
+        if image_stem(name) != name:  # so is the mask of another one called
             name = f"{name}_image"
         if (key := (defect.casefold(), name.casefold())) not in taken:
             break

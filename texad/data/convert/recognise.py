@@ -1,6 +1,6 @@
 """Which kind of labels a source has."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from texad.data.convert.coco import read_coco
@@ -71,9 +71,12 @@ def guess(path: Path) -> str:
     return "pairs" if are_pairs(source) else "folders"
 
 
-def layout(folder: Path) -> str:
-    """Name of the public data set that a folder is laid out as; empty if it is none."""
-    return next((name for name, pattern in LAYOUTS.items() if any(folder.glob(pattern))), "")
+def layout(folders: Iterable[Path]) -> str:
+    """Words on the public data set that one of the folders is laid out as; empty if it is none."""
+    names = (
+        name for folder in folders for name, pattern in LAYOUTS.items() if any(folder.glob(pattern))
+    )
+    return next((f", in the layout of {name}" for name in names), "")
 
 
 def objects(folder: Path) -> list[Path]:

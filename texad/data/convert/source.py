@@ -68,29 +68,13 @@ class Source:
         return [file for _, _, below in walk(self.folder) for file in below]
 
     @cached_property
-    def pictures(self) -> list[Path]:
-        """Images among the files, if any; those of a format that is not read are noted."""
+    def images(self) -> list[Path]:
+        """Images among the files, if any; pictures of a format that is not read are noted."""
         self.labels.notes += [
             f"{count} of {suffix} passed over: convert what is to be used to PNG"
             for suffix, count in passed_over(file.name for file in self.files).items()
         ]
         return [file for file in self.files if is_image(file.name)]
-
-    @property
-    def images(self) -> list[Path]:
-        """The pictures.
-
-        Raises
-        ------
-        DataError
-            A ValueError: there is none.
-        """
-        if not self.pictures:
-            endings = ", ".join(SUFFIXES)
-            raise DataError(
-                f"{self.folder} holds no image, and neither do its sub-folders ({endings})"
-            )
-        return self.pictures
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
@@ -193,10 +177,10 @@ class Source:
     def others(self, marks: Sequence[Mark], are_good: bool) -> list[Mark]:
         """Note the images that nothing is said of: they are taken for good, or passed over."""
         named = {mark.path.resolve() for mark in marks}
-        masks = masks_beside(self.pictures)
+        masks = masks_beside(self.images)
         left = [
             file
-            for file in self.pictures
+            for file in self.images
             if file not in masks
             and file.resolve() not in named
             and not any(plain(name) in MASKS for name in file.relative_to(self.folder).parts[:-1])
