@@ -120,12 +120,9 @@ convolution.bias.data = g[0].bias
 with torch.inference_mode():
     as_map = convolution(first_image[None])[0]  # (hidden, H, W)
     as_vectors = as_map.permute(1, 2, 0).reshape(-1, hidden)  # (H·W, hidden)
-    difference = (
-        as_vectors - g[0](vectors)
-    ).abs() / as_vectors.abs().nan_to_num().max()
-print(
-    f"largest difference, relative to the largest value: {difference.nan_to_num().max():.1e}"
-)
+    difference = (as_vectors - g[0](vectors)).abs().nan_to_num().max()
+    largest = as_vectors.abs().nan_to_num().max()
+print(f"largest difference, relative to the largest value: {difference / largest:.1e}")
 
 # %% [markdown]
 # ## Training

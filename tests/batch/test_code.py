@@ -82,7 +82,9 @@ def test_rooms_are_read_from_any_kind_of_import(cell, rooms):
     assert found >= rooms and (found == rooms or rooms == {"__init__"})
 
 
-@pytest.mark.parametrize("cell", ['run(["python", "-m", "texad"])', "!texad fit good --out a"])
+@pytest.mark.parametrize(
+    "cell", ['run(["python", "-m", "texad"])', "!texad fit good --out a", "!python -m texad"]
+)
 def test_the_command_line_is_used_by_a_notebook_that_starts_it(cell):
     found = code.rooms(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]))
     assert found >= {"__main__", "commands", "evaluation"} and not found & {"batch", "site"}

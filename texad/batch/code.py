@@ -3,8 +3,8 @@
 A notebook runs its own cells, and the rooms of the package that these import, with all rooms that
 those import in turn. A room is what lies at the top of the package: a folder such as
 `texad/model`, or a file such as `texad/errors.py`. Nobody keeps a list of them: they are read from
-the import statements. A notebook that starts `texad` in a process of its own has that word in a
-string, and so it runs the command line, too.
+the import statements. A notebook that starts `texad` in a process of its own, as a command or by
+`-m`, says so in a string, and so it runs the command line, too.
 """
 
 import ast
@@ -18,6 +18,7 @@ import nbformat
 
 PACKAGE = Path(__file__).resolve().parents[1]
 COMMAND_LINE = "__main__"
+STARTS_TEXAD = r"^-m$|-m texad\b|^\s*texad\s"  # and not the name of weights
 ABOVE_NOTEBOOKS = {"batch", "site"}  # the command line imports them: to run notebooks, to show them
 
 
@@ -67,7 +68,7 @@ def rooms(notebook: nbformat.NotebookNode, package: Path = PACKAGE) -> set[str]:
     found: set[str] = set()
     new = {_room(package, name) for name in _imported(source)}
     if any(
-        isinstance(node, ast.Constant) and re.search(r"\btexad\b", str(node.value))
+        isinstance(node, ast.Constant) and re.search(STARTS_TEXAD, str(node.value))
         for node in ast.walk(ast.parse(source))
     ):
         new.add(COMMAND_LINE)

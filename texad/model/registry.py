@@ -132,7 +132,7 @@ def sight(
     Examples
     --------
     >>> sight("extended", image_size=320)
-    Sight(size=320, keep_aspect=True, normalize=True)
+    Sight(size=320, keep_aspect=True, normalize=True, region='')
     """
     check(detector)
     known = DETECTORS[detector]
