@@ -84,7 +84,7 @@ def heatmaps(
         drawn = bottom.imshow(values, cmap=HEAT, alpha=opacity, vmin=low, vmax=high)
         outline(top, mask)
         outline(bottom, mask)
-    figure.colorbar(drawn, ax=axes[n:], shrink=0.85, label="anomaly map")
+    figure.colorbar(drawn, ax=axes[n:], shrink=0.85, panchor=False, label="anomaly map")
     return figure
 
 
