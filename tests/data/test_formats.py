@@ -237,12 +237,29 @@ def test_labelme(tmp_path):
     assert has_note(made, "9.json, shapes[0]", "1 of 3 corners")
 
 
-def test_labelme_in_folders_believes_the_folder_of_bad_ones(tmp_path):
+@pytest.mark.parametrize("folder", ["NG", "dent"])
+def test_labelme_in_folders_believes_the_folder_of_bad_ones(tmp_path, folder):
     surfaces(tmp_path / "in" / "OK", 4)
-    marked, _ = surfaces(tmp_path / "in" / "NG", 2, first=4)
+    marked, _ = surfaces(tmp_path / "in" / folder, 2, first=4)
     labelme(marked, ("polygon", SQUARE, {}))
     made = imported(tmp_path / "in", tmp_path)
-    assert counts(made) == (3, 1, {"NG": 1, "scratch": 1}) and made.masks == {"scratch": 1}
+    assert counts(made) == (3, 1, {folder: 1, "scratch": 1}) and made.masks == {"scratch": 1}
+
+
+def test_one_file_of_labelme_says_nothing_of_other_images(tmp_path):
+    for image in surfaces(tmp_path / "in", 4)[2:]:
+        labelme(image, ("polygon", SQUARE, {}))
+    with pytest.raises(DataError, match="too few good images .0."):
+        imported(tmp_path / "in" / "3.json", tmp_path)
+
+
+def test_images_of_another_folder_without_a_file_of_labelme_are_good(tmp_path):
+    image = surfaces(tmp_path / "photos", 4)[3]
+    labelme(image, ("polygon", SQUARE, {}))
+    (tmp_path / "in").mkdir()
+    image.with_suffix(".json").rename(tmp_path / "in" / "3.json")
+    made = imported(tmp_path / "in", tmp_path, image_folder=tmp_path / "photos")
+    assert counts(made) == (2, 1, {"scratch": 1}) and pixels(made.root) == {("scratch", "3"): 400}
 
 
 def test_cvat_xml(tmp_path):

@@ -294,9 +294,9 @@ def _marks(source: Source, kind: str) -> list[Mark]:
     marks = []
     for part in objects or [source.path]:
         one = replace(source, path=part) if objects else source
-        top = one.image_folder or one.folder
         for mark in recognise.READERS[kind](one):
-            inner = mark.path.relative_to(top).parent if mark.path.is_relative_to(top) else Path()
+            is_below = mark.path.is_relative_to(one.top)
+            inner = mark.path.relative_to(one.top).parent if is_below else Path()
             category = part.name if objects else mark.category
             split = mark.split or split_of(inner.parts)
             marks.append(replace(mark, split=split, category=category))

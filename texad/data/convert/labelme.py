@@ -41,7 +41,7 @@ def read_labelme(source: Source) -> list[Mark]:
             ]
             said += [Mark(path, source.labels.defect(name), f"{file}, flags") for name in flags]
         marks += source.judged(path, str(file), said)
-    return marks + source.others(marks, are_good=True)
+    return marks + source.others(marks, are_good=source.path.is_dir())
 
 
 def _shape(shape: dict[str, Any]) -> Polygon | Runs:

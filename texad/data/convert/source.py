@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from texad.data.convert.marks import Labels, Mark
-from texad.data.names import BAD, MASKS, masks_beside, plain
+from texad.data.names import BAD, MASKS, NEUTRAL, masks_beside, plain
 from texad.data.walking import SUFFIXES, is_image, passed_over, walk
 from texad.errors import DataError
 
@@ -60,6 +60,11 @@ class Source:
         """The source itself, or the folder of the file that it is."""
         return self.path if self.path.is_dir() else self.path.parent
 
+    @property
+    def top(self) -> Path:
+        """The folder around the images."""
+        return self.image_folder or self.folder
+
     # -- images ------------------------------------------------------------------------------------
 
     @cached_property
@@ -69,17 +74,18 @@ class Source:
 
     @cached_property
     def images(self) -> list[Path]:
-        """Images among the files, if any; pictures of a format that is not read are noted."""
+        """Images, if there are any; pictures of a format that is not read are noted."""
+        files = [file for _, _, below in walk(self.top) for file in below]
         self.labels.notes += [
             f"{count} of {suffix} passed over: convert what is to be used to PNG"
-            for suffix, count in passed_over(file.name for file in self.files).items()
+            for suffix, count in passed_over(file.name for file in files).items()
         ]
-        return [file for file in self.files if is_image(file.name)]
+        return [file for file in files if is_image(file.name)]
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
         """Images by their names, whole, without ending, and without the number of an upload."""
-        tops = [self.image_folder] if self.image_folder else [self.folder]
+        tops = [self.top]
         if self.path.is_file() and (self.folder.parent / "images").is_dir():
             tops.append(self.folder.parent / "images")
         files = (file for top in tops for _, _, below in walk(top) for file in below)
@@ -126,7 +132,7 @@ class Source:
         base = parts[-1] if parts else ""
         names = (base, re.sub("^[0-9a-f]{8}-", "", base), base.rpartition(".")[0])
         files = next((self._by_name[each] for each in names if each in self._by_name), [])
-        depth = len((self.image_folder or self.folder).parts)
+        depth = len(self.top.parts)
         same: dict[int, list[Path]] = {}  # by the number of folders that are the same, from the end
         for file in files:
             folders = [part.casefold() for part in file.parts[:-1]]
@@ -163,16 +169,23 @@ class Source:
     def judged(self, path: Path, where: str, marks: Sequence[Mark]) -> list[Mark]:
         """Keep the marks of an image that speak of defects; if none does, it is good.
 
-        An image of which nothing is said, but which is in a folder of bad ones, is not good.
+        An image of which nothing is said is not good if it is in a folder of bad ones, or in any
+        other than that of the good ones, if there is such a folder.
         """
         if defects := [mark for mark in marks if mark.defect != "good"]:
             return defects
-        top = self.image_folder or self.folder
-        names = (
-            path.relative_to(top).parent.parts if path.is_relative_to(top) else path.parts[-2:-1]
-        )
-        bad = [name for name in names if plain(name) in BAD and not self.labels.is_good(name)]
-        return [Mark(path, self.labels.defect(bad[-1]) if bad and not marks else "good", where)]
+        is_below = path.is_relative_to(self.top)
+        names = path.relative_to(self.top).parent.parts if is_below else path.parts[-2:-1]
+        known = BAD if not self._is_sorted else {*map(plain, names)} - NEUTRAL
+        bad = [name for name in names if plain(name) in known]
+        is_bad = bad and not marks and not any(map(self.labels.is_good, names))
+        return [Mark(path, self.labels.defect(bad[-1]) if is_bad else "good", where)]
+
+    @cached_property
+    def _is_sorted(self) -> bool:
+        """Whether some of the images are in a folder of good ones."""
+        folders = {file.relative_to(self.top).parent for file in self.images}
+        return any(self.labels.is_good(name) for folder in folders for name in folder.parts)
 
     def others(self, marks: Sequence[Mark], are_good: bool) -> list[Mark]:
         """Note the images that nothing is said of: they are taken for good, or passed over."""
@@ -183,7 +196,7 @@ class Source:
             for file in self.images
             if file not in masks
             and file.resolve() not in named
-            and not any(plain(name) in MASKS for name in file.relative_to(self.folder).parts[:-1])
+            and not any(plain(name) in MASKS for name in file.relative_to(self.top).parts[:-1])
         ]
         if left:
             what = "taken for good, except in folders of bad ones" if are_good else "passed over"

@@ -49,7 +49,7 @@ def read_voc(source: Source) -> list[Mark]:
                     defect = source.labels.defect(thing.findtext("name") or "defect")
                     said.append(Mark(path, defect, where, (_shape(thing),), frame))
         marks += source.judged(path, str(file), said)
-    marks += source.others(marks, are_good=True)
+    marks += source.others(marks, are_good=source.path.is_dir())
     return [replace(mark, split=splits.get(mark.path.stem, "")) for mark in marks]
 
 
