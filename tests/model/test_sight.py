@@ -99,7 +99,7 @@ def test_missing_places_change_neither_a_fit_nor_a_score(detector):
     padded = np.pad(whole, ((0, 0), (0, 0), (0, 2), (0, 3)), constant_values=np.nan)
     own = {
         "published": {"hidden": 8, "bottleneck": 4, "steps": 20},
-        "extended": {"bottleneck": 4, "words": 6, "averaged": True},
+        "extended": {"bottleneck": 4, "words": 6},
     }[detector]
     fitted, again = (registry.fit(detector, F, **own, progress=False)[0] for F in (whole, padded))
     for name, tensor in fitted.state_dict().items():

@@ -1,20 +1,23 @@
-"""The extended detector: an autoencoder whose code is one of a few thousand words.
+"""The extended detector: an autoencoder whose code is one of a few hundred words.
 
 The published autoencoder may say anything in its code, and so it can describe many a defect well
 enough to rebuild it. This one may say only what a normal surface has said before: the code of a
-place is replaced by the nearest of 16384 typical codes, the *words* (vector quantization, as in
-VQ-VAE), and rebuilt from the word. Encoder and decoder are linear, and the best linear ones are
-known without training: the principal components. What is trained are the words, by k-means, which
-makes the same loss small as the published training.
+place is replaced by the nearest of 768 codes of normal places, the *words* (vector quantization, as
+in VQ-VAE), and rebuilt from the word. Encoder and decoder are linear, and the best linear ones are
+known without training: the principal components.
 
-Around it: each place is averaged with its neighbours, so that its vector is less noisy, if
-neighbours resemble each other; errors are measured in units of what is normal for their place on
-held-out images, since image borders are always harder; and the score adds what is wrong everywhere
-to what is wrong somewhere. What is stored has one size, however many images there were.
+The words are chosen so that no normal code is far from all of them: again and again, the code that
+is farthest from the words so far becomes one. Means of many codes, as k-means finds them, would be
+nearer to most codes, but lie where no normal code is, and far from what is rare and normal.
+
+Around it: errors are measured in units of what is normal for their place on held-out images, since
+image borders are always harder; and the score adds what is wrong everywhere to what is wrong
+somewhere. What is stored has one size, however many images there were.
 
 Neural discrete representation learning, van den Oord, Vinyals, Kavukcuoglu, 2017, arXiv:1711.00937.
 Principal components as the best linear autoencoder: Baldi and Hornik, Neural Networks 2, 1989.
-Averages of neighbours: PatchCore, Roth et al., 2022, arXiv:2106.08265.
+Words that cover: Gonzalez, "Clustering to minimize the maximum intercluster distance", Theoretical
+Computer Science 38, 1985; for anomalies: PatchCore, Roth et al., 2022, arXiv:2106.08265.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +33,6 @@ from texad.model.base import (
     blocks,
     check_fit,
     device,
-    endless_blocks,
     hold_out,
     missing,
     train_in_steps,
@@ -38,14 +40,14 @@ from texad.model.base import (
 )
 from texad.model.extraction import in_order
 
-WORDS = 16384
-STEPS = 10  # blocks of 64 images
-CHECK_EVERY = 5  # steps
-SAMPLE = 192  # images, enough for a covariance of 1024 channels
+WORDS = 768
+PLACES = 16  # of the training images for each word, at least: else a word is a place
+STEPS = 10  # in which the words are chosen
+VECTORS = 40_000  # at most, enough for a covariance of 1024 channels
+IMAGES = 1024  # at most, that they are of: the more, the more of what is rare is among them
+PROJECTED = 64  # numbers of a code, where the farthest one is sought
+LOOKED_AT = 4096  # vectors of the training loss
 SMALLEST_IMAGE = 64  # pixels: 4 × 4 places, and its score is the mean of ten
-# average neighbours if so much of the variance within an image survives it; of unrelated
-# neighbours 9/64 would
-KEPT = 1 / 3
 # a place's normal error counts as if so many more images had shown the mean of all places
 SHRINKAGE = 10
 
@@ -64,8 +66,8 @@ class QuantizedAutoencoder(FeatureAutoencoder):
     height, width : int
         H and W: the errors of each place have a unit of their own. Maps of another size have one
         unit for all places.
-    averaged : bool or int
-        Average each place with its neighbours first.
+    averaged : int
+        Whether to average each place with its neighbours first; only files of earlier versions do.
     """
 
     reduction = "local_and_global"
@@ -81,7 +83,7 @@ class QuantizedAutoencoder(FeatureAutoencoder):
         words: int,
         height: int,
         width: int,
-        averaged: bool | int = True,
+        averaged: int = 1,
     ):
         super().__init__()
         self.widths = {
@@ -90,7 +92,7 @@ class QuantizedAutoencoder(FeatureAutoencoder):
             "words": words,
             "height": height,
             "width": width,
-            "averaged": int(averaged),
+            "averaged": averaged,
         }
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("components", torch.zeros(channels, bottleneck))  # orthonormal columns
@@ -99,7 +101,7 @@ class QuantizedAutoencoder(FeatureAutoencoder):
         self.register_buffer("unit", torch.ones(height, width))
 
     def prepare(self, features: torch.Tensor) -> torch.Tensor:
-        """Average neighbours, if wanted, and divide by the unit of error, (N, C, H, W)."""
+        """Divide features by the unit of error, (N, C, H, W)."""
         return (average(features) if self.widths["averaged"] else features) / self._unit(features)
 
     def forward(self, prepared: torch.Tensor) -> torch.Tensor:
@@ -159,42 +161,34 @@ def fit(
     bottleneck: int = 256,
     words: int = WORDS,
     steps: int = STEPS,
-    averaged: bool | None = None,
     validation_fraction: float = 0.1,
-    patience: int = 1,
-    min_improvement: float = 0.01,
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[QuantizedAutoencoder, pd.DataFrame]:
     """Learn components, words and the normal error of each place from defect-free images.
 
-    Neighbouring places of a good description see much the same, and their mean is less noisy. Where
-    most of the variance within an image would be averaged away, neighbours differ for good reason,
-    and are not averaged. The words start as codes of random places. In each step every code pulls
-    its nearest word towards itself, the less the more codes that word has drawn before, so that a
-    word ends as the mean of its codes (mini-batch k-means: Sculley, "Web-scale k-means clustering",
-    2010). The loss is that of `autoencoder.fit`: the squared error of a whole feature map, averaged
-    over the images.
+    The first word is a random code, and each other one the code that is farthest from all words
+    before it, in a sample of 40,000 vectors. The loss is that of `autoencoder.fit`: the squared
+    error of a whole feature map, averaged over the images.
 
     Parameters
     ----------
     features : ndarray, float32, shape (N, C, H, W)
-        Features of defect-free training images. May be memory-mapped.
+        Features of defect-free training images. May be memory-mapped. Places that are missing (NaN)
+        are left out. Where images differ in size, places do not correspond, and all have the same
+        unit of error.
     images, groups
         As in `autoencoder.fit`.
     bottleneck : int, default 256
         At most C.
-    words : int, default 16384
-        The size of what is stored depends on it, and not on N. With fewer places than words, some
-        words are the same.
-    averaged : bool, optional
-        Average neighbours? Decided from the features by default, see above.
+    words : int, default 768
+        At most, and one for every 16 places of the N images. The size of what is stored depends on
+        it, and not on N.
     steps : int, default 10
-        At most. A step takes 64 images, or all where there are fewer.
-    validation_fraction, patience, min_improvement, seed, progress
-        As in `autoencoder.fit`, but that the validation loss is taken every 5 steps, if there are
-        more. On the held-out images the normal error of each place is measured, too; where none is
-        held out, on the training images.
+        Each chooses as many of the words.
+    validation_fraction, seed, progress
+        As in `autoencoder.fit`. On the held-out images the normal error of each place is measured;
+        where none is held out, on the training images.
 
     Returns
     -------
@@ -208,95 +202,94 @@ def fit(
     ValueError
         If there are no features, they are not finite, or a parameter is out of range.
     """
-    check_fit(features, validation_fraction, steps=steps, words=words, patience=patience)
+    check_fit(features, validation_fraction, steps=steps, words=words)
     n_images, channels, height, width = features.shape
     check_range(
         "bottleneck", bottleneck, at_least=1, at_most=channels, hint="the number of channels"
     )
-    quantized = QuantizedAutoencoder(channels, bottleneck, words, height, width).to(device()).eval()
+    # of all images: the models of all folds have one size
+    words = min(words, 1 + features[:, 0].size // PLACES)
+    quantized = QuantizedAutoencoder(channels, bottleneck, words, height, width, averaged=0)
+    quantized.to(device()).eval()
     rng = np.random.default_rng(seed)
     images = np.arange(n_images) if images is None else images
     train, validation = hold_out(images, validation_fraction, rng, groups)
 
-    def maps(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, C, H, W)
-        return (block.permute(0, 3, 1, 2) for block in blocks(features, images))
-
-    def vectors_of(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n·H·W, C), or fewer
-        for block in maps(images):
-            yield vectors(quantized.prepare(block).permute(0, 2, 3, 1))
-
-    some = rng.permutation(train)[:SAMPLE]
-    if averaged is None:
-        before, after = torch.tensor(
-            [[_spread(block), _spread(average(block))] for block in maps(some)]
-        ).sum(dim=0)
-        averaged = bool(after >= KEPT * before)
-    quantized.widths["averaged"] = int(averaged)
-    sample = torch.cat(list(vectors_of(some)))
-    if not torch.isfinite(sample).all():
-        raise ValueError("features must be finite")
-    quantized.mean.copy_(sample.mean(dim=0))
+    sampled = np.sort(rng.permutation(train)[:IMAGES])
+    places, parts = 0, []
+    for block in blocks(features, sampled):
+        there = vectors(block)
+        places += len(there)
+        some = rng.permutation(len(there))[: -(-VECTORS * len(block) // len(sampled))]
+        parts.append(there[torch.from_numpy(some)])
+    sample = torch.cat(parts)
+    del parts
+    quantized.mean.copy_(finite(sample.mean(dim=0)))
     quantized.components.copy_(_principal_components(sample - quantized.mean, bottleneck))
-    first = rng.permutation(np.resize(np.arange(len(sample)), max(words, len(sample))))[:words]
-    quantized.codebook.copy_(quantized.encode(sample[first]))
     floor = max(1e-6 * float(sample.var(dim=0, correction=0).mean()), 1e-12)
+    looked_at, codes = sample[rng.permutation(len(sample))[:LOOKED_AT]], quantized.encode(sample)
     del sample
-    drawn = torch.zeros(words, device=device())  # codes that each word has drawn so far
+    # distances hardly change by a random projection, and are found sooner
+    seen = codes @ torch.from_numpy(rng.normal(size=(bottleneck, PROJECTED))).to(codes)
+    first = int(rng.integers(len(codes)))
+    quantized.codebook[:] = codes[first]
+    distances = _squares(seen, seen[first])
 
-    batches = endless_blocks(features, train, rng)
+    def errors_of(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, H, W)
+        for block in blocks(features, images):
+            finite(vectors(block))
+            yield _errors(quantized, block.reshape(-1, channels)).reshape(block.shape[:3])
+
+    ends = iter(np.linspace(1, words, steps + 1).astype(int)[1:].tolist())
+    known = 1
 
     def step() -> float:
-        block = next(batches).permute(0, 3, 1, 2)
-        there = vectors(quantized.prepare(block).permute(0, 2, 3, 1))
-        codes = quantized.encode(there)
-        numbers = quantized.nearest(codes)
-        loss = float(_errors(quantized, there, numbers).sum()) / len(block)
-        counts = torch.bincount(numbers, minlength=words)
-        drawn.add_(counts)
-        sums = torch.zeros_like(quantized.codebook).index_add_(0, numbers, codes)
-        pull = sums - counts[:, None] * quantized.codebook
-        quantized.codebook += pull / drawn.clamp(min=1)[:, None]
-        return finite(loss)
+        nonlocal known, distances
+        end = next(ends)
+        for word in range(known, end):
+            farthest = int(distances.argmax())
+            quantized.codebook[word] = codes[farthest]
+            distances = torch.minimum(distances, _squares(seen, seen[farthest]))
+        known = end
+        return float(_errors(quantized, looked_at).mean()) * places / len(sampled)
 
     def validate() -> float:
-        losses = (float(_errors(quantized, each).sum()) for each in vectors_of(validation))
-        return finite(sum(losses) / len(validation))
-
-    def finite(loss: float) -> float:
-        if not np.isfinite(loss):
-            raise ValueError("features must be finite")
-        return loss
+        return sum(float(each.nansum()) for each in errors_of(validation)) / len(validation)
 
     history = train_in_steps(
         quantized,
         step,
-        validate if len(validation) and steps > CHECK_EVERY else None,
+        validate if len(validation) else None,
         steps=steps,
-        check_every=CHECK_EVERY,
-        patience=patience,
-        min_improvement=min_improvement,
+        check_every=max(1, steps // 2),
+        patience=steps,
+        min_improvement=0,
         progress=progress,
     )
-    measured = validation if len(validation) else train
-    errors = torch.cat([_errors(quantized, each) for each in vectors_of(measured)]) / channels
-    lacking = torch.from_numpy(np.isnan(features[measured, 0])).to(device())  # (n, H, W)
-    ends = [np.unique(np.isnan(features[images, 0, i, j])) for i, j in ((-1, 0), (0, -1))]
-    if max(map(len, ends)) == 1 and (lacking == lacking[:1]).all():
-        error = torch.full((height, width), float(errors.mean()) * len(measured), device=device())
-        error[~lacking[0]] = errors.reshape(len(measured), -1).sum(dim=0)
-    else:  # sizes differ, and so no places correspond
-        error = (errors.mean() * len(measured)).expand(height, width)
-    finite(float(error.sum()))
-    # of few images: the mean of all places replaces what they have not shown; positive, even
-    # where nothing varies
-    normal = (error + SHRINKAGE * error.mean() / len(measured)) / (len(measured) + SHRINKAGE)
+    error, counts = torch.zeros(2, height, width, device=device())
+    for each in errors_of(validation if len(validation) else train):
+        error += each.nansum(dim=0) / channels
+        counts += (~each.isnan()).sum(dim=0)
+    normal = finite(error.sum() / counts.sum())
+    if _alike(features, images):
+        # of few images: the mean of all places replaces what they have not shown
+        normal = (error + SHRINKAGE * normal) / (counts + SHRINKAGE)
+    # positive, even where nothing varies
     quantized.unit.copy_(normal.clamp(min=floor).sqrt())
     return quantized.cpu(), history
 
 
-def _spread(block: torch.Tensor) -> float:
-    """Variance of the places within an image, added up over images and channels."""
-    return sum(float(vectors(each.permute(1, 2, 0)).var(0, correction=0).sum()) for each in block)
+def finite(values: torch.Tensor) -> torch.Tensor:
+    """Return the values, or raise a ValueError if features were not finite."""
+    if not torch.isfinite(values).all():
+        raise ValueError("features must be finite")
+    return values
+
+
+def _alike(features: np.ndarray, images: np.ndarray) -> bool:
+    """Tell whether all maps have the same shape: the same places at their end are missing."""
+    last = np.isnan(np.concatenate([features[images, 0, -1], features[images, 0, :, -1]], axis=1))
+    return bool((last == last[:1]).all())
 
 
 def _principal_components(centred: torch.Tensor, n: int) -> torch.Tensor:
@@ -307,9 +300,12 @@ def _principal_components(centred: torch.Tensor, n: int) -> torch.Tensor:
     return decomposed.eigenvectors.flip(1)[:, :n].to(centred)
 
 
-def _errors(
-    quantized: QuantizedAutoencoder, vectors: torch.Tensor, numbers: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Compute each vector's squared error, (n,), with the numbers of the words if known."""
-    numbers = quantized.nearest(quantized.encode(vectors)) if numbers is None else numbers
-    return torch.square(vectors - quantized.decode(quantized.codebook[numbers])).sum(dim=1)
+def _errors(quantized: QuantizedAutoencoder, vectors: torch.Tensor) -> torch.Tensor:
+    """Compute each vector's squared error, (n,)."""
+    words = quantized.codebook[quantized.nearest(quantized.encode(vectors))]
+    return torch.square(vectors - quantized.decode(words)).sum(dim=1)
+
+
+def _squares(vectors: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
+    """Compute the squared distance of each vector to one of them, (n,)."""
+    return torch.square(vectors - one).sum(dim=1)
