@@ -34,7 +34,7 @@ learning_rate = 0.001
 validation_fraction = 0.1  # of the images, held out to know when to stop
 patience = 2  # looks without improvement before it stops; a look is every 100 steps
 folds = 5  # models, where chapter 1 says that each image is kept out in turn
-words = 16384  # of the extended detector: words that its code is chosen from
+words = 768  # of the extended detector: words that its code is chosen from
 
 # %%
 from functools import partial

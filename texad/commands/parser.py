@@ -28,7 +28,7 @@ examples:
   texad run --dataset mvtec --category leather       MVTec AD (a download of 4.9 GB, once)
   texad run --dataset /data/surfaces --jobs 2        each folder a category as in MVTec AD
   texad run --category tile -p bottleneck 32         another width of the autoencoder's bottleneck
-  texad run -p detector extended                     the stronger detector of chapter 8
+  texad run -p detector extended                     the detector of chapter 8
   texad run -p rule conformal -p false_alarms 0.1    at most one false alarm in ten good images
   texad run --studies                                chapters 6 to 9, too
   texad run --seed 0,1,2 -p bottleneck 64,256        a sweep of each seed with each bottleneck
