@@ -325,8 +325,8 @@ Markdown(
 # truth, you should know, too. While this detector was developed, its steps were compared on pretend
 # defects, but the test results of the magnetic tiles were in view beside them, and led to the
 # words and to the units of place. The rule by which words are chosen was compared with others on
-# five real test sets. So the results on these data flatter it. An honest judgement needs surfaces that nobody has looked
-# at yet: yours.
+# the test images of real surfaces. So the results on these data flatter it. An honest judgement
+# needs surfaces that nobody has looked at yet: yours.
 #
 # ## Now the test
 #
@@ -613,7 +613,8 @@ quiz.Quiz(
 # ## Recap
 #
 # - The code is one word of a codebook: normal surfaces have close words, defects have none.
-# - Errors are measured in the unit of their place, and the score adds the whole image to the ten largest places.
+# - Errors are measured in the unit of their place, and the score adds the whole image to the ten
+#   largest places.
 # - Pretend defects, painted on good images, compare variants without the test.
 # - It needs a threshold from images that were kept out.
 #

@@ -238,7 +238,7 @@ def test_the_extended_detector_goes_through_the_same_notebooks(
         part
         for pair in (
             ("detector", "extended"),
-            ("words", 24),
+            ("words", 4),
             ("calibration", calibration),
             ("calibration_fraction", 0.4),
             ("false_alarms", 0.4),
@@ -253,7 +253,7 @@ def test_the_extended_detector_goes_through_the_same_notebooks(
     assert record["stages"][STAGES[0]]["parameters"]["detector"] == "extended"
     assert len(members(trained)) == n_models
     for model in members(trained):
-        assert isinstance(model, codebook.QuantizedAutoencoder) and model.codebook.shape == (24, 8)
+        assert isinstance(model, codebook.QuantizedAutoencoder) and model.codebook.shape == (4, 8)
     assert record["rule"] == "conformal"  # two calibration images are enough for this false_alarms
     scores = pd.read_csv(folder / "scores.csv")
     test = scores[scores["split"] == "test"]
