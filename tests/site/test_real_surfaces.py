@@ -234,6 +234,9 @@ def test_a_record_says_what_was_found_and_where_it_comes_from(content):
 def test_a_record_names_no_path_of_this_machine(tmp_path, content):
     text = json.dumps(content)
     assert "/" not in text and "somebody" not in text and str(tmp_path) not in text
+    masked = write_run(tmp_path / "masked", region="/home/somebody/mask.png")
+    (run,) = record.collect([masked])["runs"]
+    assert run["parameters"] == {"region": "mask.png"}
 
 
 def test_the_recorded_command_makes_the_run_again(tmp_path):

@@ -10,6 +10,7 @@ machine; `real_surfaces.schema.json` describes it. `texad.site.real_surfaces` ma
 """
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -144,7 +145,7 @@ def _entry(run: FinishedRun) -> dict:
     used = {name: value for stage in STAGES for name, value in stages[stage]["parameters"].items()}
     usual = {name: value for stage in STAGES for name, value in defaults(stage).items()}
     parameters = {
-        name: used[name]
+        name: Path(used[name]).name if os.path.isabs(str(used[name])) else used[name]
         for name, value in usual.items()
         if name not in COMMON and used.get(name, value) != value
     }
