@@ -137,6 +137,8 @@ if rows:
     )
     with pd.option_context("display.max_colwidth", None):
         display(table.set_index("image"))
+for note in data.notes:
+    print(f"note: {printable(note)}")
 
 # %% [markdown]
 # The next cell writes the list of images into the run folder for the chapters that follow, and

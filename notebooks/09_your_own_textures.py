@@ -87,9 +87,10 @@ run
 # chapter 1.) And look at every one, since a defect among them teaches the detector that this
 # defect is {term}`normal`.
 #
-# **How large?** Each image becomes a square of `image_size` pixels. Let the smallest defect that
-# matters cover at least a tenth of the width; if it does not, cut the photographs into tiles first,
-# and judge each.
+# **How large?** Each image is resized to as many pixels as a square of `image_size` has. Before it
+# begins, `texad fit` says how small a defect can then still be found, in pixels of your
+# photographs. If smaller ones matter, give it a larger `--image-size`: twice as large finds defects
+# of half the size, and takes four times as long.
 #
 # In this chapter the folder `train/good` of a texture plays your folder of good images. Here are
 # some.
