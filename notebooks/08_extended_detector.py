@@ -473,9 +473,9 @@ Markdown(text)
 #   products. Fitting is usually quicker, since nothing is trained in many steps.
 # - **Storage** is fixed: the codebook, the directions $U$ and one unit for each place, however many
 #   images there were.
-# - **It knows its training images too well.** With few images there are nearly as many words as
-#   places, so a training image is its own catalogue. Its score is then far too small, and so is a
-#   threshold from training scores, as `sigma` draws it. So this detector decides by `conformal`, or
+# - **It knows its training images too well.** The words are codes of the training
+#   images themselves, so these find words close by more often than new images do. Their scores are
+#   too small, and so is a threshold drawn from them, as by `sigma`. So this detector decides by `conformal`, or
 #   `held_out` if there are too few calibration images (chapter 4).
 # - **A unit of place** assumes that images are framed alike. If the part moves in the image, the
 #   unit moves away from what it measured.
@@ -492,7 +492,7 @@ Markdown(
 
 # %% [markdown]
 # To use it in the pipeline, run `python -m texad run -p detector extended`, or set
-# `detector = "extended"` in chapters 1 and 3 and run chapters 1 to 5 again.
+# `detector = "extended"` in chapter 1 and run chapters 1 to 5 again.
 
 # %%
 run.finish()
@@ -518,7 +518,7 @@ run.finish()
 # :label: exercise-words
 # :nonumber:
 #
-# Fit detectors with 1, 16, 256 and 4096 words, and compare their AUROC on the pretend defects. What
+# Fit detectors with 1, 16, 64 and 256 words, and compare their AUROC on the pretend defects. What
 # is a codebook with a single word?
 # ```
 
