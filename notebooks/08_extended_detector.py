@@ -473,10 +473,10 @@ Markdown(text)
 #   products. Fitting is usually quicker, since nothing is trained in many steps.
 # - **Storage** is fixed: the codebook, the directions $U$ and one unit for each place, however many
 #   images there were.
-# - **It knows its training images too well.** The words are codes of the training
-#   images themselves, so these find words close by more often than new images do. Their scores are
-#   too small, and so is a threshold drawn from them, as by `sigma`. So this detector decides by `conformal`, or
-#   `held_out` if there are too few calibration images (chapter 4).
+# - **It knows its training images too well.** The words are codes of the training images
+#   themselves, so these find words close by more often than new images do. Their scores are too
+#   small, and so is a threshold drawn from them, as by `sigma`. So this detector decides by
+#   `conformal`, or `held_out` if there are too few calibration images (chapter 4).
 # - **A unit of place** assumes that images are framed alike. If the part moves in the image, the
 #   unit moves away from what it measured.
 
