@@ -335,9 +335,8 @@ def test_what_is_misspelt_or_missing_is_a_usage_error(arguments, capsys):
 
 
 def test_predictions_are_printed_with_the_detector_s_own_scores(detector, steel, capsys):
-    images = (
-        sorted(map(str, (steel / "test" / "spot").iterdir()))
-        + sorted(map(str, (steel / "test" / "good").iterdir()))[:6]
+    images = sorted(map(str, (steel / "test" / "good").iterdir()))[:6] + sorted(
+        map(str, (steel / "test" / "spot").iterdir())
     )
     assert main(["predict", str(detector), *images, "--quiet"]) == 0
     printed = list(csv.DictReader(capsys.readouterr().out.splitlines()))
@@ -360,7 +359,7 @@ def test_predictions_are_printed_with_the_detector_s_own_scores(detector, steel,
     assert [row["decision"] for row in printed] == [
         "anomalous" if score > loaded.threshold_ else "normal" for score in scores
     ]
-    assert {row["decision"] for row in printed[:4]} == {"anomalous"} and all(
+    assert {row["decision"] for row in printed[6:]} == {"anomalous"} and all(
         float(row["seconds"]) > 0 for row in printed
     )
     assert main(["predict", str(detector), *images, "--quiet", "--format", "jsonl"]) == 0
@@ -436,14 +435,14 @@ def test_an_unreadable_image_is_a_row_and_the_others_go_on(detector, steel, tmp_
         == 0
     )
     table, lines = read(tmp_path / "o")
-    assert [row["decision"] for row in table][:2] == ["unreadable"] * 2 and table[2][
-        "decision"
-    ] in ("normal", "anomalous")
-    assert (
-        table[0]["score"] == table[0]["p_value"] == table[0]["heatmap"] == ""
-        and "torn.png cannot be read" in table[0]["error"]
-    )
-    assert lines[0]["score"] is None and lines[0]["p_value"] is None and lines[2]["error"] == ""
+    by_name = {Path(row["path"]).name: row for row in table}
+    assert by_name["torn.png"]["decision"] == by_name["missing.png"]["decision"] == "unreadable"
+    assert by_name["001.png"]["decision"] in ("normal", "anomalous")
+    row = by_name["torn.png"]
+    assert row["score"] == row["p_value"] == row["heatmap"] == ""
+    assert "torn.png cannot be read" in row["error"]
+    scores = {Path(line["path"]).name: line["score"] for line in lines}
+    assert scores["torn.png"] is None and scores["001.png"] is not None
     assert "missing.png cannot be read (No such file" in capsys.readouterr().err
 
 
@@ -527,6 +526,19 @@ def test_a_name_is_no_formula_in_the_table_and_itself_in_json(detector, tmp_path
         "new\nline.png",
         "plain, comma.png",
     ]
+
+
+def test_rows_are_in_the_order_of_the_paths_and_a_sum_is_last(detector, tmp_path, capsys):
+    for name in ("10.png", "2.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        noise(tmp_path / name)
+    given = [str(tmp_path / name) for name in ("b", "10.png", "missing.png", "2.png")]
+    assert main(["predict", str(detector), *given, "--out", str(tmp_path / "o")]) == 0
+    table, _ = read(tmp_path / "o")
+    names = [os.path.relpath(row["path"], tmp_path) for row in table]
+    assert names == ["2.png", "10.png", "b/1.png", "missing.png"]
+    odd = sum(row["decision"] == "anomalous" for row in table)
+    assert f"\ntexad: 3 judged, {odd} anomalous, 1 unreadable, in" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no UTF-8 exist on Linux")

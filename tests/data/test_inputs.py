@@ -115,6 +115,16 @@ def test_paths_are_found_one_at_a_time(tmp_path):
     assert Path(first).exists()
 
 
+def test_paths_of_a_folder_or_pattern_are_in_natural_order(tmp_path, monkeypatch):
+    names = ["2.png", "10.png", "a/9.png", "a/10.png", "a-b/1.png", "b.png"]
+    for name in reversed(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        noise(tmp_path / "x.png").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert [os.path.relpath(path) for path in inputs.stream(["."], pytest.fail)] == names
+    assert list(inputs.stream(["**/*.png"], pytest.fail)) == names
+
+
 def test_pictures_of_a_format_that_is_not_read_are_counted(tmp_path):
     noise(tmp_path / "1.png")
     for name in ("2.webp", "3.jp2", "4.pgm"):

@@ -275,7 +275,8 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
         """Judge images, one after the other, however many there are. Each result is written at
         once: path, score, p_value, decision, seconds, error. The decision is normal, anomalous, or
         unreadable; the column error says what is wrong with an unreadable image, and the others go
-        on.
+        on. The order is that of the paths, 2 before 10, on every machine; paths from the standard
+        input stay in theirs.
 
         Exit status: 0 when all is done; 2 if nothing could be judged; 130 after Ctrl-C (what was
         written stays). With --fail-on-anomaly: 1 if an image is anomalous; else 3 if something

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from texad.commands import messages, prediction_writer
 from texad.data.inputs import stream
+from texad.data.walking import in_folders
 from texad.errors import printable
 
 ANOMALOUS, NOTHING_JUDGED, SOME_NOT_JUDGED = 1, 2, 3  # exit statuses
@@ -25,14 +26,15 @@ def predict(
     fail_on_anomaly: bool = False,
     progress: bool = True,
 ) -> int:
-    """Judge images and write each result at once; none is kept, so there may be any number.
+    """Judge images and write each result at once; no image is kept, so there may be any number.
 
     Parameters
     ----------
     detector : str
         The file.
     paths : sequence of str
-        As in `texad.data.inputs.stream`.
+        As in `texad.data.inputs.stream`. They are judged in natural order, whatever the shell has
+        made of a pattern, and "-" comes last.
     out : str, optional
         The folder for predictions.csv, predictions.jsonl and heatmaps; else results are printed.
     heatmaps : bool, default False
@@ -67,11 +69,12 @@ def predict(
         tqdm.write(f"texad: {printable(what)}", file=sys.stderr)
         counts["complaints"] += 1
 
+    in_order = sorted(paths, key=lambda path: (path == "-", in_folders(path)))
     try:
         with ExitStack() as stack:
             write = prediction_writer.writer(stack, folder, format, heatmaps)
             bar = stack.enter_context(tqdm(unit="image", disable=None if has_bar else True))
-            results = stack.enter_context(closing(loaded.stream(stream(paths, complain))))
+            results = stack.enter_context(closing(loaded.stream(stream(in_order, complain))))
             for number, result in enumerate(results, 1):
                 row = prediction_writer.row(result)
                 if result.error:
@@ -91,8 +94,8 @@ def predict(
 
 
 def _sum(counts: Counter[str]) -> str:
-    kinds = ("normal", "anomalous", "unreadable")
-    return ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts[kind]) or "nothing judged"
+    judged = counts["normal"] + counts["anomalous"]
+    return f"{judged} judged, {counts['anomalous']} anomalous, {counts['unreadable']} unreadable"
 
 
 def _status(counts: Counter[str], fail_on_anomaly: bool) -> int:

@@ -1,7 +1,7 @@
 """Which images a command is about: a folder of good ones to learn from, or a stream of paths.
 
-A folder to learn from is listed as a whole, looked through, and put in order. Paths to judge are an
-endless stream: nothing here keeps them.
+A folder to learn from is listed as a whole, looked through, and put in order. Paths to judge are a
+stream, which may be endless: of these, no more than the names in a folder are kept.
 """
 
 import glob
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from texad.data.names import BAD, GOOD, MASKS, masks_beside, plain
 from texad.data.screening import check_lost, screen
-from texad.data.walking import SUFFIXES, is_image, passed_over, walk
+from texad.data.walking import SUFFIXES, in_folders, is_image, natural, passed_over, walk
 from texad.errors import DataError
 from texad.io.atomic import sha256
 from texad.io.images import check_image
@@ -168,14 +168,15 @@ def _listed(root: Path) -> tuple[list[Path], list[Path]]:
 
 
 def stream(arguments: Iterable[str], complain: Callable[[str], None]) -> Iterator[str]:
-    """Find paths of images, one at a time; none is kept.
+    """Find paths of images, one at a time.
 
     Parameters
     ----------
     arguments : iterable of str
         Files, which are given as they are; folders, whose images are found with those of all
-        folders below, in the order of the file system; patterns such as `line/**/*.png`, for when
-        the shell expands none; "-" for the lines of the standard input, as they come.
+        folders below; patterns such as `line/**/*.png`, for when the shell expands none; "-" for
+        the lines of the standard input, as they come. Images of a folder or pattern are in natural
+        order, see `walking.in_folders`.
     complain : callable
         Given one line if a pattern matches nothing, a folder or the standard input holds no image,
         or pictures are passed over since their format is not read; the others go on.
@@ -217,24 +218,24 @@ def _lines() -> Iterator[str]:
 
 
 def _below(folder: str, others: Counter[str]) -> Iterator[str]:
-    # Not `walk`, which lists a whole folder first: a line's folder may hold millions of images.
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _below(entry.path, others)
-                elif is_image(entry.name):
-                    yield entry.path
-                elif entry.is_file():
-                    others.update(passed_over([entry.name]))
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: natural(entry.name))
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _below(entry.path, others)
+            elif is_image(entry.name):
+                yield entry.path
+            elif entry.is_file():
+                others.update(passed_over([entry.name]))
     except OSError:
         yield folder  # which is then an image that cannot be read, and the reason is told
 
 
 def _matching(pattern: str, others: Counter[str]) -> Iterator[str]:
-    for path in glob.iglob(pattern, recursive=True):
+    for path in sorted(glob.iglob(pattern, recursive=True), key=in_folders):
         if not os.path.isdir(path):
             if is_image(path):
                 yield path

@@ -49,6 +49,17 @@ def natural(text: str) -> tuple:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))], text
 
 
+def in_folders(path: str) -> list[tuple]:
+    """Sort key for natural order in each folder of a path.
+
+    Examples
+    --------
+    >>> sorted(["a/10.png", "a-b/1.png", "a/9/1.png"], key=in_folders)
+    ['a/9/1.png', 'a/10.png', 'a-b/1.png']
+    """
+    return [natural(part) for part in Path(path).parts]
+
+
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[Path]]]:
     """Walk through a folder and the folders below it, in natural order.
 
