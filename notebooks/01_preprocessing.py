@@ -40,12 +40,13 @@ image_size = 224  # root of the number of pixels that images are resized to
 normalize = None  # True: subtract the ImageNet mean; None: as the detector wants it
 calibration = "auto"  # "split": some images are kept out; "cross": each one in turn
 calibration_fraction = 0.2  # of the good training images; kept out by "split"
+white = 0  # level that is white in images of 16 bits; 0: found by looking at them
 unreadable_limit = 0.05  # of the images of a folder; if more are damaged, stop
 region = ""  # a mask, or a folder of masks: white is judged; empty: all of an image
 groups = ""  # a .csv or a regular expression; empty: groups.csv, if there is one
 
 # %%
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -63,7 +64,7 @@ from texad.teaching import quiz
 run = Run(dataset, category, runs)
 try:  # "auto" is "split" for the published detector, and "cross" for the extended one
     kept_out_by = registry.calibration(detector, calibration)
-    sight = registry.sight(detector, image_size, normalize, region)
+    sight = registry.sight(detector, image_size, normalize, region, white)
 except ValueError as error:
     raise RunError(str(error)) from None
 options = dict(
@@ -71,13 +72,13 @@ options = dict(
     image_size=image_size,
     normalize=normalize,
     region=sight.region,
+    white=white,
     calibration=calibration,
     calibration_fraction=calibration_fraction,
     unreadable_limit=unreadable_limit,
     groups=groups,
 )
 run.start("01_preprocessing", weights=weights, seed=seed, **options)
-run.write(sight=asdict(sight))
 
 # %% [markdown]
 # ## The data
@@ -115,6 +116,10 @@ run.write(sight=asdict(sight))
 # %%
 data = datasets.load_category(dataset, category)
 data = screening.readable(data, unreadable_limit)
+sight = replace(
+    sight, white=white or reading.find_white(sample.path for sample in data.train)
+)
+run.write(sight=asdict(sight))
 
 # %% tags=["remove-input"]
 left_out = len(data.unreadable)
@@ -139,6 +144,8 @@ if rows:
         display(table.set_index("image"))
 for note in data.notes:
     print(f"note: {printable(note)}")
+if sight.white < reading.WHITE:
+    print(f"note: in images of 16 bits, level {sight.white} is taken for white")
 
 # %% [markdown]
 # The next cell writes the list of images into the run folder for the chapters that follow, and
@@ -224,7 +231,7 @@ Markdown(text)
 rng = np.random.default_rng(seed)
 picks = rng.choice(len(data.train), size=min(4, len(data.train)), replace=False)
 chosen = [data.train[i] for i in picks]
-plots.image_grid([reading.read_image(sample.path) for sample in chosen])
+plots.image_grid([reading.read_image(sample.path, sight.white) for sample in chosen])
 
 # %% [markdown]
 # One defective test image of each kind, with the border of its mask. *What to look for:* how small
@@ -236,7 +243,7 @@ kinds = sorted({sample.defect for sample in data.test if sample.label})
 shown = []
 for kind in kinds:
     shown.append(rng.choice([sample for sample in data.test if sample.defect == kind]))
-pictures = [reading.read_image(sample.path) for sample in shown]
+pictures = [reading.read_image(sample.path, sight.white) for sample in shown]
 masks = [reading.read_mask(sample.mask) if sample.mask else None for sample in shown]
 plots.image_grid(pictures, titles=kinds, masks=masks, columns=5)
 
@@ -246,9 +253,16 @@ plots.image_grid(pictures, titles=kinds, masks=masks, columns=5)
 # We follow one image by hand. First it is read and brought to three colours (red, green, blue), 8
 # bits each. A grey photograph gets three equal colours, since the network of the next chapter
 # expects three.
+#
+# Cameras for industry often measure 10, 12 or 14 bits, and store them in files of 16. Such a file
+# does not say which grey level is white. With 12 bits it is 4095; taken for a small part of 65535, a
+# photograph would be all but black, with 16 grey levels of 4096 left. So we look at all training
+# images: if none has a level above 4095, that is white, for every image of the run (the parameter
+# `white` says otherwise). We do not stretch each image by its own brightest pixel: then a surface
+# that is too dark would look like any other.
 
 # %%
-photograph = reading.read_image(chosen[0].path)
+photograph = reading.read_image(chosen[0].path, sight.white)
 print(chosen[0].path.name, "has", photograph.width, "×", photograph.height, "pixels")
 
 # %% [markdown]
@@ -293,7 +307,7 @@ assert sight.region or np.array_equal(by_hand.transpose(2, 0, 1), x[0].numpy())
 
 # %% mystnb={"figure": {"caption": "A test image before and after resizing."}, "image": {"alt": "The same surface twice: the original photograph, and the square that the network sees. The damaged area is outlined in both, and finer details are gone in the square."}}
 sample = shown[0] if shown else data.test[0]
-before = reading.read_image(sample.path)
+before = reading.read_image(sample.path, sight.white)
 shape = sight.shape(before.height, before.width)
 after = preprocessing.resize(before, shape)
 masks = [None, None]
@@ -419,7 +433,8 @@ plots.image_grid(squares, titles=[f"{size} × {size}" for size in sizes])
 # %% tags=["solution"]
 def brightness(samples):
     batches = preprocessing.image_batches(
-        [sample.path for sample in samples], preprocessing.Sight(64)
+        [sample.path for sample in samples],
+        preprocessing.Sight(64, white=sight.white),
     )
     return np.concatenate([batch.mean(dim=(1, 2, 3)).numpy() for batch in batches])
 

@@ -61,7 +61,7 @@ run = Run(dataset, category, runs)
 costs = {"cost_of_false_alarm": cost_of_false_alarm, "cost_of_miss": cost_of_miss}
 options = {"false_alarms": false_alarms, "defective_share": defective_share}
 run.start("09_your_own_textures", weights=weights, seed=seed, **options, **costs)
-image_size = run.parameter("image_size")
+image_size, white = run.parameter("image_size"), run.sight().white
 if run.read()["weights"]["name"] == "random":
     weights = "random"  # as in the other chapters of this run
 run
@@ -99,7 +99,7 @@ run
 images = run.read_table("images.csv")  # what could be read, says chapter 1
 is_test = images["split"] == "test"
 good = run.data_paths(images[~is_test]["path"])
-shown = [np.asarray(read_image(path)) for path in good[:4]]
+shown = [np.asarray(read_image(path, white)) for path in good[:4]]
 plots.image_grid(shown, [path.name for path in good[:4]])
 
 # %% [markdown]
@@ -199,7 +199,7 @@ strange = judged[:-5:-1]  # the last four, the highest first
 heat = detector.origin_["heat"]  # one scale for all heatmaps of this detector
 
 # %% mystnb={"figure": {"caption": "The strangest good images with their scores, and where the detector's attention was."}, "image": {"alt": "Above, photographs of the surface with their names and scores; below, the same photographs covered by their heatmaps, which glow where the surface is least well rebuilt."}}
-pictures = [read_image(found.path) for found in strange]
+pictures = [read_image(found.path, white) for found in strange]
 maps = [
     detector.enlarge(found.anomaly_map, (picture.height, picture.width))
     for picture, found in zip(pictures, strange, strict=True)
@@ -436,7 +436,7 @@ changes = {
 for number, change in enumerate(changes.values()):
     (work / f"change_{number}").mkdir(exist_ok=True)
     for i, path in enumerate(new):
-        change(read_image(path)).save(work / f"change_{number}" / f"{i:03d}.png")
+        change(read_image(path, white)).save(work / f"change_{number}" / f"{i:03d}.png")
 
 # %% mystnb={"figure": {"caption": "One good piece, six photographs."}, "image": {"alt": "Six photographs of one piece of the surface: as it is, a little darker, much darker, out of focus, from nearer, and turned by a quarter."}}
 taken = [work / f"change_{number}" / "000.png" for number in range(len(changes))]

@@ -9,6 +9,8 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
+from tqdm.contrib.logging import logging_redirect_tqdm
+
 from texad.commands.parser import parser
 from texad.errors import printable
 from texad.io.paths import runs_root
@@ -39,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = options.pop("command")
     try:
         name = ELSEWHERE.get(command, f"texad.commands.{command}:{command}")
-        done = (_run if command == "run" else pkgutil.resolve_name(name))(**options)
+        with logging_redirect_tqdm():
+            done = (_run if command == "run" else pkgutil.resolve_name(name))(**options)
         if isinstance(done, int):
             return done
         print(done)

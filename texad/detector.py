@@ -29,7 +29,7 @@ from texad import pipeline
 from texad.data import splitting
 from texad.evaluation.near_copies import near_copies
 from texad.io.atomic import write_tensors
-from texad.io.images import read_size
+from texad.io.images import find_white, read_size
 from texad.io.tensors import read_tensors, refusing
 from texad.model import extraction, places, preprocessing, registry, scoring, weights
 from texad.model.backbone import feature_maps, folded_backbone, grid, stride_in_1x1
@@ -97,6 +97,10 @@ class AnomalyDetector(BaseEstimator):
     normalize : bool, optional
         Subtract the ImageNet mean and divide by its standard deviation. By default the extended
         detector does, and the published one does not.
+    white : int, optional
+        Level that is white in images of 16 bits; higher ones count as white, too. By default the
+        white of so few bits as hold all levels of the images that are learnt from, such as 4095,
+        see `texad.io.images.find_white`.
     calibration_fraction : float, optional
         By default every image is learnt from, and every one calibrates, since there are several
         models, each of which has not seen a part of them (see `texad.model.cross`). With a fraction
@@ -171,6 +175,7 @@ class AnomalyDetector(BaseEstimator):
         weights: str = "auto",
         image_size: int | None = None,
         normalize: bool | None = None,
+        white: int | None = None,
         calibration_fraction: float | None = None,
         false_alarms: float = 0.05,
         seed: int = 0,
@@ -180,6 +185,7 @@ class AnomalyDetector(BaseEstimator):
         self.weights = weights
         self.image_size = image_size
         self.normalize = normalize
+        self.white = white
         self.calibration_fraction = calibration_fraction
         self.false_alarms = false_alarms
         self.seed = seed
@@ -195,7 +201,7 @@ class AnomalyDetector(BaseEstimator):
         ValueError, FileNotFoundError
             A parameter is out of range, or there is no such detector or file of weights.
         """
-        registry.sight(self.detector, self.image_size, self.normalize)
+        registry.sight(self.detector, self.image_size, self.normalize, white=self.white)
         images_needed(self.false_alarms)
         splitting.keep_out((), self.calibration_fraction or 0, self.seed)
         weights.check(self.weights)
@@ -242,7 +248,8 @@ class AnomalyDetector(BaseEstimator):
             part: [groups[i] for i in those] if groups else None for part, those in parts.items()
         }
         loaded = weights.load(self.weights, self.seed)
-        self.sight_ = registry.sight(self.detector, self.image_size, self.normalize)
+        white = self.white or find_white(paths)
+        self.sight_ = registry.sight(self.detector, self.image_size, self.normalize, white=white)
         options: dict[str, Any] = {"sight": self.sight_, "progress": self.progress}
         self.backbone_ = pipeline.make_backbone(loaded, splits["train"], **options)
         fit: Callable[..., Any] = registry.fit if "calibration" in parts else registry.cross_fit

@@ -27,6 +27,7 @@ from texad.batch.parameters import defaults
 from texad.data import datasets, groups
 from texad.errors import DamagedError
 from texad.io.atomic import digests, replacing, sha256
+from texad.io.images import WHITE
 from texad.io.json_files import read_json
 from texad.io.locks import alone
 from texad.io.paths import notebooks_folder
@@ -139,12 +140,15 @@ def run_category(
                     _execute(run, stage, given, job, done, tell, given_up)
                 done += n_cells(stage, job.in_full)
                 tell(stage, done)
-            metrics, stages = read_json(run.folder / "metrics.json"), run.read()["stages"]
+            metrics, record = read_json(run.folder / "metrics.json"), run.read()
     except StageError as error:
         return row | {"error": str(error)}
     except Exception as error:  # whatever went wrong here, the other categories go on
         return row | {"error": f"{stage}: {type(error).__name__}: {error}"}
-    seconds = sum(entry["seconds"] for stage, entry in stages.items() if stage in STAGES)
+    if (white := record.get("sight", {}).get("white", WHITE)) < WHITE:
+        _say(f"{job.label}: level {white} of images of 16 bits is taken for white (-p white)")
+    stages = record["stages"].items()
+    seconds = sum(entry["seconds"] for stage, entry in stages if stage in STAGES)
     images = sum(metrics[name] for name in ("n_train", "n_calibration", "n_test"))
     measured = {name: metrics[name] for name in MEASURES}
     return row | measured | {"images": images, "seconds": round(seconds, 1)}

@@ -30,6 +30,7 @@ CHOICES = {
 RANGES: dict[str, dict[str, Any]] = {  # as for `check_range`; every other number counts something
     "image_size": {"at_least": 16, "multiple_of": 16},
     "calibration_fraction": {"at_least": 0, "below": 1},
+    "white": {"at_least": 0, "at_most": 65535},
     "unreadable_limit": {"at_least": 0, "at_most": 1},
     "learning_rate": {"above": 0, "below": inf},
     "validation_fraction": {"at_least": 0, "below": 1},

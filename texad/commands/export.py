@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from texad.detector import AnomalyDetector
+from texad.io.images import WHITE
 from texad.model.preprocessing import STRIDE
 
 
@@ -55,10 +56,12 @@ def export(
     height, width = size or loaded.origin_["image_size"]
     resized = loaded.sight_.shape(height, width)
     rows, columns = (height, width) if map == "pixels" else (side // STRIDE for side in resized)
+    white = loaded.sight_.white
+    deep = f"; levels of 16 bits times 255 / {white}, at most 255" if white < WHITE else ""
     return (
         f"{file} ({file.stat().st_size / 1e6:.1f} MB)\n"
         f"input    image: uint8, (N, {height}, {width}, 3), RGB; "
-        f"resized in it to {resized[0]} × {resized[1]}\n"
+        f"resized in it to {resized[0]} × {resized[1]}{deep}\n"
         f"outputs  score: float32, (N,); anomalous: bool, (N,), score > {loaded.threshold_:.6g}; "
         f"anomaly_map: float32, (N, {rows}, {columns})"
     )

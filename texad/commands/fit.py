@@ -12,6 +12,7 @@ from texad.data import groups as find_groups
 from texad.data.inputs import good_images
 from texad.detector import AnomalyDetector
 from texad.io.atomic import write_text
+from texad.io.images import WHITE, find_white
 from texad.model import registry
 from texad.model.weights import RandomWeightsWarning
 
@@ -30,6 +31,7 @@ def fit(
     false_alarms: float = 0.05,
     calibration_fraction: float | None = None,
     image_size: int | None = None,
+    white: int | None = None,
     groups: str = "",
     unreadable_limit: float = 0.05,
     seed: int = 0,
@@ -44,7 +46,7 @@ def fit(
         As in `texad.data.inputs.good_images`.
     out : str
         The file to write.
-    weights, detector, false_alarms, calibration_fraction, image_size, seed, progress
+    weights, detector, false_alarms, calibration_fraction, image_size, white, seed, progress
         As `AnomalyDetector` takes them.
     groups : str, default ""
         Where groups come from, see `texad.data.groups.groups`; paths start in `folder`.
@@ -66,6 +68,7 @@ def fit(
         detector,
         weights=weights,
         image_size=image_size,
+        white=white,
         calibration_fraction=calibration_fraction,
         false_alarms=false_alarms,
         seed=seed,
@@ -77,6 +80,7 @@ def fit(
     top = Path(folder).expanduser()
     group_of = find_groups.groups(good.paths, top, groups)
     notes = messages.words("images", good=good, seen=())
+    made.white = white or find_white(good.paths)
     notes += _sight(made, good.sizes)
     if group_of:
         values = {"n": len({*group_of}), "source": find_groups.source(top, groups)}
@@ -104,8 +108,8 @@ def fit(
 
 
 def _sight(made: AnomalyDetector, sizes: Collection[tuple[int, int]]) -> list[str]:
-    """Say how small a defect can be found, in the images that shrink most."""
-    sight = registry.sight(made.detector, made.image_size)
+    """Say how small a defect can be found, in the images that shrink most, and what is white."""
+    sight = registry.sight(made.detector, made.image_size, white=made.white)
 
     def shrinks(size: tuple[int, int]) -> float:
         return max(side / seen for side, seen in zip(size, sight.shape(*size), strict=True))
@@ -120,6 +124,7 @@ def _sight(made: AnomalyDetector, sizes: Collection[tuple[int, int]]) -> list[st
         seen=sight.shape(height, width),
         smallest=math.ceil(SMALLEST_DEFECT * shrinks(largest)),
         most=SMALLEST_DEFECT,
+        white=sight.white if sight.white < WHITE else None,
     )
 
 

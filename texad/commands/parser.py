@@ -248,6 +248,13 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
                 "them, extended keeps their aspect ratio; a multiple of 16 (default: 224)",
             ),
             Option(
+                "--white",
+                type=int,
+                metavar="LEVEL",
+                help="level that is white in images of 16 bits, such as 4095 (default: the white "
+                "of so few bits, 8, 10, 12, 14 or 16, as hold all levels of the images)",
+            ),
+            Option(
                 "--groups",
                 default="",
                 metavar="G",

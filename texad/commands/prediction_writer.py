@@ -143,7 +143,7 @@ def heatmap(folder: Path, number: int, result: Prediction, detector: AnomalyDete
     stem = re.sub(r"[^\w.-]+", "_", Path(result.path).stem)[:60]
     name = f"{number:07d}_{stem}.jpg"
     try:
-        picture = thumbnail(result.path, HEATMAP_SIZE)
+        picture = thumbnail(result.path, HEATMAP_SIZE, detector.sight_.white)
     except ImageError:  # it was there a moment ago
         return ""
     large = detector.enlarge(result.anomaly_map, (picture.height, picture.width))

@@ -57,7 +57,7 @@ def strangest(detector: AnomalyDetector, root: Path) -> Strangest:
             {
                 "name": str(Path(judged.path).relative_to(root)),
                 "score": float(scores[i]),
-                "picture": (picture := thumbnail(judged.path, PICTURE_SIZE)),
+                "picture": (picture := thumbnail(judged.path, PICTURE_SIZE, detector.sight_.white)),
                 "covered": overlay(
                     picture,
                     detector.enlarge(judged.anomaly_map, (picture.height, picture.width)),

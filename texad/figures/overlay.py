@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from texad.io.images import read_image
+from texad.io.images import WHITE, read_image
 
 HEAT = "inferno"  # the colours of anomaly maps in all figures
 
@@ -56,13 +56,15 @@ def overlay(image: Image.Image, anomaly_map: np.ndarray, heat: Sequence[float]) 
     return Image.fromarray(np.rint(pixels).astype(np.uint8))
 
 
-def thumbnail(path: str | Path, size: int) -> Image.Image:
+def thumbnail(path: str | Path, size: int, white: int = WHITE) -> Image.Image:
     """Read an image in its own shape, its longer side at most `size` pixels.
 
     Parameters
     ----------
     path : str or Path
     size : int
+    white : int, default 65535
+        See `read_image`.
 
     Returns
     -------
@@ -74,6 +76,6 @@ def thumbnail(path: str | Path, size: int) -> Image.Image:
     ImageError
         It cannot be read.
     """
-    image = read_image(path)
+    image = read_image(path, white)
     image.thumbnail((size, size))
     return image

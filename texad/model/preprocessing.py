@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from texad.errors import DataError, check_range
-from texad.io.images import read_mask, read_pixels, read_size
+from texad.io.images import WHITE, read_mask, read_pixels, read_size
 
 IMAGE_SIZE = 224
 STRIDE = 16  # pixels of the backbone's input between two neighbouring places of its feature map
@@ -49,17 +49,20 @@ class Sight:
         of such masks, each with the name of its image (the suffix may differ). The mask is resized
         with the image. What lies outside is painted over with the mean colour of the inside, and
         places of which more than half lies outside are missing. Empty: all of an image counts.
+    white : int, default 65535
+        Level that is white in images of 16 bits, see `texad.io.images.find_white`.
 
     Raises
     ------
     DataError
-        A ValueError: `size` is no positive multiple of 16.
+        A ValueError: `size` is no positive multiple of 16, or `white` is out of range.
     """
 
     size: int = IMAGE_SIZE
     keep_aspect: bool = False
     normalize: bool = False
     region: str = ""
+    white: int = WHITE
 
     def __post_init__(self) -> None:
         check_range(
@@ -70,6 +73,8 @@ class Sight:
             hint="224 in the published method",
             error=DataError,
         )
+        bits = "4095 is white of 12 bits"
+        check_range("white", self.white, at_least=1, at_most=WHITE, hint=bits, error=DataError)
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """Compute height and width of the backbone's input for an image.
@@ -201,7 +206,7 @@ def load_images(
     """
     images = np.empty((0, 0, 0, 3), dtype=np.uint8)
     for i, path in enumerate(paths):
-        pixels = read_pixels(path)
+        pixels = read_pixels(path, sight.white)
         height, width = shape or sight.shape(*pixels.shape[:2])
         if not i:
             images = np.empty((len(paths), height, width, 3), dtype=np.uint8)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from texad.data import splitting
 from texad.errors import check_choice, check_range, printable
 from texad.io.atomic import write_tensors
+from texad.io.images import WHITE
 from texad.io.tensors import read_tensors, refusing
 from texad.model import autoencoder, codebook, threshold
 from texad.model.base import FeatureAutoencoder
@@ -111,6 +112,7 @@ def sight(
     image_size: int | None = None,
     normalize: bool | None = None,
     region: str = "",
+    white: int | None = None,
 ) -> Sight:
     """Return how a detector looks at an image.
 
@@ -123,16 +125,19 @@ def sight(
         By default the detector's own.
     region : str, optional
         See `Sight`; by default all of an image counts.
+    white : int, optional
+        See `Sight`; by default 65535.
 
     Raises
     ------
     ValueError
-        If there is no such detector or region, or `image_size` does not fit the detector.
+        If there is no such detector or region, `image_size` does not fit the detector, or `white`
+        is out of range.
 
     Examples
     --------
     >>> sight("extended", image_size=320)
-    Sight(size=320, keep_aspect=True, normalize=True, region='')
+    Sight(size=320, keep_aspect=True, normalize=True, region='', white=65535)
     """
     check(detector)
     known = DETECTORS[detector]
@@ -152,6 +157,7 @@ def sight(
         region=os.path.abspath(region) if region else "",
         size=known.sight.size if image_size is None else image_size,
         normalize=known.sight.normalize if normalize is None else normalize,
+        white=white or WHITE,
     )
 
 

@@ -28,6 +28,7 @@ SIGHT = _object(
     size={"type": "integer", "minimum": 16, "multipleOf": 16},
     **dict.fromkeys(("keep_aspect", "normalize"), {"type": "boolean"}),
     region=TEXT,
+    white={"type": "integer", "minimum": 1, "maximum": 65535},
 )
 LEFT_OUT = _object("path", "reason", path=TEXT, reason=TEXT)
 SPLITS = {f"n_{split}": COUNT for split in ("train", "calibration", "test")}

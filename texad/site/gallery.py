@@ -239,7 +239,8 @@ def _thumbnails(
 
     A pixel of a mask is defective if any part of it is.
     """
-    images = [thumbnail(path, THUMBNAIL) for path in run.data_paths(rows["path"])]
+    white, paths = run.sight().white, run.data_paths(rows["path"])
+    images = [thumbnail(path, THUMBNAIL, white) for path in paths]
     masks = [
         _shrunk(read_mask(file), image.size) if (file := run.data_path(name)) else None
         for name, image in zip(rows["mask"], images, strict=True)

@@ -72,7 +72,7 @@ def write_pictures(
     heat = float(np.nanmedian(maps)), float(np.nanmax(maps))
     names = []
     for i, (path, mask) in enumerate(zip(paths, masks, strict=True)):
-        whole = read_image(path)
+        whole = read_image(path, sight.white)
         ratio = math.sqrt(whole.width / whole.height)
         width, height = (max(1, round(PICTURE_SIZE * side)) for side in (ratio, 1 / ratio))
         image = whole.resize((width, height), Image.Resampling.BICUBIC)
