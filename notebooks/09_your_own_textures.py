@@ -79,7 +79,7 @@ run
 # | lens and camera | focus, aperture, exposure, white balance: all set by hand, nothing automatic | |
 # | distance and angle | a fixed mount | the play that the conveyor has |
 # | surface | | lots, suppliers, shifts, the whole range that counts as good |
-# | file | size, format, no strong compression | |
+# | file | size, format, number of bits, no strong compression | |
 #
 # Two rules of thumb. **How many?** A hundred good images are a sound start. Fewer than twenty are
 # for trying. Take them on several days rather than in one hour: a hundred photographs of one piece
