@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ from torch import nn
 
 from texad import pipeline
 from texad.data import splitting
+from texad.errors import printable
 from texad.evaluation.near_copies import near_copies
 from texad.io.atomic import write_tensors
 from texad.io.images import find_white, read_size
 from texad.io.tensors import read_tensors, refusing
 from texad.model import extraction, places, preprocessing, registry, scoring, weights
-from texad.model.backbone import feature_maps, folded_backbone, grid, stride_in_1x1
+from texad.model.backbone import folded_backbone, grid, stride_in_1x1
 from texad.model.base import FeatureAutoencoder, device
 from texad.model.cross import CrossFitted, members
 from texad.model.preprocessing import STRIDE, Sight
@@ -46,6 +47,7 @@ from texad.model.threshold import (
 )
 
 FORMAT = 1  # of the file; a later one that cannot be read by this code has another number
+HELD = "in this file"  # stands for the region's mask, which is a tensor of the file
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class Prediction:
     seconds : float
         Time from the file to the decision, on one core.
     anomaly_map : ndarray, float32, shape (H, W), or None
-        Anomaly of each place of the feature map; where the aspect ratio is kept, H and W are those
-        of this image.
+        Anomaly of each place of the feature map, NaN outside the region; where the aspect ratio is
+        kept, H and W are those of this image.
     error : str
         Why the image could not be read; else empty.
     """
@@ -101,6 +103,10 @@ class AnomalyDetector(BaseEstimator):
         Level that is white in images of 16 bits; higher ones count as white, too. By default the
         white of so few bits as hold all levels of the images that are learnt from, such as 4095,
         see `texad.io.images.find_white`.
+    region : str, Path or bytes, optional
+        Where images are to be judged: a mask, white there and black elsewhere, which the detector
+        keeps; or a folder of such masks, each with the name of its image, see
+        `preprocessing.Sight`. By default all of an image counts.
     calibration_fraction : float, optional
         By default every image is learnt from, and every one calibrates, since there are several
         models, each of which has not seen a part of them (see `texad.model.cross`). With a fraction
@@ -134,7 +140,7 @@ class AnomalyDetector(BaseEstimator):
         Losses of the training. Not kept in the file.
     origin_ : dict
         Where the detector comes from: name and hash of the weights, versions, numbers of images;
-        under "image_size" height and width of the training images, in pixels, if all have the same;
+        under "image_size" height and width of the images, in pixels, if all have the same;
         and under "heat" the scale of its heatmaps, the median of the anomaly maps of the images
         kept out and the largest value of all (see `overlay.overlay`).
 
@@ -176,6 +182,7 @@ class AnomalyDetector(BaseEstimator):
         image_size: int | None = None,
         normalize: bool | None = None,
         white: int | None = None,
+        region: str | Path | bytes | None = None,
         calibration_fraction: float | None = None,
         false_alarms: float = 0.05,
         seed: int = 0,
@@ -186,6 +193,7 @@ class AnomalyDetector(BaseEstimator):
         self.image_size = image_size
         self.normalize = normalize
         self.white = white
+        self.region = region
         self.calibration_fraction = calibration_fraction
         self.false_alarms = false_alarms
         self.seed = seed
@@ -193,18 +201,24 @@ class AnomalyDetector(BaseEstimator):
 
     # -- learn -------------------------------------------------------------------------------------
 
-    def check_parameters(self) -> None:
+    def check_parameters(self) -> Sight:
         """Check the parameters, before anything is computed; `fit` does so, too.
+
+        Returns
+        -------
+        Sight
+            How it will look at an image.
 
         Raises
         ------
         ValueError, FileNotFoundError
-            A parameter is out of range, or there is no such detector or file of weights.
+            A parameter is out of range, or there is no such detector, region or file of weights.
         """
-        registry.sight(self.detector, self.image_size, self.normalize, white=self.white)
+        sight = registry.sight(self.detector, self.image_size, self.normalize, white=self.white)
         images_needed(self.false_alarms)
         splitting.keep_out((), self.calibration_fraction or 0, self.seed)
         weights.check(self.weights)
+        return _holding(self.region, sight)
 
     def fit(
         self, paths: Sequence[str | Path], y: None = None, groups: Sequence[str] | None = None
@@ -230,9 +244,10 @@ class AnomalyDetector(BaseEstimator):
         Raises
         ------
         ValueError
-            If there are fewer than two images, one cannot be read, or a parameter is out of range.
+            If there are fewer than two images, one cannot be read or has no mask in the folder of
+            them, or a parameter is out of range.
         """
-        self.check_parameters()
+        self.sight_ = self.check_parameters()
         if len(paths) < 2:
             raise ValueError(
                 "a detector needs at least 2 good images, one to learn from and one to calibrate "
@@ -248,12 +263,16 @@ class AnomalyDetector(BaseEstimator):
             part: [groups[i] for i in those] if groups else None for part, those in parts.items()
         }
         loaded = weights.load(self.weights, self.seed)
-        white = self.white or find_white(paths)
-        self.sight_ = registry.sight(self.detector, self.image_size, self.normalize, white=white)
+        self.sight_ = replace(self.sight_, white=self.white or find_white(paths))
+        for path in paths:
+            self.sight_.mask_of(Path(path))
+        sizes = {read_size(path) for path in paths}
         options: dict[str, Any] = {"sight": self.sight_, "progress": self.progress}
         self.backbone_ = pipeline.make_backbone(loaded, splits["train"], **options)
         fit: Callable[..., Any] = registry.fit if "calibration" in parts else registry.cross_fit
         with tempfile.TemporaryDirectory(prefix="texad-") as folder:
+            largest = np.max([self.sight_.shape(*size) for size in sizes], axis=0) // STRIDE
+            options["size"] = tuple(largest.tolist())
             features = pipeline.extract(self.backbone_, splits, Path(folder), **options)
             self.autoencoder_, self.history_ = fit(
                 self.detector,
@@ -271,7 +290,6 @@ class AnomalyDetector(BaseEstimator):
             del features  # Windows removes no file that is mapped
         self.train_scores_ = scores["train"]
         self.paths_ = {split: [str(path) for path in files] for split, files in splits.items()}
-        sizes = {read_size(path) for path in splits["train"]}
         self.origin_: dict[str, Any] = {
             "weights": {"name": loaded.name, "sha256": loaded.sha256},
             "n_train": len(splits["train"]),
@@ -397,7 +415,7 @@ class AnomalyDetector(BaseEstimator):
     def _judge(self, path: str | Path, fitted: FeatureAutoencoder | CrossFitted) -> Prediction:
         started = time.perf_counter()
         try:
-            images = preprocessing.load_images([Path(path)], self.sight_)
+            (maps,) = extraction.features_of(self.backbone_, [Path(path)], self.sight_)
         except ValueError as error:
             return Prediction(
                 os.fspath(path),
@@ -407,8 +425,7 @@ class AnomalyDetector(BaseEstimator):
                 time.perf_counter() - started,
                 error=str(error),
             )
-        maps = feature_maps(self.backbone_, images.to(device())).cpu().numpy()
-        scores, anomaly_maps = scoring.score_features(fitted, maps, progress=False)
+        scores, anomaly_maps = scoring.score_features(fitted, maps.cpu().numpy(), progress=False)
         (p_value,) = p_values(self.calibration_scores_, scores, self.calibration_groups_)
         return Prediction(
             os.fspath(path),
@@ -454,16 +471,20 @@ class AnomalyDetector(BaseEstimator):
             name: torch.from_numpy(getattr(self, f"{name}_"))
             for name in ("train_scores", "calibration_scores")
         }
+        if isinstance(self.sight_.region, bytes):
+            tensors["region"] = torch.frombuffer(bytearray(self.sight_.region), dtype=torch.uint8)
         about = {
             "format": FORMAT,
             "parameters": {
-                name: value for name, value in self.get_params().items() if name != "progress"
+                name: value
+                for name, value in self.get_params().items()
+                if name not in ("progress", "region")
             },
             "threshold": self.threshold_,
             "rule": self.rule_,
             "n_calibration": len(self.calibration_scores_),
             "calibration_groups": self.calibration_groups_,
-            "sight": asdict(self.sight_),
+            "sight": _facts(self.sight_),
             "widths": self.autoencoder_.widths,
             "stride_in_1x1": stride_in_1x1(backbone),
             "places": asdict(grid(backbone)),
@@ -483,7 +504,8 @@ class AnomalyDetector(BaseEstimator):
         entry, `texad`, in JSON: size of the images, parameters, threshold, where the detector comes
         from, under "resized" the height and width that they are resized to, and under "places" on
         which pixels of the *resized* image the places of an anomaly map are centred: place (i, j)
-        on row stride · i + centre[0], column stride · j + centre[1].
+        on row stride · i + centre[0], column stride · j + centre[1]. The region is in it, too, if
+        it is one mask for all images; outside, maps are NaN.
 
         Scores agree with `score_samples` to about five digits, since numbers are added up in
         another order. A decision can differ only where a score lies so near to the threshold; the
@@ -504,11 +526,17 @@ class AnomalyDetector(BaseEstimator):
         Raises
         ------
         ValueError
-            If onnx is not installed, `size` is needed or out of range, or there is no such `map`.
+            If onnx is not installed, `size` is needed or out of range, there is no such `map`, or
+            the region is a folder of masks.
         """
         from texad.model import onnx_export
 
         check_is_fitted(self, "threshold_")
+        if isinstance(folder := self.sight_.region, str) and folder:
+            raise ValueError(
+                f"region: an ONNX file holds one mask for all images, and {printable(folder)} is a "
+                "folder of masks: name one mask (--region)"
+            )
         if not (size or self.origin_.get("image_size")):
             raise ValueError(
                 "--size HEIGHT WIDTH is needed: the training images have no one size that could "
@@ -526,7 +554,7 @@ class AnomalyDetector(BaseEstimator):
             map=map,
             about={
                 "parameters": {"detector": self.detector, "false_alarms": self.false_alarms},
-                "sight": asdict(self.sight_),
+                "sight": _facts(self.sight_),
                 "rule": self.rule_,
                 "n_calibration": len(self.calibration_scores_),
                 # without the images: thousands of hashes
@@ -535,13 +563,24 @@ class AnomalyDetector(BaseEstimator):
         )
 
     @classmethod
-    def load(cls, file: str | Path, progress: bool = True) -> "AnomalyDetector":
+    def load(
+        cls, file: str | Path, progress: bool = True, region: str | Path | None = None
+    ) -> "AnomalyDetector":
         """Read a detector that `save` wrote. Nothing in the file is run.
+
+        Parameters
+        ----------
+        file : path
+        progress : bool, default True
+            Show progress bars.
+        region : str or Path, optional
+            Where images are to be judged from now on, see the class; by default where they were
+            until now. Needed if that was a folder of masks, which the file does not hold.
 
         Raises
         ------
         ValueError
-            If there is no such file, or it is no detector of texad.
+            If there is no such file or region, it is no detector of texad, or `region` is needed.
         """
         with refusing(
             f"{file} is no detector of texad", f"make one with texad fit FOLDER --out {file}"
@@ -557,7 +596,12 @@ class AnomalyDetector(BaseEstimator):
             detector = cls(**parameters, progress=progress)
             # files of earlier versions have squares, and do not say so
             squares = {"size": parameters["image_size"], "normalize": parameters["normalize"]}
-            detector.sight_ = Sight(**about.get("sight", squares))
+            facts = about.get("sight", squares)
+            detector.sight_ = Sight(**facts)
+            if (kept := Path(facts.get("region", "")).name) == HELD:
+                detector.region = tensors["region"].numpy().tobytes()
+                preprocessing.read_region(detector.region)
+                detector.sight_ = replace(detector.sight_, region=detector.region)
             detector.backbone_ = folded_backbone(
                 _part(tensors, "backbone"), about["stride_in_1x1"], detector.sight_.normalize
             )
@@ -566,9 +610,31 @@ class AnomalyDetector(BaseEstimator):
             )
             detector.origin_ = _checked(about["origin"])
             detector.train_scores_ = tensors["train_scores"].numpy()
-            return detector.calibrate_with(
+            detector.calibrate_with(
                 tensors["calibration_scores"].numpy(), about.get("calibration_groups")
             )
+        if region:
+            detector.region, detector.sight_ = region, _holding(region, detector.sight_)
+        elif kept and kept != HELD:
+            raise ValueError(
+                f"region is needed: {file} was fit with the folder {printable(kept)}, a mask for "
+                "each image, and these images have masks of their own; name their folder, or one "
+                "mask for all of them (--region)"
+            )
+        return detector
+
+
+def _holding(region: str | Path | bytes | None, sight: Sight) -> Sight:
+    """Give a region to a sight, which holds its mask itself, if there is one for all images."""
+    if isinstance(region, str | Path):
+        region = registry.sight("published", region=os.fspath(region)).region
+    return replace(sight, region=region or "").holding_mask()
+
+
+def _facts(sight: Sight) -> dict[str, Any]:
+    """Describe a sight in JSON; of a folder of masks, only by the name."""
+    region = HELD if isinstance(sight.region, bytes) else Path(sight.region).name
+    return asdict(replace(sight, region=region))
 
 
 def _part(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:

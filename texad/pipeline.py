@@ -99,6 +99,7 @@ def extract(
     paths: Mapping[str, Sequence[Path]],
     folder: Path,
     sight: Sight = SQUARE,
+    size: tuple[int, int] | None = None,
     **options: Any,
 ) -> dict[str, np.ndarray]:
     """Extract the features of each split into a file of `folder`.
@@ -111,6 +112,8 @@ def extract(
     folder : Path
         Gets a file `<split>.npy` for each.
     sight : Sight
+    size : (int, int), optional
+        H and W; by default the smallest that hold the maps of all splits.
     **options
         See `extraction.extract`.
 
@@ -119,7 +122,7 @@ def extract(
     dict of str to ndarray, float32, shape (N, 1024, H, W)
         Memory-mapped. H and W are the same for all splits.
     """
-    size = extraction.map_size(itertools.chain(*paths.values()), sight)
+    size = size or extraction.map_size(itertools.chain(*paths.values()), sight)
     options |= {"sight": sight, "size": size}
     return {
         split: extraction.extract(backbone, images, folder / f"{split}.npy", **options)

@@ -282,7 +282,7 @@ def test_each_image_may_have_a_region_of_its_own(plate, tmp_path):
     (tmp_path / "masks").mkdir()
     save_mask(tmp_path / "masks" / "a.png", (96, 64), slice(32))
     sight = Sight(96, region=str(tmp_path / "masks"))
-    assert sight.inside(paths[0], (96, 96)).mean() == pytest.approx(2 / 3)
+    assert sight.inside(paths[0], (96, 96))[0].mean() == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="masks has no mask named b.png"):
         preprocessing.load_images(paths, sight)
 
@@ -290,7 +290,7 @@ def test_each_image_may_have_a_region_of_its_own(plate, tmp_path):
 def test_a_region_that_is_none_is_refused(plate, tmp_path):
     paths, _ = plate
     black = save_mask(tmp_path / "black.png", (96, 64), slice(96))
-    with pytest.raises(ValueError, match="black.png is black everywhere"):
+    with pytest.raises(ValueError, match="black.png leaves nothing to judge"):
         preprocessing.load_image(paths[0], Sight(96, region=black))
     with pytest.raises(ValueError, match="^region nowhere.png does not exist"):
         registry.sight("published", region="nowhere.png")

@@ -16,6 +16,7 @@ def calibrate(
     folder: str,
     *,
     out: str | None = None,
+    region: str | None = None,
     false_alarms: float | None = None,
     unreadable_limit: float = 0.05,
     progress: bool = True,
@@ -32,6 +33,8 @@ def calibrate(
         As in `texad.data.inputs.good_images`.
     out : str, optional
         The file to write; by default the detector is replaced.
+    region : str, optional
+        See `AnomalyDetector.load`.
     false_alarms : float, optional
         By default as before.
 
@@ -47,7 +50,7 @@ def calibrate(
         new good images, or has too few for the promise; in one line.
     """
     file = Path(out or detector).expanduser()
-    loaded = messages.load(detector)
+    loaded = messages.load(detector, region=region)
     files.check_target(file)
     if false_alarms is not None:
         loaded.false_alarms = false_alarms

@@ -17,6 +17,7 @@ def check(
     folder: str,
     *,
     out: str | None = None,
+    region: str | None = None,
     level: float = drift.LEVEL,
     unreadable_limit: float = 0.05,
     progress: bool = True,
@@ -31,6 +32,8 @@ def check(
         As in `texad.data.inputs.good_images`.
     out : str, optional
         A page to write.
+    region : str, optional
+        See `AnomalyDetector.load`.
     level : float, default 0.01
         As in `texad.evaluation.drift.compare`.
 
@@ -48,7 +51,7 @@ def check(
     page = Path(out).expanduser() if out else None
     if page:
         files.check_writable(page)
-    loaded = messages.load(detector)
+    loaded = messages.load(detector, region=region)
     good, notes = files.new_images(
         loaded, folder, ("train", "calibration"), unreadable_limit, progress
     )

@@ -12,6 +12,7 @@ def export(
     *,
     out: str | None = None,
     size: tuple[int, int] | None = None,
+    region: str | None = None,
     format: str = "onnx",
     map: str = "places",
     progress: bool = True,
@@ -27,6 +28,8 @@ def export(
     size : (int, int), optional
         Height and width of the images, in pixels; by default those of the training images, if all
         have the same.
+    region : str, optional
+        See `AnomalyDetector.load`.
     format : {"onnx"}
     map : {"places", "pixels"}, default "places"
         Whether the anomaly map has a value for each place, or for each pixel of the images.
@@ -51,7 +54,7 @@ def export(
             f"--out: a file that ends in {suffix}, such as steel{suffix}, and is not the detector "
             f"itself, instead of {file}"
         )
-    loaded = AnomalyDetector.load(detector, progress=progress)
+    loaded = AnomalyDetector.load(detector, progress=progress, region=region)
     loaded.to_onnx(file, size, map)
     height, width = size or loaded.origin_["image_size"]
     resized = loaded.sight_.shape(height, width)

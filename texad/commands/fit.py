@@ -13,7 +13,6 @@ from texad.data.inputs import good_images
 from texad.detector import AnomalyDetector
 from texad.io.atomic import write_text
 from texad.io.images import WHITE, find_white
-from texad.model import registry
 from texad.model.weights import RandomWeightsWarning
 
 # Pixels of the network's input. A round spot of 12 pixels, darker by 45%, on good images that were
@@ -32,6 +31,7 @@ def fit(
     calibration_fraction: float | None = None,
     image_size: int | None = None,
     white: int | None = None,
+    region: str | None = None,
     groups: str = "",
     unreadable_limit: float = 0.05,
     seed: int = 0,
@@ -46,7 +46,7 @@ def fit(
         As in `texad.data.inputs.good_images`.
     out : str
         The file to write.
-    weights, detector, false_alarms, calibration_fraction, image_size, white, seed, progress
+    weights, detector, false_alarms, calibration_fraction, image_size, white, region, seed, progress
         As `AnomalyDetector` takes them.
     groups : str, default ""
         Where groups come from, see `texad.data.groups.groups`; paths start in `folder`.
@@ -69,6 +69,7 @@ def fit(
         weights=weights,
         image_size=image_size,
         white=white,
+        region=region,
         calibration_fraction=calibration_fraction,
         false_alarms=false_alarms,
         seed=seed,
@@ -108,20 +109,24 @@ def fit(
 
 
 def _sight(made: AnomalyDetector, sizes: Collection[tuple[int, int]]) -> list[str]:
-    """Say how small a defect can be found, in the images that shrink most, and what is white."""
-    sight = registry.sight(made.detector, made.image_size, white=made.white)
+    """Say where defects can be found, how small in the images that shrink most; what is white."""
+    sight = made.check_parameters()
 
     def shrinks(size: tuple[int, int]) -> float:
         return max(side / seen for side, seen in zip(size, sight.shape(*size), strict=True))
 
     height, width = largest = max(sizes, key=shrinks)
+    seen = sight.shape(height, width)
+    inside = sight.inside(Path(), seen)[0] if isinstance(sight.region, bytes) else None
     return messages.words(
         "sight",
+        region=made.region,
+        share=None if inside is None else inside.mean(),
         various=len(sizes) > 1,
         height=height,
         width=width,
         size=sight.size,
-        seen=sight.shape(height, width),
+        seen=seen,
         smallest=math.ceil(SMALLEST_DEFECT * shrinks(largest)),
         most=SMALLEST_DEFECT,
         white=sight.white if sight.white < WHITE else None,

@@ -62,9 +62,9 @@ def say(*paragraphs: str, to: TextIO | None = None) -> None:
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
-def load(file: str, progress: bool = True) -> AnomalyDetector:
+def load(file: str, progress: bool = True, region: str | None = None) -> AnomalyDetector:
     """Load a detector, with a warning if its backbone has learnt nothing."""
-    detector = AnomalyDetector.load(file, progress=progress)
+    detector = AnomalyDetector.load(file, progress=progress, region=region)
     warn_of_random_weights(detector)
     return detector
 

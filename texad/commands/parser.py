@@ -106,6 +106,12 @@ WEIGHTS = Option(
     metavar="W",
     help="auto (default), texad, imagenet, random, or a .safetensors or .pth file",
 )
+REGION = Option(
+    "--region",
+    metavar="MASK",
+    help="judge only what is white in MASK, or in the mask of each image's name in the folder MASK "
+    "(default: the region that DETECTOR holds, if any; it must be given if that was a folder)",
+)
 UNREADABLE_LIMIT = Option(
     "--unreadable-limit",
     type=float,
@@ -255,6 +261,12 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
                 "of so few bits, 8, 10, 12, 14 or 16, as hold all levels of the images)",
             ),
             Option(
+                "--region",
+                metavar="MASK",
+                help="learn and judge only what is white in MASK, an image for all images, which "
+                "the detector keeps; or a folder with a mask of the name of each image",
+            ),
+            Option(
                 "--groups",
                 default="",
                 metavar="G",
@@ -310,6 +322,7 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
                     help="format of what is printed (default: csv)",
                 ),
             ),
+            REGION,
             Option(
                 "--heatmaps",
                 action="store_true",
@@ -339,6 +352,7 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
                 help="new good images, 20 or more, taken as they are now",
             ),
             Option("--out", metavar="FILE", help="write a page with a picture, ending in .html"),
+            REGION,
             Option(
                 "--level",
                 type=float,
@@ -361,6 +375,7 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
             Option(
                 "--out", metavar="NEW", help="the file to write (default: DETECTOR is replaced)"
             ),
+            REGION,
             Option(
                 "--false-alarms",
                 type=float,
@@ -399,6 +414,7 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
                 help="size of the camera's images, in pixels; they are resized as texad does "
                 "(default: that of the training images, if all have the same)",
             ),
+            REGION,
             Option(
                 "--map",
                 default="places",

@@ -21,6 +21,7 @@ def predict(
     paths: Sequence[str],
     *,
     out: str | None = None,
+    region: str | None = None,
     heatmaps: bool = False,
     format: str = "csv",
     fail_on_anomaly: bool = False,
@@ -37,6 +38,8 @@ def predict(
         made of a pattern, and "-" comes last.
     out : str, optional
         The folder for predictions.csv, predictions.jsonl and heatmaps; else results are printed.
+    region : str, optional
+        See `AnomalyDetector.load`.
     heatmaps : bool, default False
         With `out`: write a picture of each image, covered by its heatmap.
     format : {"csv", "jsonl"}, default "csv"
@@ -60,7 +63,7 @@ def predict(
     """
     if heatmaps and not out:
         raise ValueError("--heatmaps needs a folder to write to: give --out FOLDER")
-    loaded = messages.load(detector, progress=False)
+    loaded = messages.load(detector, progress=False, region=region)
     folder = Path(out).expanduser() if out else None
     has_bar = progress and (folder is not None or not sys.stdout.isatty())
     counts: Counter[str] = Counter()

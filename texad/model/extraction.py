@@ -6,7 +6,7 @@ The features of an image never change, so they are computed once.
 import math
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -78,36 +78,57 @@ def extract(
     rows, columns = size or map_size(paths, sight)
 
     @torch.inference_mode()
-    def features_of(batch: Sequence[Path]) -> np.ndarray:
-        maps = feature_maps(backbone, preprocessing.load_images(batch, sight).to(device()))
-        if not torch.isfinite(maps).all():
-            raise ValueError(
-                f"features of {batch[0]} or one of the {len(batch) - 1} images after it "
-                "are not finite"
+    def stored(batch: Sequence[Path]) -> np.ndarray:
+        padded = [
+            functional.pad(
+                maps, (0, columns - maps.shape[3], 0, rows - maps.shape[2]), value=math.nan
             )
-        for one, path in zip(maps, batch, strict=True):
-            height, width = STRIDE * one.shape[1], STRIDE * one.shape[2]
-            if (inside := sight.inside(path, (height, width))) is not None:
-                squares = torch.from_numpy(inside).to(one).unflatten(0, (-1, STRIDE))
-                shares = squares.unflatten(2, (-1, STRIDE)).mean(dim=(1, 3))  # of each place
-                one.masked_fill_(shares < 0.5, math.nan)
-        missing = (0, columns - maps.shape[3], 0, rows - maps.shape[2])  # right and below
-        maps = functional.pad(maps, missing, value=math.nan)
-        return maps.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+            for maps in features_of(backbone, batch, sight)
+        ]  # right and below
+        return torch.cat(padded).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
     with (
         replacing(file) as temporary,
         temporary.open("wb") as out,
         tqdm(total=len(paths), desc=file.stem, unit="image", disable=not progress) as bar,
     ):
+        batches = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
         shape = (len(paths), rows, columns, CHANNELS)
         np.lib.format.write_array_header_1_0(
             out, {"descr": "<f4", "fortran_order": False, "shape": shape}
         )
-        for maps in in_order(features_of, preprocessing.alike(paths, sight, batch_size)):
+        for maps in in_order(stored, batches):
             out.write(maps.data)
             bar.update(len(maps))
     return load(file)
+
+
+@torch.inference_mode()
+def features_of(
+    backbone: nn.Sequential, paths: Sequence[Path], sight: Sight
+) -> Iterator[torch.Tensor]:
+    """Yield the feature maps of images in their order, as many at once as become one shape.
+
+    Yields
+    ------
+    Tensor, float32, shape (n, 1024, H, W)
+        On `device()`. Places outside the region are NaN.
+
+    Raises
+    ------
+    ValueError
+        If an image cannot be read, or its features are not finite.
+    """
+    remaining = iter(paths)
+    for images in preprocessing.image_batches(paths, sight, len(paths)):
+        maps = feature_maps(backbone, images.to(device()))
+        for one, path in zip(maps, remaining, strict=False):
+            if not torch.isfinite(one).all():
+                raise ValueError(f"features of {path} are not finite")
+            _, inside = sight.inside(path, (images.shape[2], images.shape[3]))
+            if inside is not None:
+                one[:, ~torch.from_numpy(inside)] = math.nan
+        yield maps
 
 
 def map_size(paths: Iterable[Path], sight: Sight) -> tuple[int, int]:

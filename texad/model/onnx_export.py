@@ -51,10 +51,14 @@ class Judgement(nn.Module):
         Height and width of the images, and what they are resized to, in pixels.
     grid : Grid, optional
         Where the places of the anomaly map lie: it is then given in pixels of the images.
+    region : (ndarray, ndarray) or (None, None)
+        Pixels and places that count, from `Sight.inside`; by default all.
     """
 
     rows: torch.Tensor
     columns: torch.Tensor
+    inside: torch.Tensor
+    there: torch.Tensor
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Judgement(nn.Module):
         size: tuple[int, int],
         resized: tuple[int, int],
         grid: places.Grid | None = None,
+        region: tuple[np.ndarray, np.ndarray] | tuple[None, None] = (None, None),
     ):
         super().__init__()
         self.down, self.across = (
@@ -71,8 +76,12 @@ class Judgement(nn.Module):
             for n_in, n_out in zip(size, resized, strict=True)
         )
         self.backbone = backbone
-        self.models = nn.ModuleList(map(Scoring, members(autoencoder)))
-        self.in_pixels = grid is not None
+        pixels, there = region
+        self.models = nn.ModuleList(Scoring(model, there) for model in members(autoencoder))
+        self.in_pixels, self.has_region = grid is not None, pixels is not None
+        if pixels is not None and there is not None:
+            self.register_buffer("inside", torch.from_numpy(pixels))
+            self.register_buffer("there", torch.from_numpy(there.astype(np.float32)))
         if grid:
             shape = tuple(round(side / grid.stride) for side in resized)
             matrices = places.interpolation(shape, grid, resized, size)
@@ -84,29 +93,43 @@ class Judgement(nn.Module):
         """Judge images: (N, height, width, 3), uint8, RGB, in; `OUTPUTS` out.
 
         Their shapes and types are (N,), float32; (N,), bool; (N, H, W) or (N, height, width),
-        float32.
+        float32. Outside the region, maps are NaN.
         """
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)
-        pixels = self.down(self.across(pixels).mT).mT / 255  # (N, 3, *resized)
-        features = self.backbone(pixels)
+        pixels = self.down(self.across(pixels).mT).mT  # (N, 3, *resized)
+        if self.has_region:  # see preprocessing.load_images
+            total = (pixels.to(torch.int64) * self.inside).sum(dim=(2, 3), keepdim=True)
+            pixels = torch.where(self.inside, pixels, (total / self.inside.sum()).round())
+        features = self.backbone(pixels / 255)
         score, anomaly_map = self.models[0](features)
         for model in self.models[1:]:  # see scoring.score_features
             by_model, its_map = model(features)
             is_lower = by_model < score
             score = torch.where(is_lower, by_model, score)
             anomaly_map = torch.where(is_lower[:, None, None], its_map, anomaly_map)
-        if self.in_pixels:  # see places.enlarge
-            anomaly_map = self.rows @ anomaly_map @ self.columns.T
+        if self.has_region:
+            share, anomaly_map = self._enlarge(self.there), self._enlarge(anomaly_map * self.there)
+            anomaly_map = torch.where(share >= 0.5, anomaly_map / share, torch.nan)
+        else:
+            anomaly_map = self._enlarge(anomaly_map)
         return score, score > self.threshold, anomaly_map
+
+    def _enlarge(self, maps: torch.Tensor) -> torch.Tensor:
+        """Do as `places.enlarge`, where maps are wanted in pixels."""
+        return self.rows @ maps @ self.columns.T if self.in_pixels else maps
 
 
 class Scoring(nn.Module):
     """From features to score and anomaly map, by one autoencoder."""
 
     half_squares: torch.Tensor
+    counted: torch.Tensor
 
-    def __init__(self, autoencoder: FeatureAutoencoder):
+    def __init__(self, autoencoder: FeatureAutoencoder, there: np.ndarray | None = None):
         super().__init__()
+        self.has_region = there is not None
+        if there is not None:
+            self.register_buffer("counted", torch.from_numpy(np.flatnonzero(there)))
         self.autoencoder = copy.copy(autoencoder)
         if isinstance(self.autoencoder, QuantizedAutoencoder):
             # its loop over batches would be in the file, too
@@ -121,8 +144,11 @@ class Scoring(nn.Module):
         errors = torch.square(prepared - self.autoencoder(prepared))  # (N, C, H, W)
         anomaly_map = errors.mean(dim=1)
         # see scoring.image_score
-        values = (errors if self.autoencoder.reduction == "none" else anomaly_map).flatten(1)
-        score = values.topk(TOP_K).values.mean(dim=1)
+        values = errors if self.autoencoder.reduction == "none" else anomaly_map
+        if self.has_region:
+            values = values.flatten(-2)[..., self.counted]
+        values = values.flatten(1)
+        score = values.topk(min(TOP_K, values.shape[1])).values.mean(dim=1)
         if self.autoencoder.reduction == "local_and_global":
             score = score + values.mean(dim=1)
         return score, anomaly_map
@@ -234,7 +260,7 @@ def write(
     size : (int, int)
         Height and width of the images, in pixels.
     sight : Sight
-        What they are resized to.
+        What they are resized to, and where they count: one region for all images.
     map : {"places", "pixels"}, default "places"
         Whether the anomaly map has a value for each place, or for each pixel of the images.
     about : dict
@@ -243,9 +269,15 @@ def write(
     Raises
     ------
     ValueError
-        If onnx is not installed, `size` is out of range, or there is no such `map`.
+        If onnx is not installed, `size` is out of range, there is no such `map`, or a detector of
+        an earlier version, which averages neighbours, has got a region.
     """
     check_choice("map", map, MAPS)
+    if sight.region and any(model.widths.get("averaged") for model in members(autoencoder)):
+        raise ValueError(
+            "region: a detector of an earlier version, which averages neighbours, cannot be "
+            "exported with a region: fit it anew, with texad fit --region"
+        )
     height, width = size
     if min(height, width) < 1:
         raise ValueError(f"--size: height and width must be at least 1, not {height} and {width}")
@@ -266,6 +298,7 @@ def write(
                 size,
                 resized,
                 grid if map == "pixels" else None,
+                sight.inside(file, resized),
             ).eval(),
             (torch.zeros(2, height, width, 3, dtype=torch.uint8),),
             input_names=["image"],

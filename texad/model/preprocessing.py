@@ -7,11 +7,12 @@ pixels, and as much work, in another shape. Images are resized (bilinear, averag
 shrink) and scaled from 0..255 to [0, 1]. They are never cropped: a crop could cut a defect off.
 """
 
+import io
 import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,11 +45,12 @@ class Sight:
         Keep the image's aspect ratio. Else every image is resized to a square.
     normalize : bool, default False
         Subtract the ImageNet mean and divide by its standard deviation, see `Normalize`.
-    region : str, default ""
+    region : str or bytes, default ""
         File of a mask that is white where images are to be judged and black where not, or a folder
-        of such masks, each with the name of its image (the suffix may differ). The mask is resized
-        with the image. What lies outside is painted over with the mean colour of the inside, and
-        places of which more than half lies outside are missing. Empty: all of an image counts.
+        of such masks, each with the name of its image (the suffix may differ); or a mask itself,
+        the bytes of a PNG, see `holding_mask`. The mask is resized with the image. What lies
+        outside is painted over with the mean colour of the inside, and places of which more than
+        half lies outside are missing. Empty: all of an image counts.
     white : int, default 65535
         Level that is white in images of 16 bits, see `texad.io.images.find_white`.
 
@@ -61,7 +63,7 @@ class Sight:
     size: int = IMAGE_SIZE
     keep_aspect: bool = False
     normalize: bool = False
-    region: str = ""
+    region: str | bytes = ""
     white: int = WHITE
 
     def __post_init__(self) -> None:
@@ -105,7 +107,40 @@ class Sight:
         """Compute `shape` for an image file, of which only the header is read, if at all."""
         return self.shape(*read_size(path)) if self.keep_aspect else self.shape(1, 1)
 
-    def inside(self, path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    def holding_mask(self) -> "Sight":
+        """Hold the mask itself, where one serves all images, in place of its file.
+
+        Raises
+        ------
+        DataError
+            The mask cannot be read.
+        """
+        if not self.region or isinstance(self.region, bytes) or Path(self.region).is_dir():
+            return self
+        png = io.BytesIO()
+        Image.fromarray(read_region(self.region)).save(png, "PNG")
+        return replace(self, region=png.getvalue())
+
+    def mask_of(self, path: Path) -> Path | bytes | None:
+        """Find the mask of an image; None where there is no region.
+
+        Raises
+        ------
+        DataError
+            The folder of masks has none for this image.
+        """
+        if not self.region or isinstance(self.region, bytes):
+            return self.region or None
+        if not (mask := Path(self.region)).is_dir():
+            return mask
+        for name in (path.name, *(f"{path.stem}{suffix}" for suffix in MASK_SUFFIXES)):
+            if (mask / name).is_file():
+                return mask / name
+        raise DataError(f"region {mask} has no mask named {path.stem}.png for {path}")
+
+    def inside(
+        self, path: Path, shape: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
         """Read where an image is to be judged.
 
         Parameters
@@ -113,28 +148,21 @@ class Sight:
         path : Path
             Of the image.
         shape : (int, int)
-            Height and width of what it has become, in pixels.
+            Height and width of what it has become, in pixels; multiples of 16.
 
         Returns
         -------
-        ndarray, bool, shape (height, width), or None
+        pixels : ndarray, bool, shape (height, width), or None
             None where there is no region.
+        places : ndarray, bool, shape (height / 16, width / 16), or None
 
         Raises
         ------
         DataError
-            There is no mask for this image, it cannot be read, or is all black.
+            There is no mask for this image, it cannot be read, or leaves no place.
         """
-        if not self.region:
-            return None
-        mask = Path(self.region)
-        if mask.is_dir():
-            names = (path.name, *(f"{path.stem}{suffix}" for suffix in MASK_SUFFIXES))
-            found = [mask / name for name in names if (mask / name).is_file()]
-            if not found:
-                raise DataError(f"region {mask} has no mask named {path.stem}.png for {path}")
-            mask = found[0]
-        return _inside(mask, shape)
+        mask = self.mask_of(path)
+        return (None, None) if mask is None else _inside(mask, shape)
 
     def shape_of_most(self, paths: Sequence[Path]) -> tuple[int, int]:
         """Find the `shape` that most of the images have; of several, the one that comes first."""
@@ -144,12 +172,26 @@ class Sight:
 SQUARE = Sight()  # of the published method
 
 
+def read_region(mask: str | Path | bytes) -> np.ndarray:
+    """Read the mask of a region, a file or the bytes of a PNG: bool, (height, width)."""
+    if not isinstance(mask, bytes):
+        return read_mask(mask)
+    with Image.open(io.BytesIO(mask), formats=("PNG",)) as image:
+        return np.asarray(image.convert("1"))
+
+
 @lru_cache(maxsize=16)  # one mask may serve all images
-def _inside(file: Path, shape: tuple[int, int]) -> np.ndarray:
-    inside = np.asarray(_shrunk(read_mask(file), shape) >= 0.5)
-    if not inside.any():
-        raise DataError(f"region {file} is black everywhere: paint white what is to be judged")
-    return inside
+def _inside(mask: Path | bytes, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    pixels = _shrunk(read_region(mask), shape) >= 0.5
+    height, width = shape
+    places = _shrunk(pixels, (height // STRIDE, width // STRIDE)) >= 0.5
+    if not places.any():
+        name = "mask" if isinstance(mask, bytes) else mask
+        raise DataError(
+            f"region {name} leaves nothing to judge: paint white what is to be judged, at least "
+            f"one square of {STRIDE} × {STRIDE} pixels after resizing to {width} × {height}"
+        )
+    return pixels, places
 
 
 def _shrunk(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -216,7 +258,8 @@ def load_images(
                 f"{images.shape[1]} × {images.shape[2]}: load images of one shape at a time"
             )
         images[i] = resize(pixels, (height, width))
-        if (inside := sight.inside(path, (height, width))) is not None:
+        inside, _ = sight.inside(path, (height, width))
+        if inside is not None:
             images[i][~inside] = images[i][inside].mean(axis=0).round()
     return (
         torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).div_(255)
@@ -246,15 +289,10 @@ def image_batches(
     Only one batch is in memory at a time. A batch ends early where the next image has another
     shape.
     """
-    for batch in alike(paths, sight, batch_size):
-        yield load_images(batch, sight)
-
-
-def alike(paths: Sequence[Path], sight: Sight, batch_size: int) -> Iterator[list[Path]]:
-    """Yield image files in batches that become inputs of one shape, in the order of `paths`."""
-    for _, group in itertools.groupby(paths, sight.shape_of):
-        while batch := list(itertools.islice(group, batch_size)):
-            yield batch
+    images = (load_image(path, sight) for path in paths)
+    for _, of_one_shape in itertools.groupby(images, lambda image: image.shape):
+        while batch := list(itertools.islice(of_one_shape, batch_size)):
+            yield torch.cat(batch)
 
 
 class Normalize(nn.Module):
