@@ -48,9 +48,9 @@ class Sight:
     region : str or bytes, default ""
         File of a mask that is white where images are to be judged and black where not, or a folder
         of such masks, each with the name of its image (the suffix may differ); or a mask itself,
-        the bytes of a PNG, see `holding_mask`. The mask is resized with the image. What lies
-        outside is painted over with the mean colour of the inside, and places of which more than
-        half lies outside are missing. Empty: all of an image counts.
+        the bytes of a PNG, see `holding_mask`. The mask is resized with the image. A pixel that
+        shows any of the outside is painted over with the mean colour of the inside, and places of
+        which more than half is painted over are missing. Empty: all of an image counts.
     white : int, default 65535
         Level that is white in images of 16 bits, see `texad.io.images.find_white`.
 
@@ -182,7 +182,8 @@ def read_region(mask: str | Path | bytes) -> np.ndarray:
 
 @lru_cache(maxsize=16)  # one mask may serve all images
 def _inside(mask: Path | bytes, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    pixels = _shrunk(read_region(mask), shape) >= 0.5
+    # a pixel of which any part comes from outside, as `resize` has it, would tell of that part
+    pixels = _shrunk(read_region(mask), shape, Image.Resampling.BILINEAR) > 1 - 1e-4
     height, width = shape
     places = _shrunk(pixels, (height // STRIDE, width // STRIDE)) >= 0.5
     if not places.any():
@@ -194,10 +195,12 @@ def _inside(mask: Path | bytes, shape: tuple[int, int]) -> tuple[np.ndarray, np.
     return pixels, places
 
 
-def _shrunk(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _shrunk(
+    mask: np.ndarray, shape: tuple[int, int], how: Image.Resampling = Image.Resampling.BOX
+) -> np.ndarray:
     """The share of each new pixel that is True in a mask, float32, (height, width)."""
     image = Image.fromarray(mask.astype(np.float32))
-    return np.asarray(image.resize(shape[::-1], Image.Resampling.BOX))
+    return np.asarray(image.resize(shape[::-1], how))
 
 
 def resize(image: Image.Image | np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
