@@ -73,6 +73,35 @@ def test_each_place_is_measured_in_its_own_unit(averaged):
     assert torch.equal(plain, F) != averaged
 
 
+def test_half_of_what_is_the_same_in_a_whole_image_is_taken_away():
+    F = some_features(2)
+    F[1, :, 2:] = np.nan  # an image whose lower places are missing
+    model = QuantizedAutoencoder(12, 5, 20, 4, 4, averaged=0, centred=50)
+    halves = np.nanmean(F, axis=(2, 3), keepdims=True) / 2
+    prepared = model.prepare(torch.from_numpy(F)).numpy()
+    np.testing.assert_allclose(prepared, F - halves, atol=1e-5)  # NaN stays where it was
+
+
+def test_another_exposure_hides_less(monkeypatch):
+    exposure = np.random.default_rng(1).normal(size=(120, 1, 1), scale=2).astype(np.float32)
+    F = some_features(120, side=6)
+    F[:, 0] += exposure
+    F[90:, 5, :2, :2] += 6
+    F[60:, 0] += 9  # that of all test images is a new one
+    aurocs = []
+    for percent in (0, codebook.CENTRED):
+        monkeypatch.setattr(codebook, "CENTRED", percent)
+        model, _ = fit(F[:60], bottleneck=12, words=400)
+        aurocs.append(image_auroc(np.repeat([0, 1], 30), score(model, F[60:])))
+    assert aurocs[1] > aurocs[0] + 0.1
+
+
+def test_files_of_earlier_versions_are_not_centred():
+    model = QuantizedAutoencoder(12, 5, 20, 4, 4, averaged=0)
+    F = torch.from_numpy(some_features(2))
+    assert torch.equal(model.prepare(F), F)
+
+
 def test_the_nearest_word_is_that_of_a_naive_search():
     model = QuantizedAutoencoder(6, 3, 11, 2, 2)
     generator = torch.Generator().manual_seed(0)
@@ -186,7 +215,8 @@ def test_words_are_codes_of_normal_places_and_none_is_said_twice():
     F = some_features(8)
     model, _ = fit(F, words=8)
     codes = model.encode(torch.from_numpy(vectors_seen(model, F)).float())
-    to_codes = torch.cdist(model.codebook, codes)
+    exact = "donot_use_mm_for_euclid_dist"
+    to_codes = torch.cdist(model.codebook, codes, compute_mode=exact)
     assert to_codes.min(dim=1).values.max() < 1e-3
     assert len(torch.unique(model.codebook, dim=0)) == 8
 
@@ -339,13 +369,16 @@ def test_what_is_stored_does_not_grow_with_the_number_of_images(tmp_path):
 # -- why words -------------------------------------------------------------------------------------
 
 
+KINDS = 4 * (-1) ** np.arange(16).reshape(4, 4)
+
+
 def two_kinds(n: int, seed: int) -> np.ndarray:
-    """Surfaces whose vectors lie around one of two points, an image of one kind: −4 or +4 in the
-    first channel, noise in the others.
+    """Surfaces whose vectors lie around one of two points: −4 or +4 in the first channel, as often
+    the one as the other, and noise in the others.
     """
     rng = np.random.default_rng(seed)
     F = rng.normal(0, 0.3, (n, 6, 4, 4))
-    F[:, 0] += np.where(np.arange(n) % 2, 4, -4)[:, None, None]
+    F[:, 0] += KINDS
     return F.astype(np.float32)
 
 
@@ -354,7 +387,7 @@ def test_a_vector_between_two_normal_kinds_is_told_only_with_words():
     surface has ever been there.
     """
     train, good, bad = two_kinds(40, 1), two_kinds(40, 2), two_kinds(40, 3)
-    bad[:, 0] -= np.where(np.arange(40) % 2, 4, -4)[:, None, None]
+    bad[:, 0] -= KINDS
     model, _ = fit(train, bottleneck=1, words=8)
     assert score(model, bad).min() > 5 * score(model, good).max()
 

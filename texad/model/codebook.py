@@ -45,6 +45,7 @@ PLACES = 16  # of the training images for each word, at least: else a word is a 
 STEPS = 10  # in which the words are chosen
 VECTORS = 40_000  # at most, enough for a covariance of 1024 channels
 IMAGES = 1024  # at most, that they are of: the more, the more of what is rare is among them
+CENTRED = 50  # percent of an image's mean vector that are taken away
 PROJECTED = 64  # numbers of a code, where the farthest one is sought
 LOOKED_AT = 4096  # vectors of the training loss
 SMALLEST_IMAGE = 64  # pixels: 4 × 4 places, and its score is the mean of ten
@@ -68,6 +69,9 @@ class QuantizedAutoencoder(FeatureAutoencoder):
         unit for all places.
     averaged : int
         Whether to average each place with its neighbours first; only files of earlier versions do.
+    centred : int
+        Percentage of an image's mean vector that is subtracted from all its places; 0 in files of
+        earlier versions.
     """
 
     reduction = "local_and_global"
@@ -84,6 +88,7 @@ class QuantizedAutoencoder(FeatureAutoencoder):
         height: int,
         width: int,
         averaged: int = 1,
+        centred: int = 0,
     ):
         super().__init__()
         self.widths = {
@@ -93,6 +98,7 @@ class QuantizedAutoencoder(FeatureAutoencoder):
             "height": height,
             "width": width,
             "averaged": averaged,
+            "centred": centred,
         }
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("components", torch.zeros(channels, bottleneck))  # orthonormal columns
@@ -101,8 +107,12 @@ class QuantizedAutoencoder(FeatureAutoencoder):
         self.register_buffer("unit", torch.ones(height, width))
 
     def prepare(self, features: torch.Tensor) -> torch.Tensor:
-        """Divide features by the unit of error, (N, C, H, W)."""
-        return (average(features) if self.widths["averaged"] else features) / self._unit(features)
+        """Take away what is the same in a whole image, and divide by the unit: (N, C, H, W)."""
+        if self.widths["averaged"]:
+            features = average(features)
+        if self.widths["centred"]:
+            features = centre(features, (2, 3), self.widths["centred"])
+        return features / self._unit(features)
 
     def forward(self, prepared: torch.Tensor) -> torch.Tensor:
         """Reconstruct prepared feature maps: (N, C, H, W) in, the same shape out."""
@@ -133,6 +143,24 @@ class QuantizedAutoencoder(FeatureAutoencoder):
                 for part in codes.split(batch_size)
             ]
         )
+
+
+def centre(maps: torch.Tensor, axes: tuple[int, int], percent: int) -> torch.Tensor:
+    """Subtract a part of the mean vector of each image from the vectors of its places.
+
+    What is the same at all places of an image is mostly the light, the exposure and the camera. It
+    changes more from one batch of good pieces to the next than many a defect changes anything.
+
+    Parameters
+    ----------
+    maps : Tensor, float32, of four axes
+        Missing places are NaN, and stay so.
+    axes : (int, int)
+        Those of height and width.
+    percent : int
+        Of the mean. With 100, a defect that is everywhere would be invisible.
+    """
+    return maps - percent / 100 * maps.nanmean(dim=axes, keepdim=True)
 
 
 def average(features: torch.Tensor) -> torch.Tensor:
@@ -209,15 +237,20 @@ def fit(
     )
     # of all images: the models of all folds have one size
     words = min(words, 1 + features[:, 0].size // PLACES)
-    quantized = QuantizedAutoencoder(channels, bottleneck, words, height, width, averaged=0)
+    quantized = QuantizedAutoencoder(
+        channels, bottleneck, words, height, width, averaged=0, centred=CENTRED
+    )
     quantized.to(device()).eval()
     rng = np.random.default_rng(seed)
     images = np.arange(n_images) if images is None else images
     train, validation = hold_out(images, validation_fraction, rng, groups)
 
+    def centred_blocks(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, H, W, C)
+        return (centre(block, (1, 2), CENTRED) for block in blocks(features, images))
+
     sampled = np.sort(rng.permutation(train)[:IMAGES])
     places, parts = 0, []
-    for block in blocks(features, sampled):
+    for block in centred_blocks(sampled):
         there = vectors(block)
         places += len(there)
         some = rng.permutation(len(there))[: -(-VECTORS * len(block) // len(sampled))]
@@ -236,7 +269,7 @@ def fit(
     distances = _squares(seen, seen[first])
 
     def errors_of(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, H, W)
-        for block in blocks(features, images):
+        for block in centred_blocks(images):
             finite(vectors(block))
             yield _errors(quantized, block.reshape(-1, channels)).reshape(block.shape[:3])
 
