@@ -87,7 +87,7 @@ test = run.images("test")
 # %%
 loaded = backbone_weights.load(weights, seed)
 run.write(weights=dict(name=loaded.name, sha256=loaded.sha256))
-backbone = build_backbone(loaded, sight.normalize)
+backbone = build_backbone(loaded, sight.normalize, sight.layer2)
 run
 
 # %% [markdown]
@@ -117,6 +117,9 @@ with torch.inference_mode():
         output = part(output)
         _, channels, height, width = output.shape
         rows.append((name, channels, height, width))
+    if sight.layer2:  # a detector that is also given the mean of 2 × 2 places of layer2
+        output = backbone(x)
+        rows.append(("layer3 and layer2", *output.shape[1:]))
 columns = ["part", "channels", "height", "width"]
 pd.DataFrame(rows, columns=columns).set_index("part")
 

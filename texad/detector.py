@@ -603,7 +603,10 @@ class AnomalyDetector(BaseEstimator):
                 preprocessing.read_region(detector.region)
                 detector.sight_ = replace(detector.sight_, region=detector.region)
             detector.backbone_ = folded_backbone(
-                _part(tensors, "backbone"), about["stride_in_1x1"], detector.sight_.normalize
+                _part(tensors, "backbone"),
+                about["stride_in_1x1"],
+                detector.sight_.normalize,
+                detector.sight_.layer2,
             )
             detector.autoencoder_ = registry.build(
                 detector.detector, _part(tensors, "autoencoder"), about["widths"]

@@ -85,9 +85,9 @@ def make_backbone(
     Returns
     -------
     nn.Sequential
-        Takes (N, 3, H, W), gives (N, 1024, H/16, W/16).
+        Takes (N, 3, H, W), gives (N, C, H/16, W/16), see `backbone.n_channels`.
     """
-    backbone = build_backbone(loaded, sight.normalize)
+    backbone = build_backbone(loaded, sight.normalize, sight.layer2)
     sight = replace(sight, size=min(sight.size, 448))  # enough for what is measured here
     if loaded.is_random:
         calibrate_batchnorm(backbone, train_paths, sight=sight, progress=progress)
@@ -119,7 +119,7 @@ def extract(
 
     Returns
     -------
-    dict of str to ndarray, float32, shape (N, 1024, H, W)
+    dict of str to ndarray, float32, shape (N, C, H, W)
         Memory-mapped. H and W are the same for all splits.
     """
     size = size or extraction.map_size(itertools.chain(*paths.values()), sight)

@@ -16,6 +16,7 @@ from texad.model.backbone import (
     calibrate_batchnorm,
     fold_batchnorm,
     load_backbone,
+    n_channels,
     save_backbone,
 )
 from texad.model.preprocessing import Sight
@@ -91,6 +92,23 @@ def test_tensors_of_no_one_width_are_refused_in_one_line(name, tensor):
 
 def test_nothing_behind_layer3_is_there(loaded):
     assert [name for name, _ in build_backbone(loaded).named_children()][-1] == "layer3"
+
+
+@torch.inference_mode()
+def test_with_layer2_a_place_is_described_by_both_layers(loaded, paths, tmp_path):
+    one, both = (fold_batchnorm(build_backbone(loaded, layer2=on)) for on in (False, True))
+    x = preprocessing.load_images(paths, Sight(64))
+    layer2 = one[:-1](x)
+    assert one[:-1][-1] is one.layer2 and layer2.shape == (5, 512, 8, 8)
+    maps = both(x)
+    assert maps.shape == (5, n_channels(both), 4, 4) and n_channels(one) == 1024
+    assert torch.equal(maps[:, :1024], one(x))
+    means = layer2.unflatten(3, (4, 2)).unflatten(2, (4, 2)).mean(dim=(3, 5))
+    torch.testing.assert_close(maps[:, 1024:], means)
+    save_backbone(both, tmp_path / "backbone.safetensors")
+    assert torch.equal(load_backbone(tmp_path / "backbone.safetensors")(x), maps)
+    F = extraction.extract(both, paths, tmp_path / "f.npy", sight=Sight(64), progress=False)
+    np.testing.assert_allclose(F, maps.numpy(), rtol=1e-4, atol=1e-4)
 
 
 @torch.inference_mode()

@@ -82,6 +82,17 @@ def test_half_of_what_is_the_same_in_a_whole_image_is_taken_away():
     np.testing.assert_allclose(prepared, F - halves, atol=1e-5)  # NaN stays where it was
 
 
+def test_both_layers_count_alike_whatever_their_scale():
+    F = some_features(30, channels=1036, side=3)
+    louder = F.copy()
+    louder[:, 1024:] *= 100  # layer2's
+    quiet, loud = (fit(features, words=8)[0] for features in (F, louder))
+    vectors = quiet.describe(torch.from_numpy(F).permute(0, 2, 3, 1)).reshape(-1, 1036)
+    coarse, finer = vectors[:, :1024].var(dim=0).sum(), vectors[:, 1024:].var(dim=0).sum()
+    torch.testing.assert_close(coarse, finer, rtol=0.05, atol=0)
+    np.testing.assert_allclose(score(quiet, F), score(loud, louder), rtol=1e-3)
+
+
 def test_another_exposure_hides_less(monkeypatch):
     exposure = np.random.default_rng(1).normal(size=(120, 1, 1), scale=2).astype(np.float32)
     F = some_features(120, side=6)
@@ -142,7 +153,7 @@ def test_what_is_learnt_has_the_shapes_it_should():
     assert history["step"].tolist() == [2, 4] and np.isfinite(history["train_loss"]).all()
     assert history["validation_loss"].isna().all()  # of eight images none is held out
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    assert shapes == {"mean": (12,), "components": (12, 5), "codebook": (9, 5), "unit": (4, 4)}
+    assert shapes == {"mean": (12,), "components": (12, 5), "codebook": (17, 5), "unit": (4, 4)}
     assert (model.unit > 0).all() and not model.training and model.codebook.device.type == "cpu"
 
 
@@ -232,8 +243,8 @@ def test_what_is_rare_but_normal_has_a_word_of_its_own():
     assert errors[5, 1, 2] < 2 * np.median(errors)
 
 
-def test_each_word_stands_for_sixteen_places_at_least():
-    assert fit(some_features(8), words=50)[0].codebook.shape == (1 + 8 * 16 // 16, 5)
+def test_each_word_stands_for_eight_places_at_least():
+    assert fit(some_features(8), words=50)[0].codebook.shape == (1 + 8 * 16 // 8, 5)
 
 
 def test_images_of_several_sizes_have_one_unit_for_all_places():

@@ -172,7 +172,7 @@ def test_a_saved_detector_looks_at_images_as_before(various, tmp_path):
     made = AnomalyDetector("extended", weights="random", image_size=64, progress=False).fit(long)
     made.save(tmp_path / "d.safetensors")
     loaded = AnomalyDetector.load(tmp_path / "d.safetensors", progress=False)
-    assert loaded.sight_ == made.sight_ == Sight(64, keep_aspect=True, normalize=True)
+    assert loaded.sight_ == made.sight_ == Sight(64, True, True, True)
     assert loaded.origin_["image_size"] == [48, 160] and loaded.normalize is None
     before, after = ([*one.stream(long)] for one in (made, loaded))
     assert [one.score for one in before] == [one.score for one in after]

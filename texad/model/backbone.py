@@ -33,7 +33,25 @@ STRIP = 512  # pixels, height of a strip
 MARGIN = 160  # pixels above and below it: a place sees 145 pixels to each side
 
 
-def build_backbone(weights: Weights, normalize: bool = False) -> nn.Sequential:
+class BothLayers(nn.Sequential):
+    """A backbone that gives layer2's features beside layer3's: (N, 1024 + 512, H/16, W/16).
+
+    layer2 sees finer detail, in steps of 8 pixels: the mean of 2 × 2 of its places stands beside
+    the place of layer3 that lies in the same spot.
+    """
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = images
+        for name, part in self.named_children():
+            maps = part(maps)
+            if name == "layer2":
+                finer = nn.functional.avg_pool2d(maps, 2)
+        return torch.cat([maps, finer], dim=1)
+
+
+def build_backbone(
+    weights: Weights, normalize: bool = False, layer2: bool = False
+) -> nn.Sequential:
     """Build a ResNet-50 from `conv1` to `layer3`, frozen, in eval mode.
 
     Parameters
@@ -45,19 +63,21 @@ def build_backbone(weights: Weights, normalize: bool = False) -> nn.Sequential:
     normalize : bool, default False
         Subtract the ImageNet mean and divide by its standard deviation first, in a part of its own
         named `normalize`. Off in the published method.
+    layer2 : bool, default False
+        Give the features of layer2, too, see `BothLayers`. Off in the published method.
 
     Returns
     -------
     nn.Sequential
-        Takes images, (N, 3, H, W), in [0, 1], gives (N, 1024, H/16, W/16). Its parts have
-        torchvision's names.
+        Takes images, (N, 3, H, W), in [0, 1], gives (N, 1024, H/16, W/16), and with layer2 (N,
+        1536, H/16, W/16). Its parts have torchvision's names.
 
     Raises
     ------
     ValueError
         If a tensor is missing, or has another shape than in a ResNet-50 of this width.
     """
-    backbone = _resnet50_to_layer3(weights.state_dict, weights.stride_in_1x1, normalize)
+    backbone = _resnet50_to_layer3(weights.state_dict, weights.stride_in_1x1, normalize, layer2)
     try:
         _fill(backbone, weights.state_dict)
     except RuntimeError as error:
@@ -189,7 +209,8 @@ def feature_maps(backbone: nn.Sequential, images: torch.Tensor) -> torch.Tensor:
 
     Returns
     -------
-    Tensor, float32, shape (N, 1024, height / 16, width / 16)
+    Tensor, float32, shape (N, C, height / 16, width / 16)
+        See `n_channels`.
     """
     if images[:1, :1].numel() <= LARGE:
         return backbone(images)
@@ -200,6 +221,11 @@ def feature_maps(backbone: nn.Sequential, images: torch.Tensor) -> torch.Tensor:
         first = (top - start) // STRIDE
         strips.append(torch.cat(maps)[:, :, first : first + STRIP // STRIDE])
     return torch.cat(strips, dim=2)
+
+
+def n_channels(backbone: nn.Sequential) -> int:
+    """Return C, the length of a feature vector: 1024, and 1536 with layer2."""
+    return CHANNELS + CHANNELS // 2 * isinstance(backbone, BothLayers)
 
 
 def grid(backbone: nn.Sequential) -> places.Grid:
@@ -217,7 +243,8 @@ def save_backbone(backbone: nn.Sequential, file: Path) -> None:
         From `fold_batchnorm`.
     file : Path
         Where it goes (`.safetensors`). Its metadata say `stride_in_1x1`, as in a file of weights,
-        `normalize`, and `centre`: the pixel, row and column, on which place (0, 0) is centred.
+        `normalize`, `layer2`, and `centre`: the pixel, row and column, on which place (0, 0) is
+        centred.
 
     Raises
     ------
@@ -234,6 +261,7 @@ def save_backbone(backbone: nn.Sequential, file: Path) -> None:
     facts = {
         "stride_in_1x1": stride_in_1x1(backbone),
         "normalize": hasattr(backbone, "normalize"),
+        "layer2": isinstance(backbone, BothLayers),
         "centre": list(grid(backbone).centre),
     }
     write_tensors(file, tensors, {name: str(fact).lower() for name, fact in facts.items()})
@@ -250,7 +278,7 @@ def load_backbone(file: Path) -> nn.Sequential:
     -------
     nn.Sequential
         Folded, frozen, in eval mode, on the CPU. Takes images, (N, 3, H, W), in [0, 1], gives
-        (N, 1024, H/16, W/16).
+        (N, C, H/16, W/16), see `n_channels`.
 
     Raises
     ------
@@ -260,12 +288,18 @@ def load_backbone(file: Path) -> nn.Sequential:
     with refusing(f"{file} is no backbone of texad", "run the feature extraction again"):
         tensors, facts = read_tensors(file)
         return folded_backbone(
-            tensors, facts["stride_in_1x1"] == "true", facts.get("normalize") == "true"
+            tensors,
+            facts["stride_in_1x1"] == "true",
+            facts.get("normalize") == "true",
+            facts.get("layer2") == "true",
         )
 
 
 def folded_backbone(
-    tensors: dict[str, torch.Tensor], stride_in_1x1: bool, normalize: bool = False
+    tensors: dict[str, torch.Tensor],
+    stride_in_1x1: bool,
+    normalize: bool = False,
+    layer2: bool = False,
 ) -> nn.Sequential:
     """Rebuild a backbone from the tensors of one that was folded.
 
@@ -274,7 +308,7 @@ def folded_backbone(
     RuntimeError, ValueError
         If the tensors are not those of such a backbone.
     """
-    backbone = fold_batchnorm(_resnet50_to_layer3(tensors, stride_in_1x1, normalize).eval())
+    backbone = fold_batchnorm(_resnet50_to_layer3(tensors, stride_in_1x1, normalize, layer2).eval())
     if "centre" in tensors:
         backbone.register_buffer("centre", torch.zeros(2, dtype=torch.float64))
     _fill(backbone, tensors)
@@ -297,7 +331,7 @@ def stride_in_1x1(backbone: nn.Sequential) -> bool:
 
 
 def _resnet50_to_layer3(
-    tensors: dict[str, torch.Tensor], stride_in_1x1: bool, normalize: bool
+    tensors: dict[str, torch.Tensor], stride_in_1x1: bool, normalize: bool, layer2: bool
 ) -> nn.Sequential:
     """A network of the width of these tensors, which are not yet in it: it has no memory yet."""
     # only when needed: importing it takes seconds, and some stages do without
@@ -315,7 +349,7 @@ def _resnet50_to_layer3(
     if stride_in_1x1:
         for layer in (whole.layer2, whole.layer3):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
-    return nn.Sequential(parts)
+    return BothLayers(parts) if layer2 else nn.Sequential(parts)
 
 
 def _fill(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:

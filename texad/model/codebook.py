@@ -28,6 +28,7 @@ import torch
 from torch.nn import functional
 
 from texad.errors import check_range
+from texad.model.backbone import CHANNELS
 from texad.model.base import (
     FeatureAutoencoder,
     blocks,
@@ -41,7 +42,7 @@ from texad.model.base import (
 from texad.model.extraction import in_order
 
 WORDS = 768
-PLACES = 16  # of the training images for each word, at least: else a word is a place
+PLACES = 8  # of the training images for each word, at least: else a word is a place
 STEPS = 10  # in which the words are chosen
 VECTORS = 40_000  # at most, enough for a covariance of 1024 channels
 IMAGES = 1024  # at most, that they are of: the more, the more of what is rare is among them
@@ -72,6 +73,9 @@ class QuantizedAutoencoder(FeatureAutoencoder):
     centred : int
         Percentage of an image's mean vector that is subtracted from all its places; 0 in files of
         earlier versions.
+    finer : int
+        How many of the C channels are layer2's. They are multiplied by one number, so that they
+        vary as much as the others together.
     """
 
     reduction = "local_and_global"
@@ -79,6 +83,7 @@ class QuantizedAutoencoder(FeatureAutoencoder):
     components: torch.Tensor
     codebook: torch.Tensor
     unit: torch.Tensor
+    weight: torch.Tensor
 
     def __init__(
         self,
@@ -89,6 +94,7 @@ class QuantizedAutoencoder(FeatureAutoencoder):
         width: int,
         averaged: int = 1,
         centred: int = 0,
+        finer: int = 0,
     ):
         super().__init__()
         self.widths = {
@@ -99,20 +105,41 @@ class QuantizedAutoencoder(FeatureAutoencoder):
             "width": width,
             "averaged": averaged,
             "centred": centred,
+            "finer": finer,
         }
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("components", torch.zeros(channels, bottleneck))  # orthonormal columns
         self.register_buffer("codebook", torch.zeros(words, bottleneck))
         # root of the normal mean squared error of each place
         self.register_buffer("unit", torch.ones(height, width))
+        if finer:
+            self.register_buffer("weight", torch.ones(()))
 
     def prepare(self, features: torch.Tensor) -> torch.Tensor:
-        """Take away what is the same in a whole image, and divide by the unit: (N, C, H, W)."""
+        """Divide what `describe` makes of features by the unit of error, (N, C, H, W)."""
         if self.widths["averaged"]:
             features = average(features)
-        if self.widths["centred"]:
-            features = centre(features, (2, 3), self.widths["centred"])
-        return features / self._unit(features)
+        described = self.describe(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return described / self._unit(features)
+
+    def describe(self, features: torch.Tensor) -> torch.Tensor:
+        """Weigh the layers, and take away some of what is the same in a whole image.
+
+        That is mostly the light, the exposure and the camera. It changes more from one batch of
+        good pieces to the next than many a defect changes anything. Without the rest, however, a
+        defect that is everywhere would be invisible.
+
+        Parameters
+        ----------
+        features : Tensor, float32, shape (N, H, W, C)
+            Missing places are NaN, and stay so.
+        """
+        if n := self.widths["finer"]:
+            coarse, finer = features.split([features.shape[3] - n, n], dim=3)
+            features = torch.cat([coarse, finer * self.weight], dim=3)
+        if percent := self.widths["centred"]:
+            features = features - percent / 100 * features.nanmean(dim=(1, 2), keepdim=True)
+        return features
 
     def forward(self, prepared: torch.Tensor) -> torch.Tensor:
         """Reconstruct prepared feature maps: (N, C, H, W) in, the same shape out."""
@@ -143,24 +170,6 @@ class QuantizedAutoencoder(FeatureAutoencoder):
                 for part in codes.split(batch_size)
             ]
         )
-
-
-def centre(maps: torch.Tensor, axes: tuple[int, int], percent: int) -> torch.Tensor:
-    """Subtract a part of the mean vector of each image from the vectors of its places.
-
-    What is the same at all places of an image is mostly the light, the exposure and the camera. It
-    changes more from one batch of good pieces to the next than many a defect changes anything.
-
-    Parameters
-    ----------
-    maps : Tensor, float32, of four axes
-        Missing places are NaN, and stay so.
-    axes : (int, int)
-        Those of height and width.
-    percent : int
-        Of the mean. With 100, a defect that is everywhere would be invisible.
-    """
-    return maps - percent / 100 * maps.nanmean(dim=axes, keepdim=True)
 
 
 def average(features: torch.Tensor) -> torch.Tensor:
@@ -210,7 +219,7 @@ def fit(
     bottleneck : int, default 256
         At most C.
     words : int, default 768
-        At most, and one for every 16 places of the N images. The size of what is stored depends on
+        At most, and one for every 8 places of the N images. The size of what is stored depends on
         it, and not on N.
     steps : int, default 10
         Each chooses as many of the words.
@@ -238,20 +247,28 @@ def fit(
     # of all images: the models of all folds have one size
     words = min(words, 1 + features[:, 0].size // PLACES)
     quantized = QuantizedAutoencoder(
-        channels, bottleneck, words, height, width, averaged=0, centred=CENTRED
+        channels,
+        bottleneck,
+        words,
+        height,
+        width,
+        averaged=0,
+        centred=CENTRED,
+        finer=max(0, channels - CHANNELS),
     )
     quantized.to(device()).eval()
     rng = np.random.default_rng(seed)
     images = np.arange(n_images) if images is None else images
     train, validation = hold_out(images, validation_fraction, rng, groups)
 
-    def centred_blocks(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, H, W, C)
-        return (centre(block, (1, 2), CENTRED) for block in blocks(features, images))
-
     sampled = np.sort(rng.permutation(train)[:IMAGES])
+    if quantized.widths["finer"]:
+        varying = finite(vectors(next(blocks(features, sampled)))).var(dim=0, correction=0)
+        coarse, finer = varying[:CHANNELS].sum(), varying[CHANNELS:].sum()
+        quantized.weight.copy_((coarse / finer.clamp(min=1e-12)).sqrt())
     places, parts = 0, []
-    for block in centred_blocks(sampled):
-        there = vectors(block)
+    for block in blocks(features, sampled):
+        there = vectors(quantized.describe(block))
         places += len(there)
         some = rng.permutation(len(there))[: -(-VECTORS * len(block) // len(sampled))]
         parts.append(there[torch.from_numpy(some)])
@@ -269,7 +286,7 @@ def fit(
     distances = _squares(seen, seen[first])
 
     def errors_of(images: np.ndarray) -> Iterator[torch.Tensor]:  # each (n, H, W)
-        for block in centred_blocks(images):
+        for block in map(quantized.describe, blocks(features, images)):
             finite(vectors(block))
             yield _errors(quantized, block.reshape(-1, channels)).reshape(block.shape[:3])
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from texad.errors import check_range
 from texad.io.atomic import replacing
 from texad.model import preprocessing
-from texad.model.backbone import CHANNELS, feature_maps
+from texad.model.backbone import feature_maps, n_channels
 from texad.model.base import device
 from texad.model.preprocessing import SQUARE, STRIDE, Sight
 
@@ -65,7 +65,7 @@ def extract(
 
     Returns
     -------
-    ndarray, float32, shape (N, 1024, H, W)
+    ndarray, float32, shape (N, C, H, W)
         Memory-mapped: read from disk where it is used.
 
     Raises
@@ -93,7 +93,7 @@ def extract(
         tqdm(total=len(paths), desc=file.stem, unit="image", disable=not progress) as bar,
     ):
         batches = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
-        shape = (len(paths), rows, columns, CHANNELS)
+        shape = (len(paths), rows, columns, n_channels(backbone))
         np.lib.format.write_array_header_1_0(
             out, {"descr": "<f4", "fortran_order": False, "shape": shape}
         )
@@ -180,6 +180,6 @@ def load(file: Path) -> np.ndarray:
 
     Returns
     -------
-    ndarray, float32, shape (N, 1024, H, W), memory-mapped and read-only
+    ndarray, float32, shape (N, C, H, W), memory-mapped and read-only
     """
     return np.load(file, mmap_mode="r").transpose(0, 3, 1, 2)

@@ -45,6 +45,8 @@ class Sight:
         Keep the image's aspect ratio. Else every image is resized to a square.
     normalize : bool, default False
         Subtract the ImageNet mean and divide by its standard deviation, see `Normalize`.
+    layer2 : bool, default False
+        Describe each place by layer2's features, too, see `backbone.build_backbone`.
     region : str or bytes, default ""
         File of a mask that is white where images are to be judged and black where not, or a folder
         of such masks, each with the name of its image (the suffix may differ); or a mask itself,
@@ -63,6 +65,7 @@ class Sight:
     size: int = IMAGE_SIZE
     keep_aspect: bool = False
     normalize: bool = False
+    layer2: bool = False
     region: str | bytes = ""
     white: int = WHITE
 

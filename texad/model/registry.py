@@ -96,7 +96,7 @@ DETECTORS = {
         codebook.STEPS,
         3 * codebook.STEPS // 2,
         codebook.SMALLEST_IMAGE,
-        Sight(keep_aspect=True, normalize=True),
+        Sight(keep_aspect=True, normalize=True, layer2=True),
     ),
 }
 CALIBRATIONS = ("auto", "split", "cross")
@@ -137,7 +137,7 @@ def sight(
     Examples
     --------
     >>> sight("extended", image_size=320)
-    Sight(size=320, keep_aspect=True, normalize=True, region='', white=65535)
+    Sight(size=320, keep_aspect=True, normalize=True, layer2=True, region='', white=65535)
     """
     check(detector)
     known = DETECTORS[detector]

@@ -26,7 +26,7 @@ PLACES = _object("stride", "centre", stride={"type": "number", "exclusiveMinimum
 SIGHT = _object(
     *("size", "keep_aspect", "normalize"),
     size={"type": "integer", "minimum": 16, "multipleOf": 16},
-    **dict.fromkeys(("keep_aspect", "normalize"), {"type": "boolean"}),
+    **dict.fromkeys(("keep_aspect", "normalize", "layer2"), {"type": "boolean"}),
     region=TEXT,
     white={"type": "integer", "minimum": 1, "maximum": 65535},
 )
