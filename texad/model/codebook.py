@@ -10,6 +10,10 @@ The words are chosen so that no normal code is far from all of them: again and a
 is farthest from the words so far becomes one. Means of many codes, as k-means finds them, would be
 nearer to most codes, but lie where no normal code is, and far from what is rare and normal.
 
+What it is given of a place are the features of layer3 and, finer, those of layer2, both with the
+same weight, less half of what all places of the image have in common: a lamp that grows old changes
+every place alike, and is no defect.
+
 Around it: errors are measured in units of what is normal for their place on held-out images, since
 image borders are always harder; and the score adds what is wrong everywhere to what is wrong
 somewhere. What is stored has one size, however many images there were.
@@ -44,7 +48,7 @@ from texad.model.extraction import in_order
 WORDS = 768
 PLACES = 8  # of the training images for each word, at least: else a word is a place
 STEPS = 10  # in which the words are chosen
-VECTORS = 40_000  # at most, enough for a covariance of 1024 channels
+VECTORS = 40_000  # at most, enough for a covariance of 1536 channels
 IMAGES = 1024  # at most, that they are of: the more, the more of what is rare is among them
 CENTRED = 50  # percent of an image's mean vector that are taken away
 PROJECTED = 64  # numbers of a code, where the farthest one is sought
