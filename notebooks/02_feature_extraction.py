@@ -23,7 +23,7 @@
 # %% tags=["parameters"]
 dataset = "synthetic"  # "synthetic", "mvtec", or a folder like MVTec AD
 category = "leather"  # one texture of the data set
-weights = "auto"  # or "texad", "imagenet", "random", a .safetensors or .pth file
+weights = "auto"  # or "texad", "imagenet", "random", a .safetensors, .pth or .ckpt file
 runs = ""  # folder for the results; empty: the folder runs of this project
 seed = 0  # of the random weights, and of the images shown
 feature_batch_size = 2  # images in one forward pass; for a GPU, 32 or more

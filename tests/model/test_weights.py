@@ -2,6 +2,7 @@ import hashlib
 import http.server
 import threading
 import time
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,12 @@ from texad.model.backbone import build_backbone, fold_batchnorm
 def state_dict():
     torch.manual_seed(3)
     return resnet50(weights=None).state_dict()
+
+
+@pytest.fixture(scope="module")
+def slim():
+    torch.manual_seed(3)
+    return resnet50(weights=None, width_per_group=4)
 
 
 @pytest.fixture
@@ -268,8 +275,55 @@ def test_a_packed_file_says_where_it_comes_from(packed):
     assert {*pack.FACTS} <= {*facts}
 
 
+@pytest.mark.parametrize(
+    "name, wrapped",
+    {
+        "data_parallel.pth": lambda own: {f"module.{name}": each for name, each in own.items()},
+        "checkpoint.pth": lambda own: {
+            "epoch": 3,
+            "args": Namespace(lr=0.1),
+            "state_dict": {f"module.{name}": each for name, each in own.items()},
+            "optimizer": {"state": {}, "param_groups": [{"lr": 0.1, "params": [0, 1]}]},
+        },
+        "lightning.ckpt": lambda own: {
+            "pytorch-lightning_version": "2.5",
+            "state_dict": {f"model.{name}": each for name, each in own.items()}
+            | {"head.weight": torch.zeros(2)},
+            "hyper_parameters": {"lr": 0.1},
+        },
+        "deep.pt": lambda own: {"model": {"backbone": {f"net.{n}": t for n, t in own.items()}}},
+    }.items(),
+)
+def test_a_checkpoint_of_a_resnet50_is_one(tmp_path, slim, name, wrapped):
+    state_dict = slim.state_dict()
+    torch.save(wrapped(state_dict), tmp_path / name)
+    loaded = weights.load(tmp_path / name).state_dict
+    assert "conv1.weight" in loaded and "layer4.0.conv1.weight" not in loaded
+    assert all(torch.equal(each, state_dict[name]) for name, each in loaded.items())
+    build_backbone(weights.load(tmp_path / name))
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_whole_models_and_several_networks_are_refused_in_one_line_of_ours(tmp_path, slim):
+    torch.save(slim, tmp_path / "whole.pth")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), str(tmp_path / "script.pth"))
+    both = {"student": slim.state_dict(), "teacher": slim.state_dict()}
+    torch.save(both, tmp_path / "both.pth")
+    reasons = {
+        "whole.pth": "holds a whole model",
+        "script.pth": "holds a whole model",
+        "both.pth": "several networks: student.layer3.5.conv3.weight, teacher.",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(ValueError, match=name) as caught:
+            weights.load(tmp_path / name)
+        message = str(caught.value)
+        assert message.isprintable() and reason in message and "weights_only" not in message
+        assert "save model.state_dict()" in message
+
+
 def test_files_that_are_no_resnet50_are_refused(tmp_path):
-    torch.save({"layer3.5.conv3.weight": torch.zeros(1), 3: "three"}, tmp_path / "mixed.pth")
+    torch.save({"layer3.5.conv2.weight": torch.zeros(1), 3: "three"}, tmp_path / "mixed.pth")
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     torch.save([1, 2], tmp_path / "list.pth")
     (tmp_path / "text.pth").write_text("hello")

@@ -104,7 +104,7 @@ WEIGHTS = Option(
     "--weights",
     default="auto",
     metavar="W",
-    help="auto (default), texad, imagenet, random, or a .safetensors or .pth file",
+    help="auto (default), texad, imagenet, random, or a .safetensors, .pth or .ckpt file",
 )
 REGION = Option(
     "--region",

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from texad.errors import printable
+
 
 def read_tensors(file: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read the tensors of a safetensors file, on the CPU, and its metadata."""
@@ -35,5 +37,5 @@ def refusing(problem: str, advice: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = printable((str(error).splitlines() or [type(error).__name__])[0])
         raise ValueError(f"{problem} ({reason}); {advice}") from error

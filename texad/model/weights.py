@@ -12,20 +12,24 @@ Deep residual learning for image recognition, He et al., 2015, arXiv:1512.03385.
 import hashlib
 import os
 import warnings
+from argparse import Namespace
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from texad.errors import did_you_mean
+from texad.errors import did_you_mean, printable
 from texad.io.atomic import sha256
 from texad.io.download import download, open_url
 from texad.io.tensors import read_tensors, refusing
 
 ENVIRONMENT_VARIABLE = "TEXAD_WEIGHTS"
 NAMES = ("auto", "texad", "imagenet", "random")
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+LAST = "layer3.5.conv3.weight"  # of what is needed
 TIMEOUT_S = 5.0  # for an answer from the server of the ImageNet weights
 # torchvision names its files by the first 8 digits
 IMAGENET_SHA256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"
@@ -102,7 +106,7 @@ def check(weights: str | Path) -> str:
     if path.suffix not in SUFFIXES:
         raise ValueError(
             f"weights {weights!r}{did_you_mean(weights, NAMES)}: choose auto, texad, imagenet, "
-            "random, or a file ending in .safetensors or .pth"
+            "random, or a file ending in .safetensors, .pth, .pt or .ckpt"
         )
     if not path.is_file():
         raise FileNotFoundError(
@@ -150,7 +154,8 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
     ----------
     weights : {"auto", "texad", "imagenet", "random"} or path
         See `resolve`. A file is a state dict of torchvision's `resnet50`, whole or ending at
-        layer3, of any `width_per_group`.
+        layer3, of any `width_per_group`; or a checkpoint that holds one, such as Lightning and
+        DataParallel write, whose names begin with something more (`module.`, `model.`).
     seed : int, default 0
         Seed of the random initialisation; used by "random" only, with a `RandomWeightsWarning`.
 
@@ -170,25 +175,57 @@ def load(weights: str | Path = "auto", seed: int = 0) -> Weights:
     file = named[resolved]() if resolved in named else Path(resolved)
     with refusing(
         f"weights file {file} is no plain state dict of tensors up to layer3",
-        "their names must be those of torchvision's resnet50 (conv1.weight, …)",
+        "save model.state_dict() of a ResNet-50, with torchvision's names (conv1.weight, …)",
     ):
         if file.suffix == ".safetensors":
             tensors, facts = read_tensors(file)
         else:
-            tensors, facts = torch.load(file, map_location="cpu", weights_only=True), {}
-        if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
-            raise ValueError("not all its values are tensors")
-        state_dict = _up_to_layer3(tensors)
+            tensors, facts = _loaded(file), {}
+        state_dict = _up_to_layer3(_network(tensors))
         if facts.get("packed") == "true":
             state_dict = _unpacked(state_dict)
-        if "layer3.5.conv3.weight" not in state_dict:
-            raise ValueError("it has no layer3.5.conv3.weight")
     return Weights(
         name=resolved if resolved in named else file.name,
         sha256=sha256(file),
         state_dict=state_dict,
         stride_in_1x1=facts.get("stride_in_1x1", "").lower() == "true",
     )
+
+
+def _loaded(file: Path) -> Any:
+    """What torch.save has written, unless it may be code; torch would advise to run it then."""
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
+            warnings.simplefilter("ignore")  # of TorchScript
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            "it is damaged, or holds a whole model or other objects, which may be code and are not "
+            "loaded"
+        ) from error
+
+
+def _network(loaded: Any) -> dict[str, torch.Tensor]:
+    """The tensors of the one ResNet-50 in what was loaded, named as torchvision does."""
+    tensors = dict(_named("", loaded))
+    found = [name for name in tensors if f".{name}".endswith(f".{LAST}")]
+    if len(found) != 1:
+        several = ", ".join(map(printable, found[:3]))
+        raise ValueError(f"it has {'several networks: ' + several if found else f'no {LAST}'}")
+    before = found[0].removesuffix(LAST)
+    return {
+        name.removeprefix(before): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(before)
+    }
+
+
+def _named(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors in dictionaries of dictionaries, with their names joined by dots."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    for key, each in value.items() if isinstance(value, dict) else ():
+        yield from _named(f"{name}.{key}" if name else str(key), each)
 
 
 def _unpacked(packed: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
