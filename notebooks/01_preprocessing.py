@@ -58,26 +58,29 @@ from texad.evaluation.metrics import image_auroc
 from texad.figures import plots
 from texad.io import images as reading
 from texad.model import preprocessing, registry
+from texad.runs.parameters import check_values
 from texad.runs.run_folder import Run
 from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
-try:  # "auto" is "split" for the published detector, and "cross" for the extended one
-    kept_out_by = registry.calibration(detector, calibration)
-    sight = registry.sight(detector, image_size, normalize, region, white)
-except ValueError as error:
-    raise RunError(str(error)) from None
 options = dict(
     detector=detector,
     image_size=image_size,
     normalize=normalize,
-    region=sight.region,
+    region=region,
     white=white,
     calibration=calibration,
     calibration_fraction=calibration_fraction,
     unreadable_limit=unreadable_limit,
     groups=groups,
 )
+try:  # "auto" is "split" for the published detector, and "cross" for the extended one
+    check_values("01_preprocessing", options)
+    kept_out_by = registry.calibration(detector, calibration)
+    sight = registry.sight(detector, image_size, normalize, region, white)
+except ValueError as error:
+    raise RunError(str(error)) from None
+options["region"] = sight.region
 run.start("01_preprocessing", weights=weights, seed=seed, **options)
 
 # %% [markdown]

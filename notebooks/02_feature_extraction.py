@@ -52,10 +52,12 @@ from texad.model.backbone import (
     save_backbone,
 )
 from texad.model.places import extent
+from texad.runs.parameters import check_values
 from texad.runs.run_folder import SPLITS, Run
 from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
+check_values("02_feature_extraction", {"feature_batch_size": feature_batch_size})
 run.start("02_feature_extraction", weights=weights, seed=seed)
 sight = run.sight()  # how chapter 1 brings an image to the network
 paths = {split: run.data_paths(run.images(split)["path"]) for split in SPLITS}

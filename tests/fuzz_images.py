@@ -43,9 +43,10 @@ def check(data: bytes) -> None:
             pixels = np.asarray(read(FILE))
         except ValueError as error:
             message = str(error)
-            assert message.startswith(f"image {FILE} cannot be read (") and message.isprintable(), (
-                repr(message)
-            )
+            what = "image" if read is reading.read_image else "mask"
+            assert (
+                message.startswith(f"{what} {FILE} cannot be read (") and message.isprintable()
+            ), repr(message)
             continue
         if read is reading.read_image:
             assert reading.check_image(FILE) == pixels.shape[:2]

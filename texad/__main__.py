@@ -83,7 +83,7 @@ def _run(
 
         start_server()
     from texad.batch import batch, sweeps
-    from texad.batch.parameters import parse_values
+    from texad.runs.parameters import parse_values
 
     rows = batch.run(
         dataset,

@@ -39,15 +39,16 @@ class ImageError(DataError):
     path : str or Path
     reason : str
         What is wrong with it, in a few words.
+    what : {"image", "mask"}
     """
 
-    def __init__(self, path: str | Path, reason: str):
-        super().__init__(path, reason)  # what another process needs to make it again
-        self.path, self.reason = path, reason
+    def __init__(self, path: str | Path, reason: str, what: str = "image"):
+        super().__init__(path, reason, what)  # what another process needs to make it again
+        self.path, self.reason, self.what = path, reason, what
 
     def __str__(self) -> str:
         return (
-            f"image {printable(self.path)} cannot be read ({self.reason}): "
+            f"{self.what} {printable(self.path)} cannot be read ({self.reason}): "
             "replace it by a PNG, JPEG, BMP or TIFF of 8 bits, or remove it"
         )
 

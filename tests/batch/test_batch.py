@@ -8,10 +8,10 @@ from conftest import LEAD, run_arguments, texad, write_category
 
 from texad.__main__ import main
 from texad.batch import notebooks as jobs
-from texad.batch import parameters
 from texad.data import datasets
 from texad.model import codebook, registry
 from texad.model.cross import members
+from texad.runs import parameters
 from texad.runs.run_folder import STAGES, STUDIES, Run
 
 

@@ -33,12 +33,12 @@ from safetensors import safe_open
 
 from benchmarks import stages as direct
 from texad.batch import notebooks as jobs
-from texad.batch import parameters
 from texad.batch.fork_server import PRELOADED
 from texad.data import datasets
 from texad.io.atomic import TEMPORARY, digests
 from texad.io.locks import LOCK, leave, take
 from texad.io.paths import notebooks_folder
+from texad.runs import parameters
 from texad.runs.run_folder import FILES, STAGES, Run
 
 pytestmark = [

@@ -25,7 +25,6 @@ from torch import nn
 
 from benchmarks import stages
 from texad.__main__ import main
-from texad.batch import parameters
 from texad.data import datasets, screening
 from texad.errors import DataError, ImageError
 from texad.evaluation.metrics import image_auroc
@@ -35,6 +34,7 @@ from texad.io.json_files import read_json, write_json
 from texad.model import autoencoder, codebook, extraction, preprocessing
 from texad.model.preprocessing import Sight
 from texad.model.threshold import conformal_threshold, p_values, sigma_threshold
+from texad.runs import parameters
 from texad.runs.run_folder import Run
 
 ROOT = os.geteuid() == 0 if hasattr(os, "geteuid") else False

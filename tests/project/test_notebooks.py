@@ -12,6 +12,7 @@ import pytest
 from conftest import LEAD, ROOT
 
 from texad.detector import AnomalyDetector
+from texad.errors import DataError, RunError
 from texad.runs.run_folder import STAGES, STUDIES
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -249,8 +250,42 @@ def test_an_unknown_detector_is_one_line_that_names_those_there_are(surfaces, tm
     result = papermill("01_preprocessing", tmp_path / "x.ipynb", *parameters)
     assert result.returncode != 0
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("RunError")]
-    problem = "RunError: detector must be one of published, extended, not 'extendet'"
+    choices = "published, extended (default published)"
+    problem = f"RunError: parameter detector must be one of {choices}, not 'extendet'"
     assert line == f"{problem} (did you mean 'extended'?)"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "stage, name, value, words",
+    [  # what papermill makes of -p category 01, -p image_size 2.24e2 and so on
+        (0, "category", 1, "of type str (default leather), not 1; papermill leaves it text by -r"),
+        (0, "image_size", 224.0, "of type int (default 224), not 224.0"),
+        (0, "calibration_fraction", "0,3", "of type float (default 0.2), not '0,3'"),
+        (0, "normalize", "false", "of type bool (default None), not 'false'"),
+        (0, "white", 4095.0, "of type int (default 0), not 4095.0"),
+        (0, "groups", 1, "of type str (default empty), not 1"),
+        (0, "seed", "0,1", "of type int (default 0), not '0,1'"),
+        (0, "calibration_fraction", 2, "at least 0 and below 1 (default 0.2), not 2"),
+        (1, "feature_batch_size", 2.0, "of type int (default 2), not 2.0"),
+        (2, "steps", 1e3, "of type int (default 1000), not 1000.0"),
+        (3, "rule", "sigmas", "one of auto, sigma, held_out, conformal (default auto), not 'sig"),
+        (4, "n_heatmaps", True, "of type int (default 6), not True"),
+    ],
+)
+def test_values_that_papermill_makes_of_text_are_one_line(
+    surfaces, tmp_path, monkeypatch, stage, name, value, words
+):
+    monkeypatch.chdir(NOTEBOOKS)
+    notebook = nbformat.read(f"{STAGES[stage]}.ipynb", as_version=4)
+    parameters, start = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]
+    names: dict = {}
+    exec(parameters.source, names)
+    names |= {"dataset": str(surfaces), "category": "steel", "runs": str(tmp_path / "runs")}
+    with pytest.raises((RunError, DataError)) as caught:
+        exec(start.source, names | {name: value})
+    message = str(caught.value)
+    assert message.startswith(f"parameter {name} must be {words}") and message.isprintable()
     assert not (tmp_path / "runs").exists()
 
 

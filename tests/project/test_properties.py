@@ -24,7 +24,6 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from texad.batch import notebooks as jobs
-from texad.batch import parameters
 from texad.data import datasets
 from texad.errors import RunError
 from texad.evaluation import pixel_metrics as pixel_metrics_module
@@ -45,6 +44,7 @@ from texad.model.threshold import (
     sigma_threshold,
     thresholds_by_rule,
 )
+from texad.runs import parameters
 from texad.runs.run_folder import STAGES, STUDIES, Run
 
 EXAMPLES = int(os.environ.get("TEXAD_EXAMPLES", 0))
@@ -227,6 +227,7 @@ def test_any_bytes_are_an_image_or_an_error_of_one_line_that_names_the_file(tmp_
     (tmp_path / "a.png").write_bytes(data)
     shapes = []
     for read in (reading.read_pixels, reading.read_mask, reading.check_image):
+        what = "mask" if read is reading.read_mask else "image"
         try:
             shapes.append(
                 np.shape(read(tmp_path / "a.png"))[:2]
@@ -235,7 +236,7 @@ def test_any_bytes_are_an_image_or_an_error_of_one_line_that_names_the_file(tmp_
             )
         except ValueError as error:
             assert (
-                str(error).startswith(f"image {tmp_path / 'a.png'} cannot be read (")
+                str(error).startswith(f"{what} {tmp_path / 'a.png'} cannot be read (")
                 and str(error).isprintable()
             )
             shapes.append(None)

@@ -9,12 +9,12 @@ import pytest
 from conftest import ROOT, texad
 
 from texad.__main__ import main
-from texad.batch.parameters import COMMON, defaults, parse_values
 from texad.commands.parser import parser
 from texad.errors import RunError
 from texad.io.json_files import write_json
 from texad.model.registry import DETECTORS
 from texad.model.threshold import RULES
+from texad.runs.parameters import COMMON, defaults, parse_values
 from texad.runs.run_folder import STAGES
 from texad.site import real_surfaces, record
 

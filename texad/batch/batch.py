@@ -62,7 +62,7 @@ def run(
         them.
     seeds : sequence of int, default (0,)
     values : dict of str to list, optional
-        Values of further parameters of the notebooks, as `texad.batch.parameters.parse_values`
+        Values of further parameters of the notebooks, as `texad.runs.parameters.parse_values`
         returns them. Every combination of seeds and values is run, all of them in one pool.
     studies : bool, default False
         Execute what a book shows beside the results, for the category that

@@ -23,7 +23,6 @@ from traitlets.config import Config
 
 from texad.batch import code
 from texad.batch.kernels import THREADS, KernelManager
-from texad.batch.parameters import defaults
 from texad.data import datasets, groups
 from texad.errors import DamagedError
 from texad.io.atomic import digests, replacing, sha256
@@ -31,6 +30,7 @@ from texad.io.images import WHITE
 from texad.io.json_files import read_json
 from texad.io.locks import alone
 from texad.io.paths import notebooks_folder
+from texad.runs.parameters import defaults
 from texad.runs.run_folder import FILES, STAGES, STUDIES, Run
 
 # What goes wrong is said in one line, by a row, and not by papermill's logger as well.

@@ -44,7 +44,7 @@ def settings(seeds: Sequence[int], values: dict[str, list[Any]]) -> list[Setting
     ----------
     seeds : sequence of int
     values : dict of str to list
-        As `texad.batch.parameters.parse_values` returns them.
+        As `texad.runs.parameters.parse_values` returns them.
 
     Returns
     -------

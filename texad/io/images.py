@@ -206,11 +206,11 @@ def read_mask(path: str | Path) -> np.ndarray:
         the message names it.
     """
     if not Path(path).is_dir():
-        return _read(path, _to_mask)
+        return _read(path, _to_mask, what="mask")
     files = sorted(file for file in Path(path).iterdir() if not file.name.startswith("."))
     masks = [read_mask(file) for file in files]
     if len({mask.shape for mask in masks}) != 1:
-        raise ImageError(path, "a folder of masks, but they are none, or of several sizes")
+        raise ImageError(path, "a folder of masks, but they are none, or of several sizes", "mask")
     return np.any(masks, axis=0)
 
 
@@ -233,6 +233,7 @@ def _read(
     convert: Callable[[Image.Image, _Stored], T],
     as_stored: bool = False,
     order: str = "",
+    what: str = "image",
 ) -> T:
     """Open an image and convert it; `order` is one to take colours of 16 bits in, see `_Stored`."""
     try:
@@ -255,7 +256,7 @@ def _read(
             reason = (
                 "not one of the formats below" if Path(path).stat().st_size else "the file is empty"
             )
-        raise ImageError(path, printable(reason)) from error
+        raise ImageError(path, printable(reason), what) from error
 
 
 def _stored(image: ImageFile.ImageFile, path: str | Path) -> _Stored:

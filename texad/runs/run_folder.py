@@ -18,6 +18,7 @@ process at a time writes, and holds the lock `.lock`. Everything here can be mad
 folder may be deleted whenever nobody is writing.
 """
 
+import os
 import platform
 import re
 import time
@@ -45,20 +46,8 @@ from texad.model.places import Grid
 from texad.model.preprocessing import Sight
 from texad.model.weights import ABOUT, check
 from texad.runs import schema
+from texad.runs.parameters import STAGES, STUDIES, check_values
 
-STAGES = (
-    "01_preprocessing",
-    "02_feature_extraction",
-    "03_autoencoder_training",
-    "04_scoring",
-    "05_evaluation",
-)
-STUDIES = (
-    "06_comparison",
-    "07_ablations",
-    "08_extended_detector",
-    "09_your_own_textures",
-)  # they look at a finished run, and change nothing in it
 SPLITS = ("train", "calibration", "test")
 FILES = {  # that a stage leaves, by name or pattern; run.json keeps their hashes
     "01_preprocessing": ("images.csv",),
@@ -110,13 +99,18 @@ class Run:
     Raises
     ------
     RunError
-        If there is no such data set or category.
+        If there is no such data set or category, or one of the three is no text.
     """
 
     _stage = ""  # that was started
 
     def __init__(self, dataset: str | Path, category: str, runs: str | Path = ""):
         try:
+            places = {"dataset": dataset, "runs": runs}
+            paths = {
+                name: os.fspath(each) for name, each in places.items() if isinstance(each, Path)
+            }
+            check_values(STAGES[0], places | paths | {"category": category})
             self.category, *others = datasets.select(dataset, category)
             self.dataset, self._given = datasets.name(dataset), dataset
         except (ValueError, OSError) as error:
@@ -176,11 +170,12 @@ class Run:
         Raises
         ------
         RunError
-            If the stage before is not finished, its features were made with other weights, or
-            another process is writing into the run folder. Until `finish`, or until this process
-            ends, no other one may.
+            If a parameter is of the wrong type or out of range, the stage before is not finished,
+            its features were made with other weights, or another process is writing into the run
+            folder. Until `finish`, or until this process ends, no other one may.
         """
         try:
+            check_values(stage, parameters)
             weights = check(weights)
         except (ValueError, OSError) as error:
             raise RunError(str(error)) from None

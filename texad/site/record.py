@@ -21,12 +21,12 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from texad import __version__
-from texad.batch.parameters import COMMON, defaults
 from texad.errors import RunError
 from texad.io.json_files import read_json, write_json
 from texad.io.paths import notebooks_folder
 from texad.model import weights
 from texad.model.registry import DETECTORS
+from texad.runs.parameters import COMMON, defaults
 from texad.runs.run_folder import STAGES, STUDIES, FinishedRun
 
 FILE = "real_surfaces.json"
