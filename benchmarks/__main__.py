@@ -9,8 +9,8 @@ from benchmarks.material import Options
 from benchmarks.measure import machine, table
 
 NAMES = ("forward", "end_to_end", "fit", "latency", "papermill", "equality")
-NAMES += ("memory", "peers", "promise")
-SLOW = ("memory", "peers", "promise")  # only when named, or with "all"
+NAMES += ("memory", "peers", "promise", "drawn")
+SLOW = ("memory", "peers", "promise", "drawn")  # only when named, or with "all"
 
 DESCRIPTION = f"""\
 Measure how fast texad is, in ratios of things that are measured in turn, and print one table with
@@ -27,6 +27,7 @@ examples:
   python -m benchmarks fit equality --weights FILE --data DATA --category NAME
   python -m benchmarks peers --anomalib-python ~/anomalib/bin/python --data DATA --category NAME
   python -m benchmarks promise --repeats 20 --weights FILE --data DATA --category NAME
+  python -m benchmarks drawn --weights FILE                     how hard the drawn data set is
   python -m benchmarks all --json benchmarks/results.json
       keep what was measured; entries of others stay"""
 

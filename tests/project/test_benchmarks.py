@@ -145,7 +145,7 @@ def test_bad_input_is_one_line(arguments, message, capsys):
 def test_the_slow_ones_run_only_when_named():
     everything = list(command_line.NAMES)
     assert command_line.chosen([]) == [
-        name for name in everything if name not in ("memory", "peers", "promise")
+        name for name in everything if name not in ("memory", "peers", "promise", "drawn")
     ]
     assert command_line.chosen(["all"]) == everything
     assert command_line.chosen(["peers", "forward"]) == ["forward", "peers"]

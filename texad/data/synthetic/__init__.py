@@ -5,7 +5,9 @@ the five textures of MVTec AD and of their defects, lie on disk in its layout, a
 as hard: light and contrast differ from photograph to photograph, so that no detector gets far by
 looking at the mean colour of an image.
 
-`textures` draws the materials, `defects` damages them, `camera` takes the photograph.
+`textures` draws the materials, `defects` damages them, `camera` takes the photograph. There are two
+editions: all that is said above holds for both, but in the second (`second`) good pieces differ
+from each other as real ones do, and defects go down to what can hardly be seen.
 
 MVTec AD, a comprehensive real-world dataset for unsupervised anomaly detection, Bergmann et al.,
 CVPR 2019.
@@ -23,7 +25,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from texad.data.synthetic import camera
+from texad.data.synthetic import camera, second
 from texad.data.synthetic.defects import DEFECTS
 from texad.data.synthetic.textures import TEXTURES, with_colour
 from texad.errors import check_choice, check_range
@@ -31,6 +33,7 @@ from texad.io.atomic import filling
 
 GENERATOR = 2  # to be raised when the same seed gives other images or masks than before
 LIMITS = {
+    "edition": (1, 2),
     "seed": (0, None),
     "n_train": (1, None),
     "n_good": (0, None),
@@ -38,9 +41,19 @@ LIMITS = {
     "size": (64, 1024),
 }
 CATEGORIES = {category: tuple(kinds) for category, kinds in DEFECTS.items()}
+EDITIONS = {
+    edition: {category: tuple(kinds) for category, kinds in drawn.items()}
+    for edition, drawn in ((1, DEFECTS), (2, second.DEFECTS))
+}  # kinds of defect of each category
+AMOUNTS = {  # n_train, n_good and n_defective of each edition
+    "large": {1: (96, 24, 40), 2: (100, 120, 105)},
+    "small": {1: (24, 8, 10), 2: (24, 12, 14)},
+}
 
 
-def texture(category: str, rng: np.random.Generator, size: int = 256) -> np.ndarray:
+def texture(
+    category: str, rng: np.random.Generator, size: int = 256, edition: int = 1
+) -> np.ndarray:
     """One image of a material without defect.
 
     Parameters
@@ -49,24 +62,30 @@ def texture(category: str, rng: np.random.Generator, size: int = 256) -> np.ndar
     rng : numpy.random.Generator
     size : int, default 256
         Height and width in pixels, from 64 to 1024.
+    edition : {1, 2}, default 1
+        Images of the second edition may be larger than `size`, and not square.
 
     Returns
     -------
-    ndarray, uint8, shape (size, size, 3)
+    ndarray, uint8, shape (height, width, 3)
 
     Raises
     ------
     ValueError
-        If the category is unknown or the size out of range.
+        If the category or the edition is unknown, or the size out of range.
     """
     check_choice("category", category, CATEGORIES)
-    return _photograph(
-        category, None, 0.0, rng, rng.random(camera.CONDITIONS), _whole("size", size)
-    )[0]
+    edition = _whole("edition", edition)
+    return _any_edition(edition, category, None, 0.0, rng, _whole("size", size))[0]
 
 
 def defective(
-    category: str, defect: str, severity: float, rng: np.random.Generator, size: int = 256
+    category: str,
+    defect: str,
+    severity: float,
+    rng: np.random.Generator,
+    size: int = 256,
+    edition: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One image of a material with a defect, and where the defect is.
 
@@ -76,29 +95,30 @@ def defective(
     ----------
     category : {"carpet", "grid", "leather", "tile", "wood"}
     defect : str
-        One of ``CATEGORIES[category]``.
+        One of ``EDITIONS[edition][category]``.
     severity : float
         From just above 0 (hard to see) to 1 (obvious).
     rng : numpy.random.Generator
     size : int, default 256
+    edition : {1, 2}, default 1
+        See `texture`.
 
     Returns
     -------
-    image : ndarray, uint8, shape (size, size, 3)
-    mask : ndarray, bool, shape (size, size)
+    image : ndarray, uint8, shape (height, width, 3)
+    mask : ndarray, bool, shape (height, width)
         True where the defect changes the image.
 
     Raises
     ------
     ValueError
-        If the category or the defect is unknown, or a number out of range.
+        If the category, the edition or the defect is unknown, or a number out of range.
     """
     check_choice("category", category, CATEGORIES)
-    check_choice(f"defect of {category}", defect, CATEGORIES[category])
+    edition = _whole("edition", edition)
+    check_choice(f"defect of {category}", defect, EDITIONS[edition][category])
     check_range("severity", severity, above=0, at_most=1)
-    return _photograph(
-        category, defect, severity, rng, rng.random(camera.CONDITIONS), _whole("size", size)
-    )
+    return _any_edition(edition, category, defect, severity, rng, _whole("size", size))
 
 
 def write(
@@ -106,9 +126,11 @@ def write(
     category: str,
     *,
     seed: int = 0,
-    n_train: int = 96,
-    n_good: int = 24,
-    n_defective: int = 40,
+    edition: int = 1,
+    amount: str = "large",
+    n_train: int | None = None,
+    n_good: int | None = None,
+    n_defective: int | None = None,
     size: int = 256,
     progress: bool = False,
 ) -> Path:
@@ -116,7 +138,9 @@ def write(
 
     The folder appears whole or not at all. `synthetic.json` in it keeps the parameters: a folder
     made with the same parameters is left as it is, one made with others is replaced. `defects.csv`
-    lists path, defect and severity of the defective images.
+    lists path, defect and severity of the defective images, in the second edition also the
+    contrast-to-noise ratio (see `second.contrast_to_noise`); and there `groups.csv` lists path and
+    group (the batch) of all images.
 
     Parameters
     ----------
@@ -125,11 +149,14 @@ def write(
     category : {"carpet", "grid", "leather", "tile", "wood"}
     seed : int, default 0
         The same seed gives the same bytes.
-    n_train, n_good, n_defective : int, default 96, 24, 40
+    edition : {1, 2}, default 1
+    amount : {"large", "small"}, default "large"
+        How many images there are if nothing else is said, see `AMOUNTS`: "small" is for tests.
+    n_train, n_good, n_defective : int, optional
         Number of training images, of test images without defect, and of test images with a defect
-        (dealt out evenly to the kinds of defect).
+        (dealt out evenly to the kinds of defect); by default those of `amount`.
     size : int, default 256
-        Height and width in pixels.
+        Height and width in pixels; in the second edition some are larger, see `second.SHAPES`.
     progress : bool, default False
         Show a progress bar.
 
@@ -141,18 +168,24 @@ def write(
     Raises
     ------
     ValueError
-        If the category is unknown or a number out of range.
+        If the category, the edition or the amount is unknown, or a number out of range.
     FileExistsError
         If there is a folder of that name which this function has not written.
     """
     check_choice("category", category, CATEGORIES)
+    edition = _whole("edition", edition)
+    check_choice("amount", amount, AMOUNTS)
+    wanted = zip((n_train, n_good, n_defective), AMOUNTS[amount][edition], strict=True)
+    numbers = [usual if given is None else given for given, usual in wanted]
+    first = edition == 1
     parameters = {
-        "generator": GENERATOR,
+        **({} if first else {"edition": edition}),
+        "generator": GENERATOR if first else second.GENERATOR,
         "category": category,
         "seed": _whole("seed", seed),
-        "n_train": _whole("n_train", n_train),
-        "n_good": _whole("n_good", n_good),
-        "n_defective": _whole("n_defective", n_defective),
+        "n_train": _whole("n_train", numbers[0]),
+        "n_good": _whole("n_good", numbers[1]),
+        "n_defective": _whole("n_defective", numbers[2]),
         "size": _whole("size", size),
     }
     folder = Path(root) / category
@@ -166,7 +199,7 @@ def write(
             "move it away"
         )
     with filling(folder) as temporary:
-        _write_images(temporary, parameters, progress)
+        (_write_images if first else second.write_images)(temporary, parameters, progress)
         (temporary / record.name).write_text(
             json.dumps(parameters, indent=2) + "\n", encoding="utf-8"
         )
@@ -219,6 +252,21 @@ def _write_images(folder: Path, parameters: dict[str, Any], progress: bool) -> N
 def _save(pixels: np.ndarray, file: Path, compress_level: int = -1) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(file, compress_level=compress_level)
+
+
+def _any_edition(
+    edition: int,
+    category: str,
+    defect: str | None,
+    severity: float,
+    rng: np.random.Generator,
+    size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Photograph one piece under conditions of its own."""
+    if edition == 1:
+        return _photograph(category, defect, severity, rng, rng.random(camera.CONDITIONS), size)
+    batch = second.draw_batch(category, rng)
+    return second.photograph(category, defect, severity, rng, batch, size)[:2]
 
 
 def _photograph(

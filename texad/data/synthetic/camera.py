@@ -103,6 +103,11 @@ def _visible(image: np.ndarray, without: np.ndarray, surface: Surface) -> np.nda
     radius = max(round(reach * pixels), 1)
     closed = ndimage.binary_closing(np.pad(visible, 2 * radius), iterations=radius)
     mask = ndimage.binary_fill_holes(closed[2 * radius : -2 * radius, 2 * radius : -2 * radius])
+    return without_slivers(mask)
+
+
+def without_slivers(mask: np.ndarray) -> np.ndarray:
+    """Leave out the regions of a mask that are smaller than a fiftieth of the largest."""
     regions = ndimage.label(mask, np.ones((3, 3)))[0]
     areas = np.bincount(regions[mask], minlength=1)
-    return mask & (areas > 0.02 * areas.max())[regions]  # without slivers
+    return mask & (areas > 0.02 * areas.max())[regions]

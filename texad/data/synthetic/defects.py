@@ -60,7 +60,7 @@ def _bump(values: np.ndarray, middle: float | np.ndarray, width: float) -> np.nd
     return np.exp(-(((values - middle) / width) ** 2))
 
 
-def _blob(
+def blob(
     rng: Random, size: int, radius: float, *, rough: float = 0.25, stretch: float = 1.4
 ) -> np.ndarray:
     """Depth inside an irregular round shape, in units: 0 at its edge, negative outside."""
@@ -75,7 +75,7 @@ def _blob(
     return radius * edge - np.hypot(u, v)
 
 
-def _curve(
+def curve(
     rng: Random,
     length: float,
     bend: float,
@@ -91,7 +91,7 @@ def _curve(
     return points - points.mean(axis=0) + _place(rng, 50) if start is None else points + start
 
 
-def _stroke(size: int, points: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
+def stroke(size: int, points: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Where pixels lie beside a line.
 
     Returns
@@ -110,7 +110,7 @@ def _stroke(size: int, points: np.ndarray, reach: float) -> tuple[np.ndarray, np
     return aside.astype(np.float32), (index / (len(points) - 1)).astype(np.float32)
 
 
-def _line(aside: np.ndarray, width: float | np.ndarray, soft: float = 1.0) -> np.ndarray:
+def line(aside: np.ndarray, width: float | np.ndarray, soft: float = 1.0) -> np.ndarray:
     """Opacity of a line `width` units wide."""
     return step(width / 2 + soft / 2 - np.abs(aside), 0, soft)
 
@@ -125,7 +125,7 @@ def _taper(position: np.ndarray) -> np.ndarray:
 
 def stain(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """Dye that has soaked in: the texture stays visible, in another colour."""
-    soaked = step(_blob(rng, surface.size, _grow(severity, 11, 20)), -1.5, 2.5)
+    soaked = step(blob(rng, surface.size, _grow(severity, 11, 20)), -1.5, 2.5)
     dye = _one_of(
         rng,
         (1.05, 0.45, 0.45),
@@ -141,7 +141,7 @@ def stain(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 def oil(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """A translucent dark blot with a soft edge, soaked in further here and there."""
     soaked = step(
-        _blob(rng, surface.size, _grow(severity, 13, 22), rough=0.35)
+        blob(rng, surface.size, _grow(severity, 13, 22), rough=0.35)
         + 1.5 * noise(rng, surface.size, 4),
         -3,
         5,
@@ -155,7 +155,7 @@ def liquid(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     absorbed = _one_of(rng, (0.3, 0.6, 1.1), (0.1, 0.95, 0.6), (0.95, 0.4, 0.15))
     colour = surface.colour
     for radius in (_grow(severity, 9, 14), *rng.uniform(3, 6, rng.integers(1, 4))):
-        depth = _blob(rng, surface.size, radius, stretch=2.0)
+        depth = blob(rng, surface.size, radius, stretch=2.0)
         soaked = 0.75 * step(depth, -1, 2) + 0.5 * _bump(depth, 1, 1.5)
         colour = colour * (1 - (_grow(severity, 0.40, 0.60) * soaked)[..., None] * absorbed)
     return colour
@@ -166,7 +166,7 @@ def glue(
 ) -> np.ndarray:
     """A drop of glue: milky, it fills the texture, and its dome shines on the side of the light."""
     size, radius = surface.size, _grow(severity, 0.55 * largest, largest)
-    return _glossy(surface, severity, milk, _blob(rng, size, radius, rough=0.3, stretch=2.2))
+    return _glossy(surface, severity, milk, blob(rng, size, radius, rough=0.3, stretch=2.2))
 
 
 def glue_strip(surface: Surface, severity: float, rng: Random) -> np.ndarray:
@@ -199,13 +199,13 @@ def _glossy(surface: Surface, severity: float, milk: float, depth: np.ndarray) -
 def gray_stroke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """One stroke of a brush with grey paint: streaks along the stroke, fading towards its end."""
     width = _grow(severity, 6, 10)
-    aside, position = _stroke(surface.size, _curve(rng, _grow(severity, 35, 65), 0.7), width)
+    aside, position = stroke(surface.size, curve(rng, _grow(severity, 35, 65), 0.7), width)
     bristles = ndimage.gaussian_filter1d(rng.normal(0, 1, 64), 0.7)
     streak = bristles[np.clip(aside / width * 40 + 32, 0, 63).astype(int)]
     paint = step(1.3 + 0.5 * streak - 1.3 * position + 0.3 * noise(rng, surface.size, 1.5), 0, 0.7)
     return _blend(
         surface.colour,
-        _line(aside, width) * paint * _grow(severity, 0.75, 1.0),
+        line(aside, width) * paint * _grow(severity, 0.75, 1.0),
         rng.choice([0.25, 0.82, 0.92])
         * (1 + 0.04 * streak[..., None])
         * np.array((0.95, 0.99, 1.04), np.float32),
@@ -218,7 +218,7 @@ def gray_stroke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 def thread(surface: Surface, severity: float, rng: Random, thickest: float = 3.8) -> np.ndarray:
     """A loose coloured fibre: twisted, round, with a shadow beside it."""
     width = _grow(severity, 0.55 * thickest, thickest)
-    points = _curve(rng, _grow(severity, 50, 130), rng.uniform(1.0, 3.0))
+    points = curve(rng, _grow(severity, 50, 130), rng.uniform(1.0, 3.0))
     dye = _one_of(
         rng,
         (0.85, 0.83, 0.78),
@@ -227,16 +227,16 @@ def thread(surface: Surface, severity: float, rng: Random, thickest: float = 3.8
         (0.10, 0.10, 0.10),
         (0.70, 0.58, 0.25),
     )
-    shadow, _ = _stroke(surface.size, points + 1.3, width + 3)
-    colour = _shade(surface.colour, -_grow(severity, 0.15, 0.45) * _line(shadow, width, 2.5))
-    aside, position = _stroke(surface.size, points, width + 3)
+    shadow, _ = stroke(surface.size, points + 1.3, width + 3)
+    colour = _shade(surface.colour, -_grow(severity, 0.15, 0.45) * line(shadow, width, 2.5))
+    aside, position = stroke(surface.size, points, width + 3)
     across = np.clip(aside / (width / 2), -1, 1)
     light = (
         0.55
         + 0.55 * np.sqrt(1 - across**2)
         + 0.12 * np.sin(position * len(points) / 2 * 2.2 + 1.5 * across)  # the twist
     )
-    return _blend(colour, _line(aside, width) * _grow(severity, 0.55, 1.0), dye * light[..., None])
+    return _blend(colour, line(aside, width) * _grow(severity, 0.55, 1.0), dye * light[..., None])
 
 
 def metal(surface: Surface, severity: float, rng: Random, largest: float = 8.5) -> np.ndarray:
@@ -270,22 +270,19 @@ def metal(surface: Surface, severity: float, rng: Random, largest: float = 8.5) 
 def cut(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """A slit made by a blade: dark inside, with one lip that stands up and catches the light."""
     width = _grow(severity, 2.3, 3.8)
-    aside, position = _stroke(surface.size, _curve(rng, _grow(severity, 30, 62), 0.4), width + 5)
+    aside, position = stroke(surface.size, curve(rng, _grow(severity, 30, 62), 0.4), width + 5)
     thickness = width * _taper(position)
     lip = _bump(aside - thickness / 2, 1.2, 1.0) * _taper(position)
     return _blend(
         _shade(surface.colour, _grow(severity, 0.2, 0.6) * lip),
-        _line(aside + 0.35 * noise(rng, surface.size, 0.8), thickness)
-        * _grow(severity, 0.45, 0.75),
+        line(aside + 0.35 * noise(rng, surface.size, 0.8), thickness) * _grow(severity, 0.45, 0.75),
         surface.colour.mean((0, 1)) * 0.18,
     )
 
 
 def hole(surface: Surface, severity: float, rng: Random, largest: float = 8) -> np.ndarray:
     """A hole: dark, darkest under the edge on the side of the light, with frayed edges."""
-    depth = _blob(
-        rng, surface.size, _grow(severity, 0.5 * largest, largest), rough=0.3, stretch=1.8
-    )
+    depth = blob(rng, surface.size, _grow(severity, 0.5 * largest, largest), rough=0.3, stretch=1.8)
     return _blend(
         _shade(surface.colour, _grow(severity, 0.15, 0.4) * _bump(depth, -1.2, 1.1)),
         step(depth + 0.7 * noise(rng, surface.size, 1.0), -0.6, 0.8) * _grow(severity, 0.55, 0.85),
@@ -308,7 +305,7 @@ def poke(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 def fold(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """A long crease: a soft ridge, bright on one side and dark behind, with a sharp line."""
     width = _grow(severity, 3.2, 4.5)
-    aside, position = _stroke(surface.size, _curve(rng, _grow(severity, 60, 150), 0.5), 3 * width)
+    aside, position = stroke(surface.size, curve(rng, _grow(severity, 60, 150), 0.5), 3 * width)
     across = np.clip(aside, -99, 99) / width
     ridge = -0.8 * across * _bump(across, 0, 1) - 0.55 * _bump(across, 0.5, 1)
     return _shade(
@@ -321,29 +318,29 @@ def fold(surface: Surface, severity: float, rng: Random) -> np.ndarray:
 def crack(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """A crack in stone: thin, dark, jagged, with a branch or two."""
     colour, heading = surface.colour, rng.uniform(0, 2 * np.pi)
-    main = _curve(rng, _grow(severity, 45, 120), 0.6, heading=heading)
+    main = curve(rng, _grow(severity, 45, 120), 0.6, heading=heading)
     lines = [(main, _grow(severity, 1.6, 2.4))]
     for _ in range(rng.integers(1, 3)):
         start = main[rng.integers(len(main) // 4, 3 * len(main) // 4)]
         aslant = heading + rng.choice([-1, 1]) * rng.uniform(0.4, 1.0)
         lines.append(
             (
-                _curve(rng, _grow(severity, 10, 35), 0.5, start, aslant),
+                curve(rng, _grow(severity, 10, 35), 0.5, start, aslant),
                 _grow(severity, 1.2, 2.4),
             )
         )
     for points, width in lines:
         jagged = points + ndimage.gaussian_filter1d(rng.normal(0, 3.0, points.shape), 2.5, axis=0)
-        aside, position = _stroke(surface.size, jagged, width + 4)
-        chipped = _line(aside - width, 1.2) * (1 - position) * _grow(severity, 0.1, 0.35)
-        dark = _line(aside, width * (1.15 - 0.8 * position)) * _grow(severity, 0.45, 0.68)
+        aside, position = stroke(surface.size, jagged, width + 4)
+        chipped = line(aside - width, 1.2) * (1 - position) * _grow(severity, 0.1, 0.35)
+        dark = line(aside, width * (1.15 - 0.8 * position)) * _grow(severity, 0.45, 0.68)
         colour = _blend(_shade(colour, chipped), dark, 0.10)
     return colour
 
 
 def rough(surface: Surface, severity: float, rng: Random) -> np.ndarray:
     """A patch whose polish is gone: coarse pits and bumps in place of the smooth grain."""
-    patch = step(_blob(rng, surface.size, _grow(severity, 12, 22)), -2, 2)
+    patch = step(blob(rng, surface.size, _grow(severity, 12, 22)), -2, 2)
     relief = noise(rng, surface.size, 1.6)
     slope = ndimage.sobel(relief, axis=0) + ndimage.sobel(relief, axis=1)
     slope *= _grow(severity, 0.18, 0.26) / slope.std()
@@ -359,11 +356,11 @@ def scratch(surface: Surface, severity: float, rng: Random) -> np.ndarray:
         length = _grow(severity, 30, 90) * rng.uniform(0.7, 1.1)
         aslant = heading + rng.normal(0, 0.12)
         half = 0.5 * length * np.array([np.cos(aslant), np.sin(aslant)])
-        points = _curve(rng, length, 0.15, middle + rng.normal(0, 6, 2) - half, aslant)
-        aside, position = _stroke(surface.size, points, 6)
+        points = curve(rng, length, 0.15, middle + rng.normal(0, 6, 2) - half, aslant)
+        aside, position = stroke(surface.size, points, 6)
         width = _grow(severity, 1.5, 3.0) * _taper(position)
-        bright = _line(aside - width, width) * _grow(severity, 0.15, 0.3)
-        colour = _shade(_shade(colour, bright), -_line(aside, width) * _grow(severity, 0.34, 0.48))
+        bright = line(aside - width, width) * _grow(severity, 0.15, 0.3)
+        colour = _shade(_shade(colour, bright), -line(aside, width) * _grow(severity, 0.34, 0.48))
     return colour
 
 
@@ -389,27 +386,31 @@ def _at_wire(surface: Surface, rng: Random) -> tuple[Mesh, np.ndarray, np.ndarra
     return mesh, mesh.first - np.round(mesh.first[y, x]), mesh.second - mesh.second[y, x]
 
 
-def bent(surface: Surface, severity: float, rng: Random) -> np.ndarray:
+def bent(
+    surface: Surface, severity: float, rng: Random, least: float = 0.55, dull: float = 0.15
+) -> np.ndarray:
     """A wire pushed aside, its neighbours with it: a wide opening beside a narrow one."""
     mesh, across, along = _at_wire(surface, rng)
     bump = np.exp(-((across / 1.5) ** 2) - (along / _grow(severity, 1.3, 3.0)) ** 2)
     return mesh.draw(
-        offset=rng.choice([-1, 1]) * _grow(severity, 0.55, 1.3) * bump,
-        shine=_grow(severity, 0.15, 0.4) * step(bump, 0.3, 1.0),
+        offset=rng.choice([-1, 1]) * _grow(severity, least, 1.3) * bump,
+        shine=_grow(severity, dull, 0.4) * step(bump, 0.3, 1.0),
     )
 
 
-def broken(surface: Surface, severity: float, rng: Random) -> np.ndarray:
+def broken(
+    surface: Surface, severity: float, rng: Random, least: float = 1.0, dull: float = 0.3
+) -> np.ndarray:
     """A piece is missing from a wire, or from several side by side; the ends stand out of line."""
     mesh, across, along = _at_wire(surface, rng)
     count = 1 + int(severity * rng.uniform(1.5, 4.0))
     missing = np.abs(across - (count - 1) / 2) < count / 2
-    from_end = np.abs(along + 0.25 * np.sin(2 * np.round(across))) - _grow(severity, 1.0, 3.0)
+    from_end = np.abs(along + 0.25 * np.sin(2 * np.round(across))) - _grow(severity, least, 3.0)
     askew = 0.2 * np.sign(along) * _bump(from_end, 0, 0.5) * missing
     return mesh.draw(
         offset=_grow(severity, 0.3, 1.0) * askew,
         present=~(missing & (from_end < 0)),
-        shine=_grow(severity, 0.3, 0.8) * _bump(from_end, 0, 0.4) * missing,
+        shine=_grow(severity, dull, 0.8) * _bump(from_end, 0, 0.4) * missing,
     )
 
 
