@@ -11,7 +11,7 @@ from conftest import write_category
 from PIL import Image
 
 from texad.__main__ import main
-from texad.data import datasets
+from texad.data import datasets, groups
 from texad.data.convert.category import import_category
 from texad.errors import DataError
 from texad.io.images import read_mask
@@ -618,8 +618,28 @@ def test_kolektor_sdd_has_a_black_mask_for_a_good_image(tmp_path):
             side = 20 if (i, part) == (1, 1) else 0
             mask_file(tmp_path / "in" / f"kos0{i}" / f"Part{part}_label.bmp", side=side)
     made = imported(tmp_path / "in", tmp_path)
-    assert "KolektorSDD" in made.kind and counts(made) == (4, 1, {"defect": 1})
+    assert made.kind.endswith("KolektorSDD") and counts(made)[2] == {"defect": 1}
     assert list(pixels(made.root).values()) == [400]
+    # the parts of one commutator are a group, and the good ones of a group stay together
+    category = datasets.load_category(made.root.parent, made.root.name)
+    train, test = (
+        groups.groups([sample.path for sample in part], made.root, every=False)
+        for part in (category.train, [sample for sample in category.test if not sample.label])
+    )
+    assert {*train, *test} == {"kos00", "kos01", "kos02"} and not {*train} & {*test}
+    assert has_note(made, "groups.csv says which images show one piece")
+
+
+@pytest.mark.parametrize("good, bad", [("Class1", "Class1_def"), ("tile", "tile-bad")])
+def test_one_of_two_folders_is_named_as_the_defective_one_of_the_other(tmp_path, good, bad):
+    surfaces(tmp_path / "in" / good, 5)
+    for file in surfaces(tmp_path / "in" / bad, 2):
+        (file.parent / "labels.txt").write_text("1\t20\t10\t0.5\t30\t40\n")
+    made = imported(tmp_path / "in", tmp_path)
+    assert counts(made) == (4, 1, {bad: 2}) and made.good_labels == [good]
+    surfaces(tmp_path / "in" / "Class2", 2)  # which of them belong together?
+    with pytest.raises(DataError, match="--good"):
+        import_category(tmp_path / "in", tmp_path / "ds" / "b")
 
 
 def test_kolektor_sdd_2_keeps_its_split(tmp_path):

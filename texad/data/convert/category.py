@@ -21,7 +21,8 @@ from texad.data.convert import recognise
 from texad.data.convert.marks import Labels, Mark
 from texad.data.convert.outlines import Polygon
 from texad.data.convert.source import Source
-from texad.data.convert.writing import Entry, write
+from texad.data.convert.writing import Entry, write, write_groups
+from texad.data.groups import FILE
 from texad.data.names import GOOD, GOOD_CELLS, clean, image_stem, split_of
 from texad.data.screening import screen
 from texad.data.walking import SUFFIXES, natural
@@ -183,6 +184,8 @@ def import_category(
     if kind is not None:
         check_choice("kind", kind, recognise.READERS, error=DataError)
     kind = kind or recognise.guess(origin)
+    if kind == "folders":
+        good = good or recognise.good_beside_bad(origin)
     labels = Labels(good, GOOD_CELLS if kind == "csv" else GOOD)
     folder = _absolute(image_folder) if image_folder else None
     of_source = Source(origin, labels, folder, (path_column, label_column, mask_column))
@@ -201,20 +204,25 @@ def import_category(
     for entry, size in readable:
         name = clean(entry.marks[0].category) if entry.marks[0].category else ""
         of_object.setdefault(name, []).append(replace(entry, size=size))
+    data_set = recognise.layout([origin, *recognise.objects(origin)])
     made = {}
     with filling(root) as folder:
         for name, entries in (of_object or {"": []}).items():
             below = name if len(of_object) > 1 else ""
-            train, test, notes = _divided(entries, test_fraction, seed, labels)
+            in_pieces = data_set.endswith("KolektorSDD")
+            train, test, notes = _divided(entries, test_fraction, seed, labels, in_pieces)
             parts = [*(("train", entry) for entry in train), *(("test", entry) for entry in test)]
             masks, empty = write(folder / below, parts, link, progress)
+            if in_pieces:
+                write_groups(folder / below / FILE, parts)
+                notes.append(f"{FILE} says which images show one piece")
             notes += _first(empty, "left out, since it marks nothing of the image:")
             defects = Counter(sorted(entry.defect for entry in test if entry.defect != "good"))
             n_good = len(test) - defects.total()
             made[name] = Imported(
                 root / below, kind, len(train), n_good, defects, masks, sorted(labels.good), notes
             )
-    kind += recognise.layout([origin, *recognise.objects(origin)])
+    kind += data_set
     total = next(iter(made.values()))
     for one in list(made.values())[1:]:
         total = replace(
@@ -324,7 +332,7 @@ def _sound(marks: Sequence[Mark], notes: list[str]) -> list[Mark]:
 
 
 def _divided(
-    entries: Sequence[Entry], fraction: float | None, seed: int, labels: Labels
+    entries: Sequence[Entry], fraction: float | None, seed: int, labels: Labels, in_pieces: bool
 ) -> tuple[list[Entry], list[Entry], list[str]]:
     """Images to learn from, images to test with, and notes on how they were divided."""
     good = [entry for entry in entries if entry.defect == "good"]
@@ -355,7 +363,9 @@ def _divided(
             )
             notes.append(f"the split is not that of the source, since {why}")
         rng = np.random.default_rng(seed)
-        both = splitting.split(len(good), TEST_FRACTION if fraction is None else fraction, rng)
+        pieces = [entry.piece for entry in good] if in_pieces else None
+        share = TEST_FRACTION if fraction is None else fraction
+        both = splitting.split(len(good), share, rng, pieces)
         train, test = ([good[i] for i in part] for part in both)
     if not test and not defective:
         raise DataError(

@@ -14,7 +14,7 @@ from texad.data.convert.table import VISA, read_csv, tables_of
 from texad.data.convert.via import read_via
 from texad.data.convert.voc import read_voc
 from texad.data.convert.yolo import class_file, label_file, read_yolo
-from texad.data.names import split_of
+from texad.data.names import BAD, plain, split_of
 from texad.data.walking import walk
 from texad.errors import DataError
 
@@ -31,6 +31,7 @@ READERS: dict[str, Callable[[Source], list[Mark]]] = {
     "via": read_via,
 }
 KIND_OF = {".csv": "csv", ".tsv": "csv", ".yaml": "yolo", ".yml": "yolo"}
+BAD_ENDS = BAD | {"def", "defect"}  # of folders' names
 # Public data sets, by what only they have; they are read as any other folder of their kind.
 LAYOUTS = {
     "MVTec AD 2": "test_public/good",
@@ -77,6 +78,13 @@ def layout(folders: Iterable[Path]) -> str:
         name for folder in folders for name, pattern in LAYOUTS.items() if any(folder.glob(pattern))
     )
     return next((f", in the layout of {name}" for name in names), "")
+
+
+def good_beside_bad(folder: Path) -> list[str]:
+    """Name of the good one of two folders X and X_def, as in the first edition of DAGM 2007."""
+    names = next(walk(folder))[1] if folder.is_dir() else []
+    first, second = names if len(names) == 2 else ("", "")
+    return [first] if second.startswith(first) and plain(second[len(first) :]) in BAD_ENDS else []
 
 
 def objects(folder: Path) -> list[Path]:

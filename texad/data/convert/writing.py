@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from texad.data.convert.marks import Mark
 from texad.data.convert.outlines import draw
 from texad.errors import DataError
+from texad.io.escape import write_table
 from texad.io.images import FORMATS, read_mask
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -33,6 +35,15 @@ class Entry:
     def split(self) -> str:
         """Part of the source's split; empty if it says none."""
         return self.marks[0].split
+
+    @property
+    def piece(self) -> str:
+        """The folder that the image is in, where each piece has one."""
+        return self.path.parent.name
+
+    @property
+    def file_name(self) -> str:
+        return self.name + self.path.suffix
 
 
 def write(
@@ -63,7 +74,7 @@ def write(
     masks: Counter[str] = Counter()
     empty: list[str] = []
     for part, entry in tqdm(parts, "writing", unit="image", disable=not progress):
-        file = folder / part / entry.defect / (entry.name + entry.path.suffix)
+        file = folder / part / entry.defect / entry.file_name
         file.parent.mkdir(parents=True, exist_ok=True)
         if link:
             file.symlink_to(entry.path.resolve())
@@ -75,6 +86,13 @@ def write(
             Image.fromarray(mask.astype(np.uint8) * 255).save(file)
             masks[entry.defect] += 1
     return masks, empty
+
+
+def write_groups(file: Path, parts: Sequence[tuple[str, Entry]]) -> None:
+    """Write which images show one piece, as `texad.data.groups` reads it."""
+    paths = [f"{part}/{entry.defect}/{entry.file_name}" for part, entry in parts]
+    pieces = [entry.piece for _, entry in parts]
+    write_table(file, pd.DataFrame({"path": paths, "group": pieces}))
 
 
 def _mask(entry: Entry, empty: list[str]) -> np.ndarray | None:
