@@ -92,6 +92,13 @@ run
 # photographs. If smaller ones matter, give it a larger `--image-size`: twice as large finds defects
 # of half the size, and takes four times as long.
 #
+# **Where?** If a part of each photograph shows what may differ from piece to piece, a serial number
+# or the edge of the table, the detector would call every new one strange. Paint a mask, as large as
+# a photograph: white where the surface is to be judged, black elsewhere. With `--region mask.png`,
+# what is black counts nowhere, neither in learning nor in judging, and the detector's file keeps
+# the mask. If each photograph needs a mask of its own, name a folder of them, with the names of
+# the photographs; `texad predict` then wants a folder for the new ones, too.
+#
 # In this chapter the folder `train/good` of a texture plays your folder of good images. Here are
 # some.
 
@@ -520,9 +527,9 @@ _ = texad("calibrate", "my.safetensors", "change_2", *wanted)
 # | --- | --- | --- |
 # | many false alarms from the first day | the folder does not show all that is normal | more images, from more days and lots; `texad fit` again |
 # | many false alarms since today | the line has drifted | `texad check`; then light, focus, mount, and only then `texad calibrate` |
-# | a defect that you can see is missed, and the heatmap is dark there | it is too small after resizing | tiles, or a larger `--image-size` |
+# | a defect that you can see is missed, and the heatmap is dark there | it is too small after resizing | a larger `--image-size` |
 # | a defect is missed, and the heatmap glows there, but faintly | good images glow as much elsewhere | look at the strangest good images; remove bad ones; try `--detector extended` |
-# | the heatmap glows at the border of all images | the frame shows something that moves | crop it away, before fit *and* predict |
+# | the heatmap glows at the border of all images | the frame shows something that moves | leave it out: `texad fit --region` |
 # | most of the scores are alike, good or bad | the backbone has learnt nothing (`random` weights) | leave out `--weights` |
 #
 # And sometimes it is the wrong method: if "defective" means that a part is missing, turned, or in
