@@ -2,6 +2,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -266,6 +267,35 @@ def test_what_cannot_be_exported_is_said_in_one_line(saved, capsys, arguments, e
     assert main(["export", str(saved), *arguments]) == 2
     said = capsys.readouterr().err
     assert expected in said and said.count("\n") == 1
+
+
+def test_a_check_compares_the_file_with_the_detector(saved, images, tmp_path, capsys, monkeypatch):
+    (tmp_path / "torn.png").write_bytes(b"no image")
+    Image.new("RGB", (20, 30)).save(tmp_path / "small.png")
+    given = ["export", str(saved), "--out", str(tmp_path / "steel.onnx"), "--quiet", "--check"]
+    folder = str(images[0].parent)
+    assert main([*given, folder, str(tmp_path)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"on {len(list(images[0].parent.iterdir()))} images: the score differs by" in said
+    assert "Decisions that differ: 0 Not compared: 2: " in said
+    assert "small.png has 30 × 20 pixels" in said and "torn.png cannot be read" in said
+    assert main([*given, str(tmp_path)]) == 2
+    assert "no image of 75 × 49 pixels to compare" in capsys.readouterr().err
+
+    class Broken:
+        def __init__(self, file, providers):
+            self.session = onnxruntime.InferenceSession(file, providers=providers)
+
+        def run(self, names, given):
+            score, anomalous, anomaly_map = self.session.run(names, given)
+            return score + 1, ~anomalous, anomaly_map + 2
+
+    broken = SimpleNamespace(InferenceSession=Broken, __version__="0", __spec__=True)
+    monkeypatch.setitem(sys.modules, "onnxruntime", broken)
+    assert main([*given, folder, "--map", "pixels"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the score differs by 1 at most" in said and "the anomaly map by 2 at most" in said
+    assert f"Decisions that differ: {len(list(images[0].parent.iterdir()))}: {folder}" in said
 
 
 def test_a_file_that_is_no_detector_is_named(tmp_path, capsys):

@@ -392,7 +392,11 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
         """Write a detector as one ONNX file, which ONNX Runtime and others run without texad: in
         C++, C# or Java, too. It takes RGB images of 8 bits and of one size, (N, height, width, 3),
         and gives their score, whether it is above the threshold, and the anomaly map. The threshold
-        in it is that of the detector: after texad calibrate, export again.""",
+        in it is that of the detector: after texad calibrate, export again.
+
+        With --check ONNX Runtime judges your own images beside the detector, and the largest
+        difference is printed. Exit status: 0 if both decide the same about every image, 1 if not, 2
+        if nothing could be exported or compared.""",
         [
             DETECTOR,
             Option(
@@ -421,6 +425,13 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
                 choices=("places", "pixels"),
                 help="the anomaly map has a value for each place, or for each pixel of the images "
                 "(default: places)",
+            ),
+            Option(
+                "--check",
+                nargs="+",
+                default=(),
+                metavar="IMAGES",
+                help="compare the file with the detector on these images, folders or patterns",
             ),
             QUIET,
         ],
