@@ -38,7 +38,10 @@ pixel_steps = 300  # at most, for the autoencoder on pixels
 
 # %%
 import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,9 +57,12 @@ from texad.evaluation.intervals import auroc_interval
 from texad.evaluation.metrics import decision_metrics, image_auroc
 from texad.evaluation.pixel_metrics import pixel_metrics
 from texad.figures import plots, study_plots
-from texad.model import autoencoder, extraction, preprocessing, registry, scoring
-from texad.model.places import Grid, enlarge_each
+from texad.model import autoencoder, base, preprocessing, registry, scoring
+from texad.model.backbone import grid
+from texad.model.places import Grid, enlarge_each, extent
+from texad.model.preprocessing import Normalize, Sight
 from texad.model.threshold import conformal_threshold, images_needed, predict
+from texad.runs.other_sight import features_at, sight_of
 from texad.runs.run_folder import SPLITS, Run
 from texad.teaching import quiz
 
@@ -73,8 +79,14 @@ run
 # It is easy to let one's favourite win: give it more images, tune it on the test, or compare it
 # with numbers from a paper that used another network. So we fix the rules first.
 #
-# - **The same images.** All rivals learn from the same defect-free images, and all but the last see
-#   the same features of {term}`layer3`.
+# - **The same images.** All learn from the same defect-free images, and are tested with the same.
+# - **The same input.** How an image is brought to the {term}`backbone` belongs to no method, and may
+#   decide all the same. So all rivals get the input of the extended detector of chapter 8: the
+#   image keeps its aspect ratio, at about as many pixels, and its colours are normalised as those
+#   that the backbone has learnt from. All but the last rival see the same features of
+#   {term}`layer3`. The published method appears as it was published: the image is squeezed to a
+#   square, its colours go from 0 to 1. If a rival is ahead of it, part of the lead may be the
+#   input's; an exercise below takes the two apart.
 # - **The same score.** Each gives an {term}`anomaly map`, one number for each {term}`place`. The
 #   score is the mean of its ten largest places: the reading `channel_mean` of chapter 4. The
 #   published method appears twice, scored alike, and with its own literal reading (the ten largest
@@ -106,36 +118,55 @@ if categories and (absent := set(asked) - set(names)):
 print("In this run:", ", ".join(names))
 
 # %% [markdown]
-# For each texture we open the features, and cut the photographs into squares of 16 × 16 pixels, one
+# For each texture we need three kinds of input. The published method has its features in the run
+# folder. Those of the rivals are extracted here, by the same backbone with the same weights. And
+# the last rival gets the normalised photographs themselves, cut into squares of 16 × 16 pixels, one
 # for each place of the feature map. With three colours, such a square is a vector of 768 numbers,
-# so that pixels have the same form as features: $(N, C, H, W)$. The last rival will need them.
+# so that pixels have the same form as features: $(N, C, H, W)$.
+#
+# If the photographs of a data set have several shapes, so have their maps. All lie in one array
+# nevertheless: $H$ and $W$ are the largest, and a place that an image does not have is NaN, *not a
+# number*, in all channels.
 
 
 # %%
-def patches(run, images, shape):
-    pixels = np.full((len(images), 3 * 16 * 16, *shape), np.nan, dtype=np.float32)
-    for one, path in zip(pixels, run.data_paths(images["path"]), strict=True):
-        x = preprocessing.load_image(path, run.sight())
-        squares = functional.pixel_unshuffle(x, 16)[0]  # (768, H, W)
-        one[:, : squares.shape[1], : squares.shape[2]] = squares
+class Input(NamedTuple):
+    X: dict  # for each split, (N, C, H, W)
+    sight: Sight  # how the images are brought to the network
+    grid: Grid  # which pixel a place is centred on
+
+
+def squares(paths, F, sight):
+    pixels = np.full((len(paths), 3 * 16 * 16, *F.shape[2:]), np.nan, np.float32)
+    for one, path, features in zip(pixels, paths, F, strict=True):
+        x = Normalize()(preprocessing.load_image(path, sight))
+        cut = functional.pixel_unshuffle(x, 16)[0].numpy()  # (768, rows, columns)
+        one[:, : cut.shape[1], : cut.shape[2]] = cut
+        one[:, np.isnan(features[0])] = np.nan
     return pixels
 
 
 def load(name):
     run = Run(dataset, name, runs)
-    tables = {split: run.images(split) for split in SPLITS}
-    folder = run.folder / "features"
-    F = {split: extraction.load(folder / f"{split}.npy") for split in SPLITS}
-    shape = F["train"].shape[2:]
-    pixels = {split: patches(run, tables[split], shape) for split in SPLITS}
-    return {"run": run, "test": tables["test"], "features": F, "pixels": pixels}
+    scratch = TemporaryDirectory(ignore_cleanup_errors=True)
+    inputs = {}
+    for kind, detector in [("published", "published"), ("features", "extended")]:
+        sight = sight_of(detector, run)
+        folder = Path(scratch.name, detector)
+        backbone, F = features_at(run, sight, folder)
+        inputs[kind] = Input(F, sight, grid(backbone))
+    paths = {split: run.data_paths(run.images(split)["path"]) for split in SPLITS}
+    pixels = {split: squares(paths[split], F[split], sight) for split in SPLITS}
+    inputs["pixels"] = Input(pixels, sight, Grid(16, (7.5, 7.5)))
+    return {"run": run, "scratch": scratch, **inputs}
 
 
 # %% [markdown]
 # Every rival is a function. It takes the training images' vectors and returns two things: a
 # function that gives the error map $E$ of new images, and the arrays that would have to be stored
-# to use it tomorrow. Two small helpers save repetition: one goes through many images a batch at a
-# time, the other lays out the vectors of all places as rows.
+# to use it tomorrow. Three small helpers save repetition. One goes through many images a batch at a
+# time. The second lays out the vectors of all places as rows, without those that are missing. The
+# third puts what was computed from such rows back to their places.
 
 
 # %%
@@ -144,16 +175,23 @@ def batches(X, size=32):
         yield np.array(X[start : start + size])  # (n, C, H, W)
 
 
-def vectors(X):  # (n, C, H, W) -> (n·H·W, C)
-    return X.transpose(0, 2, 3, 1).reshape(-1, X.shape[1])
+def vectors(X):  # (n, C, H, W) -> (m, C), of m ≤ n·H·W places
+    return base.vectors(torch.from_numpy(X).permute(0, 2, 3, 1)).numpy()
+
+
+def at_places(rows, batch):  # (m, D) -> (n, D, H, W)
+    n, _, H, W = batch.shape
+    E = np.full((n, H, W, rows.shape[1]), np.nan, np.float32)
+    E[~np.isnan(batch).all(axis=1)] = rows
+    return E.transpose(0, 3, 1, 2)
 
 
 # %% [markdown]
 # ## The published method
 #
 # The autoencoder of chapter 3, as it lies in the run folder. Only its time is measured anew: all
-# {term}`steps <step>` take equally long, so a hundred are timed, and multiplied by how many
-# hundreds there were.
+# {term}`steps <step>` take equally long, so fifty are timed, and multiplied by how many times fifty
+# there were.
 
 # %%
 used = run.read()["stages"]["03_autoencoder_training"]["parameters"]
@@ -176,7 +214,7 @@ def published(run, X):
         trained, _ = autoencoder.fit(X, **settings, seed=seed, progress=False)
         return *with_autoencoder(trained), perf_counter() - start
     made = int(run.read_table("training.csv")["step"].iloc[-1])
-    few = min(100, made)
+    few = min(50, made)
     autoencoder.fit(X, **settings | {"steps": few}, seed=seed, progress=False)
     return *with_autoencoder(trained), (perf_counter() - start) * made / few
 
@@ -199,7 +237,7 @@ def published(run, X):
 
 # %%
 def sample(X, prepare=np.asarray):  # about n_vectors of the vectors, or all
-    share = n_vectors / (len(X) * X.shape[2] * X.shape[3])
+    share = n_vectors / (~np.isnan(X[:, 0])).sum()
     rng, parts = np.random.default_rng(seed), []
     for batch in batches(X):
         V = vectors(prepare(batch))
@@ -214,9 +252,8 @@ def fit_pca(X):
 
     def errors(batch):
         V = vectors(batch)
-        E = np.square(V - pca.inverse_transform(pca.transform(V)))
-        n, C, H, W = batch.shape
-        return E.reshape(n, H, W, C).transpose(0, 3, 1, 2)
+        V_hat = pca.inverse_transform(pca.transform(V))
+        return at_places(np.square(V - V_hat), batch)
 
     return errors, [pca.mean_, pca.components_]
 
@@ -238,8 +275,10 @@ def fit_pca(X):
 
 # %%
 def average(batch):  # each place with its eight neighbours; fewer at the border
-    X = torch.from_numpy(batch)
-    return functional.avg_pool2d(X, 3, 1, 1, count_include_pad=False).numpy()
+    missing = np.isnan(batch).all(axis=1, keepdims=True)
+    X, there = (torch.from_numpy(a) for a in (np.where(missing, 0, batch), ~missing))
+    X, share = (functional.avg_pool2d(a.float(), 3, 1, 1) for a in (X, there))
+    return np.where(missing, np.nan, X / share.clamp(min=1 / 9))
 
 
 def coreset(V, size):
@@ -268,8 +307,7 @@ def fit_neighbours(X, size=None):
 
     def errors(batch):
         distance, _ = search.kneighbors(vectors(average(batch)))
-        n, _, H, W = batch.shape
-        return distance.reshape(n, 1, H, W).astype(np.float32)
+        return at_places(distance, batch)
 
     return errors, [memory]
 
@@ -289,6 +327,10 @@ def fit_neighbours(X, size=None):
 # unit. A covariance of all channels would need far more images than there are, so a random choice
 # of the channels must do, and $0.01$ is added on the diagonal, as the authors do, so that $\Sigma$
 # can be inverted.
+#
+# All this takes for granted that a place is the same piece of the part in every image. Where images
+# differ in shape it is not, and there is no cloud of a place. The idea that is left is one cloud,
+# with one $\bar v$ and one $\Sigma$, for all places together.
 
 
 # %%
@@ -299,11 +341,13 @@ def by_place(X):  # (n, d, H, W) -> (H·W, n, d)
 def fit_gaussian(X):
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(X.shape[1])[:n_channels])
-    V = by_place(X[:, chosen])
-    mean = V.mean(axis=1, keepdims=True)  # (H·W, 1, d)
+    missing = np.isnan(X[:, 0])
+    alike = (missing == missing[0]).all()  # all images have the same places
+    V = by_place(X[:, chosen]) if alike else vectors(X[:, chosen])[None]
+    mean = V.mean(axis=1, keepdims=True)  # (H·W, 1, d), or (1, 1, d)
     D = V - mean
-    covariance = D.transpose(0, 2, 1) @ D / len(X) + 0.01 * np.eye(len(chosen))
-    inverse = np.linalg.inv(covariance)  # (H·W, d, d)
+    covariance = D.transpose(0, 2, 1) @ D / V.shape[1] + 0.01 * np.eye(len(chosen))
+    inverse = np.linalg.inv(covariance)  # (H·W, d, d), or (1, d, d)
 
     def errors(batch):
         D = by_place(batch[:, chosen]) - mean
@@ -360,7 +404,7 @@ def look(errors, X):
         k = min(top_k, A[0].size)
         alike = scoring.image_score(E, k, "channel_mean")
         literal = scoring.image_score(E, k)
-        parts.append((A, alike, literal, A.mean(axis=(1, 2))))
+        parts.append((A, alike, literal, np.nanmean(A, axis=(1, 2))))
     found = [np.concatenate(part) for part in zip(*parts, strict=True)]
     return dict(zip(("maps", "alike", "literal", "all places"), found, strict=True))
 
@@ -412,16 +456,13 @@ def judge(seen, reading, labels):
 
 
 # %%
-def judge_maps(maps, data, kind):
-    images, run = data["test"], data["run"]
+def judge_maps(maps, run, seen):
+    images = run.images("test")
     rows = np.flatnonzero((images["mask"] != "") | (images["label"] == 0))
     files = [[run.data_path(images[c][i]) for c in ("mask", "path")] for i in rows]
-    sight = run.sight()
-    masks = (preprocessing.load_mask(mask, sight, image) for mask, image in files)
-    squares = Grid(16, (7.5, 7.5))
-    grid = squares if kind == "pixels" else run.grid()
-    shapes = [sight.shape_of(image) for _, image in files]
-    return pixel_metrics(masks, enlarge_each(maps[rows], grid, shapes))
+    masks = (preprocessing.load_mask(mask, seen.sight, image) for mask, image in files)
+    shapes = [seen.sight.shape_of(image) for _, image in files]
+    return pixel_metrics(masks, enlarge_each(maps[rows], seen.grid, shapes))
 
 
 # %% [markdown]
@@ -429,18 +470,19 @@ def judge_maps(maps, data, kind):
 # it.
 
 # %%
+lead = load(category)
 rows, everything = [], {}
 for name in names:
-    data = load(name)
-    labels = data["test"]["label"].to_numpy()
-    F = data["features"]
-    models = {"published": (*published(data["run"], F["train"]), "features")}
+    data = lead if name == category else load(name)
+    labels = data["run"].images("test")["label"].to_numpy()
+    X = data["published"].X["train"]
+    models = {"published": (*published(data["run"], X), "published")}
     for method, (fit, kind) in rivals.items():
-        models[method] = (*learn(fit, data[kind]["train"]), kind)
+        models[method] = (*learn(fit, data[kind].X["train"]), kind)
     for method, (*model, kind) in models.items():
-        seen, cost = measure(*model, data[kind])
+        seen, cost = measure(*model, data[kind].X)
         everything[name, method] = seen
-        pixels = judge_maps(seen["test"]["maps"], data, kind)
+        pixels = judge_maps(seen["test"]["maps"], data["run"], data[kind])
         readings = {method: "alike"}
         if method == "published":
             readings = {"published": "literal", "published, scored alike": "alike"}
@@ -457,8 +499,8 @@ run.write_table("comparison.csv", table)
 # One defective image, and the map that each of them makes of it.
 
 # %% mystnb={"figure": {"caption": "A test image; the line is the border of the defect."}, "image": {"alt": "A photograph of the surface with the defect outlined."}}
-shown = Run(dataset, category, runs).images("test")
-sight = run.sight()
+shown = run.images("test")
+sight = lead["features"].sight
 rng = np.random.default_rng(seed)
 defective = np.flatnonzero(shown["label"])
 example = int(rng.choice(defective)) if len(defective) else 0
@@ -470,6 +512,7 @@ plots.image_grid(image, [shown["defect"][example]], [mask])
 # %% mystnb={"figure": {"caption": "The anomaly maps of the five methods for this image, each on its own scale."}, "image": {"alt": "Five small maps side by side, one for each method, bright where it takes the surface to be unusual."}}
 methods = ["published", *rivals]
 maps = [everything[category, method]["test"]["maps"][example] for method in methods]
+maps = [A[tuple(map(slice, extent(A)))] for A in maps]  # without the missing places
 plots.map_grid(maps, methods)
 
 # %% [markdown]
@@ -478,9 +521,10 @@ plots.map_grid(maps, methods)
 # gives the smoothest map, since each place has been averaged with those around it.
 #
 # Look at the frame of the maps, too. Beyond the border of the photograph the backbone sees only
-# zeros, so the features of the outermost places are unlike all others, on good images as well.
-# Methods that treat all places alike may find the frame conspicuous. The Gaussian distance knows
-# what is usual *there*.
+# zeros, so the features of the outermost places are unlike all others, on good images as well. For
+# the published method zero is black; after normalisation it is a medium grey, and the frame is
+# fainter. Methods that treat all places alike may find it conspicuous nevertheless. The Gaussian
+# distance knows what is usual *there*.
 #
 # ### The table
 #
@@ -567,9 +611,9 @@ elif (summary["auroc"] > 0.9995).sum() > 1:
     )
 else:
     best = summary["auroc"].idxmax()
+    winner = "the published method" if best == "published" else named(best)
     said = (
-        f"The highest AUROC {over} has "
-        f"**{'the published method' if best == 'published' else named(best)}**, with "
+        f"**{winner[0].upper() + winner[1:]}** has the highest AUROC {over}, "
         f"{summary['auroc'][best]:.3f}."
     )
 Markdown(said)
@@ -625,6 +669,12 @@ else:
     )  # of the calibration images, of the test
     limit = false_alarms + 1.645 * np.sqrt(variance.sum()) / len(one)
     above = [named(m) for m in summary.index[rates > limit]]
+    them = "it" if len(above) == 1 else "them"
+    exceeded = (
+        f"Above it {'is' if len(above) == 1 else 'are'} {listed(above or [''])}: to "
+        f"{them}, the good test images probably look different from the calibration "
+        "images."
+    )
     said = (
         f"The threshold promised at most {false_alarms:.0%} false alarms; counted "
         f"were between {rates.min():.1%} and {rates.max():.1%}, depending on the "
@@ -633,7 +683,7 @@ else:
         f"texture, chance alone leaves a single run below {limit:.1%} in about "
         "nineteen cases of "
         "twenty. "
-        f"{f'More than that has {listed(above)}: to it, the good test images probably look different from the calibration images.' if above else 'All methods are.'} "
+        f"{exceeded if above else 'All methods are below it.'} "
         "The promise is the same for good and bad detectors. They differ in the "
         "misses: a poor detector must place its line so high that it finds little."
     )
@@ -817,6 +867,44 @@ if 0 < labels.sum() < len(labels):
 # ```
 
 # %% [markdown]
+# ```{exercise} The method, or its input?
+# :label: exercise-input
+# :nonumber:
+#
+# The rivals had another input than the published method. Give PCA that of the published method,
+# too, and compare the two AUROCs of PCA with each other, and both with that of the published
+# method, scored alike. How much of the difference is the method's, how much is the input's?
+# ```
+
+# %% [markdown] tags=["solution"]
+# ```{solution-start} exercise-input
+# :class: dropdown
+# ```
+
+# %% tags=["solution"]
+squeezed = lead["published"].X
+errors, _ = fit_pca(squeezed["train"])
+of_input = {
+    "published, its own input": everything[category, "published"]["test"]["alike"],
+    "PCA, the published input": look(errors, squeezed["test"])["alike"],
+    "PCA, the rivals' input": everything[category, "PCA"]["test"]["alike"],
+}
+for method, scores in of_input.items():
+    auroc = image_auroc(labels, scores)
+    if auroc is not None:
+        print(f"{method}: AUROC {auroc:.3f}")
+
+# %% [markdown] tags=["solution"]
+# From the first line to the second, only the method changes; from the second to the third, only the
+# input. The input matters most where images are elongated, since a squeezed scratch is a thinner
+# scratch, and where the backbone has learnt from normalised images alone. On square images, with a
+# backbone that knows both inputs, it may not matter at all.
+
+# %% [markdown] tags=["solution"]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
 # ```{exercise} How little memory is enough?
 # :label: exercise-memory
 # :nonumber:
@@ -831,13 +919,11 @@ if 0 < labels.sum() < len(labels):
 # ```
 
 # %% tags=["solution"]
-folder = run.folder / "features"
-F_train = extraction.load(folder / "train.npy")
-F_test = extraction.load(folder / "test.npy")
-V = sample(F_train, average)
+F = lead["features"].X
+V = sample(F["train"], average)
 for size in (1, 10, 100):
-    errors, _ = fit_neighbours(F_train, min(size, len(V)))
-    auroc = image_auroc(labels, look(errors, F_test)["alike"])
+    errors, _ = fit_neighbours(F["train"], min(size, len(V)))
+    auroc = image_auroc(labels, look(errors, F["test"])["alike"])
     if auroc is not None:
         print(f"{size:4} vectors kept: AUROC {auroc:.3f}")
 
@@ -867,11 +953,11 @@ for size in (1, 10, 100):
 # ```
 
 # %% tags=["solution"]
-moved = np.array(F_test)
+moved = np.array(F["test"])
 moved[labels == 0] = np.roll(moved[labels == 0], 3, axis=3)
 for method in ("PCA", "Gaussian distance"):
-    errors, _ = rivals[method][0](F_train)
-    before, after = look(errors, F_test)["alike"], look(errors, moved)["alike"]
+    errors, _ = rivals[method][0](F["train"])
+    before, after = look(errors, F["test"])["alike"], look(errors, moved)["alike"]
     change = np.median(np.abs(after / before - 1)[labels == 0])
     was, now = (image_auroc(labels, s) for s in (before, after))
     print(f"{method}: scores of good images change by {change:.1%} (median)")
@@ -883,7 +969,8 @@ for method in ("PCA", "Gaussian distance"):
 # are; so do those of the autoencoders. (Nearest neighbours changes a little at the border, where
 # the averaging sees other neighbours.) The Gaussian distance compares each place with what was
 # normal at *another* one. Even a texture has one thing that stands at a fixed position, its frame;
-# a part with edges and holes has many.
+# a part with edges and holes has many. (Where the images differ in shape, one Gaussian serves all
+# places, and moves along with them, too.)
 
 # %% [markdown] tags=["solution"]
 # ```{solution-end}
@@ -927,7 +1014,7 @@ quiz.Quiz(
 # %% [markdown]
 # ## Recap
 #
-# - A fair comparison fixes images, features, score, threshold and clock before anyone competes.
+# - A fair comparison fixes images, input, score, threshold and clock before anyone competes.
 # - PCA is an autoencoder without ReLUs, and needs no training. Nearest neighbours keeps examples.
 #   The Gaussian distance knows what is normal at each place. On pixels, the same autoencoder does
 #   quite another thing.

@@ -32,6 +32,9 @@ n_pretend = 76  # pretend defects that choose between the variants
 
 # %%
 import re
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import matplotlib.pyplot as plt
@@ -39,6 +42,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
+from PIL import Image
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
@@ -47,6 +51,7 @@ from texad.evaluation.intervals import auroc_interval
 from texad.evaluation.metrics import decision_metrics, image_auroc
 from texad.evaluation.pixel_metrics import pixel_metrics
 from texad.figures import plots, study_plots
+from texad.io.images import read_pixels
 from texad.model import (
     autoencoder,
     codebook,
@@ -55,7 +60,7 @@ from texad.model import (
     registry,
     scoring,
 )
-from texad.model.backbone import load_backbone
+from texad.model.backbone import grid
 from texad.model.places import enlarge_each
 from texad.model.threshold import (
     conformal_threshold,
@@ -63,13 +68,12 @@ from texad.model.threshold import (
     predict,
     sigma_threshold,
 )
+from texad.runs.other_sight import features_at, sight_of
 from texad.runs.run_folder import SPLITS, Run
 from texad.teaching import quiz
 
 run = Run(dataset, category, runs)
 run.start("08_extended_detector", weights=weights, seed=seed, n_pretend=n_pretend)
-F = {s: extraction.load(run.folder / "features" / f"{s}.npy") for s in SPLITS}
-N, C, H, W = F["train"].shape
 run
 
 # %% [markdown]
@@ -113,6 +117,42 @@ figure
 # *What to look for:* the middle of the ring. No normal vector is there, yet the line rebuilds it
 # without error. The words do not: there, the nearest word is far.
 #
+# ## The input
+#
+# The published method squeezes every image to a square. A scratch along a slender part becomes
+# thinner by that, and may vanish. This detector keeps the image's aspect ratio, at about as many
+# pixels, so it takes as long. And it subtracts the mean colour of ImageNet and divides by the
+# standard deviation, as was done with the images that the {term}`backbone` has learnt from. So it
+# needs features of its own. They are extracted here, with the weights of this run.
+
+
+# %%
+def features_of(detector, run):  # of a run's images, as this detector looks at them
+    sight = sight_of(detector, run)
+    scratch = TemporaryDirectory(ignore_cleanup_errors=True)
+    backbone, F = features_at(run, sight, Path(scratch.name))
+    return {"F": F, "sight": sight, "backbone": backbone, "scratch": scratch}
+
+
+own = features_of("extended", run)
+F, sight = own["F"], own["sight"]
+N, C, H, W = F["train"].shape
+there = ~np.isnan(F["train"][:, 0])  # (N, H, W)
+places = int(there.sum())
+alike = (there == there[0]).all()  # all images have the same places
+
+# %% tags=["remove-input"]
+if alike:
+    said = f"Each of the {N} training images has {places // N} places here."
+else:
+    said = (
+        "The images of this run differ in shape, and so do their maps. All lie in one "
+        f"array of {H} × {W} places, where those that an image does not have are NaN, "
+        f"*not a number*: the {N} training images have {places:,} of {there.size:,}."
+    )
+Markdown(said)
+
+# %% [markdown]
 # ## The code becomes a word
 #
 # Let $v$ be the vector of a place. Three steps rebuild it:
@@ -142,10 +182,7 @@ sizes = trained.widths
 print("codes of", sizes["bottleneck"], "numbers,", sizes["words"], "words")
 history.round(1)
 
-# %% [markdown]
-#
 # %% tags=["remove-input"]
-places = N * H * W
 Markdown(
     f"The training images have {places:,} places, and a word stands for "
     f"{places / trained.widths['words']:.0f} of them on average."
@@ -158,7 +195,8 @@ Markdown(
 prepared = scoring.prepare(trained, F["test"][:1])  # (1, C, H, W), see below
 F_hat = scoring.reconstruct(trained, prepared)
 unit = trained.unit.numpy()  # (H, W), see below
-i, j = H // 2, W // 2
+of_image = np.argwhere(~np.isnan(prepared[0, 0]))
+i, j = of_image[len(of_image) // 2]  # a place in the middle
 v = torch.from_numpy(prepared[0, :, i, j] * unit[i, j])  # (C,)
 z = trained.encode(v[None])[0]
 distances = torch.square(trained.codebook - z).sum(dim=1)
@@ -188,19 +226,28 @@ Markdown(
 #
 # $$E_{cij} = \frac{(F_{cij} - \hat F_{cij})^2}{e_{ij}} ,$$
 #
-# and an {term}`anomaly map` $A$ of ones means "as wrong as usual, everywhere".
+# and an {term}`anomaly map` $A$ of ones means "as wrong as usual, everywhere". Where images differ in
+# shape, a place is not the same piece of the surface in all of them: then there is one unit, the
+# mean of all places.
 
-# %% mystnb={"figure": {"caption": "The normal error of each place, on held-out good images."}, "image": {"alt": "A square of 14 by 14 places; brighter ones have larger errors on good images."}}
+# %% mystnb={"figure": {"caption": "The normal error of each place, on held-out good images."}, "image": {"alt": "A grid of places; brighter ones have larger errors on good images."}}
 figure, axis = plt.subplots(figsize=(4, 3.2), layout="constrained")
 figure.colorbar(axis.imshow(unit**2, cmap="inferno"), label="normal error")
 axis.set_axis_off()
 plt.close(figure)
 figure
 
+# %% tags=["remove-input"]
+Markdown(
+    "*What to look for:* is the frame brighter than the middle? Without the unit, the "
+    "ten largest errors of a good image would lie there, and hide a small defect "
+    "elsewhere."
+    if alike
+    else "The images of this run differ in shape, so there is one unit, and the "
+    "picture has one colour."
+)
+
 # %% [markdown]
-# *What to look for:* is the frame brighter than the middle? Without the unit, the ten largest
-# errors of a good image would lie there, and hide a small defect elsewhere.
-#
 # **The whole image.** Some defects are a spot, some are everywhere: a wrong grain, a worn tool. The
 # mean of the ten largest places notices the first, the mean of *all* places the second. Since the
 # map has a unit, the two can be added:
@@ -215,45 +262,73 @@ figure
 # {term}`pretend defect` are simple and unlike each other: a patch pasted to a wrong place
 # {cite:p}`li2021cutpaste`, a scratch, a stain, and a spot out of focus. They are not the defects of
 # the test, and need not be: the rehearsal only has to rank detectors.
+#
+# The detectors differ in how they look at an image, too. So we damage photographs, not what has
+# become of them, and save the good and the damaged ones as files, which each detector reads in its
+# own way. (Photographs much larger than that are made smaller before, or a pretend scratch would be
+# too thin for both.)
 
 # %%
 images = run.images("calibration")
 if not len(images):  # nothing was kept out: rehearse with images that were learnt from
     images = run.images("train")
 images = images.sample(min(len(images), n_pretend), random_state=seed)
-sight = run.sight()
-paths = run.data_paths(images["path"])
-good = preprocessing.load_pictures(paths, sight)
+twice = replace(sight, size=2 * sight.size, keep_aspect=True)
+copies = TemporaryDirectory(ignore_cleanup_errors=True)
+
+
+def photograph(path):
+    pixels = read_pixels(path)
+    height, width = twice.shape(*pixels.shape[:2])
+    is_larger = height * width < pixels.shape[0] * pixels.shape[1]
+    return preprocessing.resize(pixels, (height, width)) if is_larger else pixels
+
+
+def save(pixels, *names):
+    file = Path(copies.name, *names)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(file, format="BMP")
+    return file
+
+
+good = {path: photograph(path) for path in run.data_paths(images["path"])}
 kinds = [pretend.KINDS[i % len(pretend.KINDS)] for i in range(n_pretend)]
-damaged = [
-    pretend.damage(good[i % len(good)], kind, rng) for i, kind in enumerate(kinds)
+files = [
+    save(pixels, f"good {i}", path.name)
+    for i, (path, pixels) in enumerate(good.items())
 ]
+masks = []
+for i, kind in enumerate(kinds):
+    path, pixels = list(good.items())[i % len(good)]
+    damaged, mask = pretend.damage(pixels / np.float32(255), kind, rng)
+    damaged = np.round(255 * damaged).astype(np.uint8)
+    files.append(save(damaged, f"damaged {i}", path.name))
+    masks.append(save(255 * mask.astype(np.uint8), f"mask {i}", path.name))
+labels = np.repeat([0, 1], [len(good), n_pretend])
 
 # %% mystnb={"figure": {"caption": "Good images with pretend defects, outlined."}, "image": {"alt": "Eight photographs of the surface, each with one outlined piece that was damaged: pasted, scratched, stained or blurred."}}
-pictures, outlines = zip(*damaged[:8], strict=True)
+first = slice(len(good), len(good) + 8)
+pictures = preprocessing.load_pictures(files[first], sight)
+outlines = [preprocessing.load_mask(mask, sight) for mask in masks[:8]]
 plots.image_grid(pictures, kinds[:8], outlines)
 
 # %% [markdown]
 # *What to look for:* some are obvious, some hardly to be seen. Both are wanted: a rehearsal that
 # all pass, or all fail, ranks nobody.
 #
-# The backbone of this run, stored by chapter 2, measures good and damaged images alike.
+# The backbone of this run measures good and damaged images alike, once with each input.
+
 
 # %%
-backbone = load_backbone(run.folder / "backbone.safetensors")
+def rehearsal_of(seen):
+    H, W = seen["F"]["train"].shape[2:]
+    npy = Path(seen["scratch"].name, "rehearsal.npy")
+    options = dict(sight=seen["sight"], size=(H, W), progress=False)
+    return extraction.extract(seen["backbone"], files, npy, **options)
 
 
-@torch.inference_mode()
-def measure(pictures):  # (n, S, S, 3) -> (n, C, H, W)
-    parts = []
-    for start in range(0, len(pictures), 16):
-        x = torch.from_numpy(np.stack(pictures[start : start + 16])).permute(0, 3, 1, 2)
-        parts.append(backbone(x.contiguous(memory_format=torch.channels_last)))
-    return torch.cat(parts).numpy()
-
-
-F_rehearsal = measure([*good, *(picture for picture, _ in damaged)])
-labels = np.repeat([0, 1], [len(good), len(damaged)])
+squeezed = features_of("published", run)
+own["rehearsal"], squeezed["rehearsal"] = map(rehearsal_of, (own, squeezed))
 
 # %% [markdown]
 # The variants, from the published autoencoder to the full detector. Each line adds one thing. (For
@@ -261,32 +336,41 @@ labels = np.repeat([0, 1], [len(good), len(damaged)])
 # detector, it is fit anew.)
 
 # %%
+F_squeezed = squeezed["F"]["train"]
 if run.parameter("detector") == "published":
     published = registry.load(run.folder / "autoencoder.safetensors")
 else:
-    published, _ = autoencoder.fit(F["train"], seed=seed, progress=False)
+    published, _ = autoencoder.fit(F_squeezed, seed=seed, progress=False)
+of_squeezed, _ = codebook.fit(F_squeezed, seed=seed, progress=False)
 few, _ = codebook.fit(F["train"], words=64, seed=seed, progress=False)
 
 
 def local(A):  # mean of the ten largest places
     k = min(10, A[0].size)
-    return np.sort(A.reshape(len(A), -1), axis=1)[:, -k:].mean(axis=1)
-
-
-def maps(detector):
-    return scoring.score_features(detector, F_rehearsal, top_k=1, progress=False)[1]
+    return scoring.image_score(A[:, None], k, "channel_mean")
 
 
 def everywhere(A):
-    return A.mean(axis=(1, 2))
+    return np.nanmean(A, axis=(1, 2))
 
 
-A_published, A_trained, A_few = map(maps, (published, trained, few))
+def maps(detector, seen=own):
+    options = dict(top_k=1, progress=False)
+    return scoring.score_features(detector, seen["rehearsal"], **options)[1]
+
+
+def without_units(A, detector):
+    return A * detector.unit.numpy() ** 2
+
+
+A = maps(trained)
+A_few = maps(few)
 variants = {
-    "published, ten places": local(A_published),
-    "words": local(A_trained * unit**2),  # without the units
-    "words, units of place": local(A_trained),
-    "words, units, whole image": local(A_trained) + everywhere(A_trained),
+    "published, ten places": local(maps(published, squeezed)),
+    "words": local(without_units(maps(of_squeezed, squeezed), of_squeezed)),
+    "words, input": local(without_units(A, trained)),
+    "words, input, units": local(A),
+    "words, input, units, whole image": local(A) + everywhere(A),
     "the same with 64 words": local(A_few) + everywhere(A_few),
 }
 
@@ -306,17 +390,18 @@ figure
 # %% tags=["remove-input"]
 by_name = rehearsal.set_index("variant")["auroc"]
 steps = [
-    ("words", "published, ten places", "words instead of numbers"),
-    ("words, units of place", "words", "the units of place"),
-    ("words, units, whole image", "words, units of place", "the whole image"),
+    ("words", "words instead of numbers"),
+    ("words, input", "the input"),
+    ("words, input, units", "the units of place"),
+    ("words, input, units, whole image", "the whole image"),
 ]
-said = "; ".join(
-    f"{label} change the AUROC by **{by_name[new] - by_name[old]:+.3f}**"
-    for new, old, label in steps
-).replace("the whole image change", "the whole image changes")
+before, parts = by_name["published, ten places"], []
+for variant, label in steps:
+    parts.append(f"{label} **{by_name[variant] - before:+.3f}**")
+    before = by_name[variant]
 Markdown(
-    f"On the pretend defects of this run: {said}. All together: "
-    f"{by_name['words, units, whole image']:.3f} against "
+    "On the pretend defects of this run, each step changes the AUROC by: "
+    f"{', '.join(parts)}. All together: {before:.3f} against "
     f"{by_name['published, ten places']:.3f}."
 )
 
@@ -343,11 +428,21 @@ def finished():
             yield other
 
 
-def row(other, detector, test_labels, scores, A, masks, calibration):
+def masks_of(run, sight):
+    files = [
+        map(run.data_path, pair)
+        for pair in run.images("test")[["mask", "path"]].to_numpy()
+    ]
+    return [preprocessing.load_mask(mask, sight, image) for mask, image in files]
+
+
+def row(other, detector, scores, A, calibration, sight, grid):
+    test_labels = other.images("test")["label"].to_numpy()
     ends = auroc_interval(test_labels, scores) or (None, None)
     pixels = {"pixel_auroc": None, "aupro": None, "peak_in_mask": None}
+    masks = masks_of(other, sight)
     if any(mask.any() for mask in masks):
-        in_pixels = enlarge_each(A, other.grid(), [mask.shape for mask in masks])
+        in_pixels = enlarge_each(A, grid, [mask.shape for mask in masks])
         pixels = pixel_metrics(masks, in_pixels)
     decided = {"false_alarm_rate": None, "miss_rate": None}
     if len(calibration) >= images_needed(0.05):
@@ -364,24 +459,22 @@ def row(other, detector, test_labels, scores, A, masks, calibration):
 # %%
 rows = []
 for other in finished():
-    test, sight = other.images("test"), other.sight()
-    y = test["label"].to_numpy()
-    files = [map(other.data_path, pair) for pair in test[["mask", "path"]].to_numpy()]
-    masks = [preprocessing.load_mask(mask, sight, image) for mask, image in files]
     table = other.read_table("scores.csv")
-    own = {s: table[table["split"] == s]["score"].to_numpy() for s in SPLITS}
+    told = {s: table[table["split"] == s]["score"].to_numpy() for s in SPLITS}
     A = other.read_array("maps/test.npy")
-    about = (other, "published", y)
-    rows.append(row(*about, own["test"], A, masks, own["calibration"]))
+    about = told["test"], A, told["calibration"], other.sight(), other.grid()
+    rows.append(row(other, "published", *about))
 
-    X = {s: extraction.load(other.folder / "features" / f"{s}.npy") for s in SPLITS}
-    is_lead = other.category == run.category
-    found = trained
-    if not is_lead:
-        found, _ = codebook.fit(X["train"], seed=seed, progress=False)
-    ours, A = scoring.score_features(found, X["test"], progress=False)
-    held_out, _ = scoring.score_features(found, X["calibration"], progress=False)
-    rows.append(row(other, "extended", y, ours, A, masks, held_out))
+    seen, found = own, trained
+    if other.category != run.category:
+        seen = features_of("extended", other)
+        found, _ = codebook.fit(seen["F"]["train"], seed=seed, progress=False)
+    scored = {
+        s: scoring.score_features(found, seen["F"][s], progress=False)
+        for s in ("calibration", "test")
+    }
+    about = *scored["test"], scored["calibration"][0], seen["sight"]
+    rows.append(row(other, "extended", *about, grid(seen["backbone"])))
 columns = ["category", "detector", "auroc", "low", "high", "alike"]
 columns += ["pixel_auroc", "aupro", "peak_in_mask"]
 columns += ["false_alarm_rate", "miss_rate"]
@@ -446,15 +539,12 @@ else:
             "apart. "
         )
     else:
-        text += (
-            f"It gains most on {name(gain.idxmax())} ({gain.max():+.3f}) and least on "
-            f"{name(gain.idxmin())} ({gain.min():+.3f}). "
-        )
-        text += (
-            "Where the number is negative, it loses, and we say so. "
-            if gain.min() < 0
-            else ""
-        )
+        for place, ours in (
+            ("ahead", gain[gain > 0.0005].sort_values(ascending=False)),
+            ("**behind**", gain[gain < -0.0005].sort_values()),
+        ):
+            on = ", ".join(f"{name(c)} (by {abs(by):.3f})" for c, by in ours.items())
+            text += f"The extended detector is {place} on {on}. " if on else ""
     misses = wide["miss_rate"].mean()
     if misses.notna().all():
         text += (
@@ -478,7 +568,7 @@ Markdown(text)
 #   small, and so is a threshold drawn from them, as by `sigma`. So this detector decides by
 #   `conformal`, or `held_out` if there are too few calibration images (chapter 4).
 # - **A unit of place** assumes that images are framed alike. If the part moves in the image, the
-#   unit moves away from what it measured.
+#   unit moves away from what it measured. Where images differ in shape, there is none.
 
 # %% tags=["remove-input"]
 start = perf_counter()

@@ -327,9 +327,9 @@ def test_a_run_whose_numbers_are_not_all_there_is_refused(tmp_path):
     write_json(file, metrics)
     with pytest.raises(RunError, match="another version: run it again.*decisions_by_rule"):
         record.record([runs], tmp_path / "record.json")
-    assert "| Image AUROC | 0.800 |" in real_surfaces.page(
-        runs, tmp_path / "book" / "run"
-    )  # the page shows what there is
+    page = real_surfaces.page(runs, tmp_path / "book" / "run")
+    # the page shows what there is
+    assert cells(page, r"published, resnet50\.pth")[0][1] == "0.800"
 
 
 @pytest.mark.parametrize(
@@ -430,6 +430,7 @@ RUN = ("runs", 0)
         broken([*RUN, "comparison", 0, "method"]),
         broken([*RUN, "comparison", 0, "aupro"], -0.1),
         broken([*RUN, "comparison", 0, "score_ms"], "fast"),
+        broken([*RUN, "leak"], {"honest": "tile"}),
     ],
 )
 def test_a_record_that_does_not_fit_its_schema_is_refused(content, change):
@@ -460,16 +461,17 @@ def test_without_real_surfaces_the_page_shows_the_record_and_its_provenance(tmp_
     assert page.startswith(
         "# Real surfaces\n"
     ) and f"recorded on {content['date']} with texad" in prose(page)
-    assert cells(page, "Seeds") == [["0, 1", "0"]]
-    assert cells(page, "Image AUROC") == [["0.850 (0.800 to 0.900)", "0.960"]]
-    assert cells(page, "Its 95% interval, first seed") == [["0.740 to 0.830", "0.900 to 0.990"]]
-    assert cells(page, "Pixel AUROC") == [["–", "–"]]
-    assert cells(page, "Rule that decides") == [["`sigma`", "`conformal`"]]
-    assert cells(page, "False alarms, `sigma`") == [["10.0%", "10.0%"]]
-    assert cells(page, "Misses, `held_out`") == [["50.0%", "50.0%"]]
-    assert cells(page, r"Misses, `conformal` ($\alpha$ = 0.05)") == [["–", "–"]]
-    assert cells(page, "crack") == [["0.925 (0.900 to 0.950)", "0.915"]]
-    assert cells(page, "fray") == [["0.500 (0.400 to 0.600)", "0.970"]]
+    assert cells(page, "tile") == [["published", "0.850"], ["extended", "0.960"]]
+    assert cells(page, r"published, resnet50\.pth") == [
+        ["0, 1", "0.850 (0.800 to 0.900)", "0.740 to 0.830", "0.900", "–", "0.123"],
+        ["`sigma`", "–", "10.0%", "30.0%"],
+    ]
+    assert cells(page, r"extended, resnet50\.pth") == [
+        ["0", "0.960", "0.900 to 0.990", "0.900", "–", "0.123"],
+        ["`conformal`", "5.0% (0.0% to 15.0%)", "–", "–"],
+    ]
+    assert cells(page, "crack") == [["0.925", "0.915"]]
+    assert cells(page, "fray") == [["0.500", "0.970"]]
     for fact in (
         "sha256 `aaaaaaaaaaaa…`",
         r"resnet50\.pth, sha256 `bbbbbbbbbbbb…`",
@@ -478,8 +480,65 @@ def test_without_real_surfaces_the_page_shows_the_record_and_its_provenance(tmp_
         "80 good images",
     ):
         assert fact in page, fact
-    for run in content["runs"]:
+    for run in content["runs"]:  # the seeds have different studies, and so no common command
         assert run["command"] in page.splitlines()
+
+
+def test_commands_that_differ_in_the_seed_alone_are_one(tmp_path):
+    folders = [write_run(tmp_path / f"{i}", HOSTILE, seed=i, steps=30) for i in (0, 1, 12)]
+    content = record.collect(folders)
+    page = recorded_page(tmp_path, content)
+    (command,) = [line for line in page.splitlines() if line.startswith("python -m texad run")]
+    assert command.replace("0,1,12", "0") == content["runs"][0]["command"]
+
+
+LEAK = {"honest": "tile", "known_good": 0.75, "known_defective": 0.25}
+
+
+def leaking(tmp_path, content):
+    """A record with runs of the same tiles, shuffled."""
+    folder = write_run(tmp_path / "shuffled", "shuffled tiles", auroc=0.95, studies=True)
+    found = record.collect([folder, write_run(tmp_path / "s1", "shuffled tiles", "extended")])
+    for run in found["runs"]:
+        run["leak"] = LEAK
+        run["comparison"] = [
+            {**row, "category": "shuffled tiles", "auroc": 0.97}
+            for row in content["runs"][0]["comparison"] * (run["detector"] == "published")
+        ]
+    return content | {"runs": content["runs"] + found["runs"]}
+
+
+def test_a_split_that_leaks_stands_beside_the_honest_one_and_nowhere_else(tmp_path, content):
+    page = recorded_page(tmp_path, leaking(tmp_path, content))
+    assert "**75%** have a sister" in prose(page) and "**25%** have one" in prose(page)
+    assert cells(page, "published detector") == [["0.950", "0.850", "−0.100"]]
+    assert cells(page, "extended detector") == [["0.800", "0.960", "+0.160"]]
+    assert cells(page, r"nearest \| neighbours")[0] == ["0.970", "0.940", "−0.030"]
+    assert "Here it is *published detector*, which loses 0.100;" in page
+    assert (
+        r"*nearest \| neighbours* is best when the photographs are shuffled, and *extended "
+        "detector* when they are split by piece" in prose(page)
+    )
+    assert "## shuffled" not in page and cells(page, "shuffled tiles") == []
+    assert "<svg" in (tmp_path / "book" / "run" / "leak_0.svg").read_text()
+
+
+def test_a_split_that_leaks_is_shown_though_the_honest_one_is_missing(tmp_path, content):
+    runs = leaking(tmp_path, content)["runs"][3:]
+    page = recorded_page(tmp_path, content | {"runs": runs})
+    assert cells(page, "published detector") == [["0.950", "–", "–"]]
+    assert "Here it is" not in page and "is best when" not in page
+
+
+def test_results_of_a_split_that_leaks_stay_in_the_record(tmp_path, content):
+    file = tmp_path / "book" / record.FILE
+    write_json(file, leaking(tmp_path, content))
+    runs = write_run(tmp_path / "again", seed=7)
+    record.record([runs], file)
+    again = json.loads(file.read_text())
+    record.check(again)
+    assert [run["seed"] for run in again["runs"] if "leak" not in run] == [7]
+    assert [run["category"] for run in again["runs"] if "leak" in run] == ["shuffled tiles"] * 2
 
 
 def test_the_page_says_where_each_detector_loses(tmp_path, content):
@@ -515,7 +574,8 @@ def test_real_runs_of_this_book_stand_before_the_record(tmp_path, content):
         and "0.850" not in page
         and "beside those that this copy of the book was made of" in prose(page)
     )
-    assert cells(page, "Image AUROC") == [["0.700"]] and cells(page, r"s\|cratch") == [["0.700"]]
+    assert cells(page, r"published, resnet50\.pth")[0][1] == "0.700"
+    assert cells(page, r"s\|cratch") == [["0.700"]]
     assert r"## brushed \<b\>\& \{ü\}nusual \| \`x\`" in page
     assert f"```\n{record.collect([runs])['runs'][0]['command']}\n```" in page
     assert str(tmp_path) not in page and "somebody" not in page
@@ -555,12 +615,11 @@ def test_what_is_not_known_is_shown_by_a_dash(tmp_path, content):
             "auroc_by_defect": {},
         }
     page = recorded_page(tmp_path, content)
-    assert (
-        cells(page, "Image AUROC")
-        == cells(page, "Its 95% interval, first seed")
-        == cells(page, "Misses, `sigma`")
-        == [["–", "–"]]
-    )
+    assert cells(page, "tile") == [["published", "–"], ["extended", "–"]]
+    assert cells(page, r"published, resnet50\.pth") == [
+        ["0, 1", *"–––––"],
+        ["`sigma`", *"–––"],
+    ]
     assert (
         "Where they lose" not in page
         and "Kind of defect" not in page
@@ -645,8 +704,9 @@ def test_random_weights_stand_beside_trained_ones_and_are_compared_with_them(tmp
             | {"weights": {"name": "random", "sha256": str(seed) * 64}},
         )  # drawn from the seed
     page = recorded_page(tmp_path, record.collect(folders[::-1]))
-    assert cells(page, "Measure") == [[r"published, resnet50\.pth", "published, random"]]
-    assert cells(page, "Image AUROC") == [["0.800", "0.650 (0.600 to 0.700)"]]
+    assert cells(page, "Surface") == [["Detector", r"resnet50\.pth", "random"]]
+    assert cells(page, "tile") == [["published", "0.800", "0.650"]]
+    assert cells(page, "published, random")[0][1] == "0.650 (0.600 to 0.700)"
     assert (
         "What learnt weights are worth: the AUROC of the published detector is 0.650 with random "
         "weights and 0.800 with resnet50\\.pth weights." in prose(page)

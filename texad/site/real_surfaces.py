@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
+from scipy.stats import binom
 
 from texad.figures import study_plots
 from texad.io.json_files import read_json
 from texad.model.registry import DETECTORS
-from texad.model.threshold import RULES
 from texad.runs.run_folder import save_figure
 from texad.site import markdown
 from texad.site.record import FILE, check, collect, kind
@@ -57,11 +58,33 @@ class Seeds:
         values = self.known(*path)
         return sum(values) / len(values) if values else None
 
-    def spread(self, *path: str) -> Markup:
-        """The mean of a metric, and its lowest and highest value if there are several."""
-        values = self.known(*path)
-        ends = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
-        return markdown.number(self.mean(*path)) + ends
+    def spread(self, *path: str, form: str = ".3f") -> Markup:
+        """The mean of a metric, and its lowest and highest value if they differ."""
+        values = [format(value, form) for value in sorted(self.known(*path))]
+        ends = f" ({values[0]} to {values[-1]})" if len({*values}) > 1 else ""
+        return markdown.number(self.mean(*path), form) + ends
+
+    @property
+    def n_good(self) -> int:
+        """How many good test images there are."""
+        counts = self.runs[0]["metrics"]["confusion"] or {}
+        return counts.get("tn", 0) + counts.get("fp", 0)
+
+    @property
+    def rules(self) -> dict[str, float | None]:
+        """The rules that decided, and `conformal` if it has a threshold; what each promises."""
+        rules = [run["rule"] for run in self.runs if run["rule"]]
+        if self.known("decisions_by_rule", "conformal", "threshold"):
+            rules.append("conformal")
+        promise = self.runs[0]["false_alarms"]
+        return {rule: promise if rule == "conformal" else None for rule in rules}
+
+    def chance(self, promise: float) -> tuple[float, float] | None:
+        """Between which rates false alarms lie in 95% of tests, if the promise is kept."""
+        if not self.n_good:
+            return None
+        low, high = binom.interval(0.95, self.n_good, promise)
+        return low / self.n_good, high / self.n_good
 
     @property
     def name(self) -> str:
@@ -92,20 +115,27 @@ def page(runs: Path, folder: Path) -> str:
         If the record does not fit its schema, or a run is damaged.
     """
     content, recorded = results(runs, folder)
-    surfaces = by_surface(content)
+    found = by_surface(content)
+    surfaces = {name: own for name, own in found.items() if "leak" not in own[0].runs[0]}
+    leaks = [
+        _leak(own, surfaces, folder / f"leak_{i}.svg")
+        for i, own in enumerate(own for name, own in found.items() if name not in surfaces)
+    ]
     return markdown.render(
         "real_surfaces",
         runs=content["runs"],
         recorded=recorded,
         picture=_draw(surfaces, folder / "real_surfaces.svg"),
         surfaces=surfaces,
-        rules=RULES,
+        leaks=leaks,
+        columns=dict.fromkeys(seeds.weights for own in surfaces.values() for seeds in own),
         behind=_behind,
         pretraining=_pretraining,
         compared=_compared,
         images=[(run["category"], run["data_sha256"]) for run in content["runs"]],
         weights=[tuple(run["weights"].values()) for run in content["runs"]],
         programs=[tuple(run["versions"].items()) for run in content["runs"]],
+        commands=_commands(content["runs"]),
     )
 
 
@@ -177,8 +207,76 @@ def _compared(own: list[Seeds], category: str) -> list[dict]:
     return next(filter(None, found), [])
 
 
+def _commands(runs: list[dict]) -> list[str]:
+    """The commands of runs, those that differ in the seed alone as one."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        if "leak" not in run:
+            before, _, after = run["command"].partition(f" --seed {run['seed']}")
+            seeds.setdefault((before, after), []).append(str(run["seed"]))
+    return [f"{before} --seed {','.join(of)}{after}" for (before, after), of in seeds.items()]
+
+
+def _leak(
+    leaking: list[Seeds], surfaces: dict[tuple[str, str], list[Seeds]], file: Path
+) -> dict[str, Any]:
+    """What a split that leaks shows beside the honest one; its picture is drawn."""
+    first = leaking[0].runs[0]
+    honest = surfaces.get((first["dataset"], first["leak"]["honest"]), [])
+    same = [seeds for seeds in honest if seeds.weights == leaking[0].weights]
+    shuffled, by_piece = ({row["method"]: row for row in _methods(own)} for own in (leaking, same))
+    table = pd.DataFrame(
+        [
+            {**row, "split": split}
+            for split, by_method in (("shuffled", shuffled), ("by piece", by_piece))
+            for method, row in by_method.items()
+            if method in shuffled
+        ],
+        columns=["method", "auroc", "low", "high", "split"],
+    ).astype({"auroc": float, "low": float, "high": float})
+    save_figure(file, study_plots.points_with_intervals(table, "method", "split"))
+    changes = {
+        method: by_piece[method]["auroc"] - row["auroc"]
+        for method, row in shuffled.items()
+        if method in by_piece
+    }
+    changes = dict(sorted(changes.items(), key=itemgetter(1)))
+    return first["leak"] | {
+        "picture": file.name,
+        "n_good": [own[0].n_good for own in (leaking, same) if own],
+        "methods": [*changes, *(method for method in shuffled if method not in changes)],
+        "splits": [shuffled, by_piece],
+        "changes": changes,
+        "best": [
+            max(changes, key=lambda method: rows[method]["auroc"], default=None)
+            for rows in (shuffled, by_piece)
+        ],
+    }
+
+
+def _methods(own: list[Seeds]) -> list[dict[str, Any]]:
+    """Image AUROC and interval of each detector, and of each rival of chapter 6."""
+    rows = []
+    for seeds in own:
+        low, high = seeds.runs[0]["metrics"]["image_auroc_interval"] or (None, None)
+        auroc = seeds.mean("image_auroc")
+        rows.append({"method": f"{seeds.detector} detector", "auroc": auroc})
+        rows[-1] |= {"low": low, "high": high}
+    compared = _compared(own, own[0].runs[0]["category"]) if own else []
+    names = ("method", "auroc", "low", "high")
+    rows += [
+        {name: row[name] for name in names}
+        for row in compared
+        if not row["method"].startswith("published")
+    ]
+    return [row for row in rows if row["auroc"] is not None]
+
+
 def _draw(surfaces: dict[tuple[str, str], list[Seeds]], file: Path) -> str | None:
-    """Draw the image AUROC of each detector and seed; the file's name, None if none is known."""
+    """Draw the image AUROC of each detector and seed; the file's name, None if none is known.
+
+    Of each surface only with the weights that come first, or the picture would be too long.
+    """
     table = pd.DataFrame(
         [
             (
@@ -191,6 +289,7 @@ def _draw(surfaces: dict[tuple[str, str], list[Seeds]], file: Path) -> str | Non
             )
             for (_, category), own in surfaces.items()
             for seeds in own
+            if seeds.weights == own[0].weights
             for run in seeds.runs
         ],
         columns=["method", "seed", "auroc", "low", "high"],

@@ -7,6 +7,10 @@ Real data sets are not part of the project. The command
 reads finished runs of real surfaces and writes `book/real_surfaces.json`: what they found, and
 where their numbers come from. It holds names and never paths, so that it reads the same on every
 machine; `real_surfaces.schema.json` describes it. `texad.site.real_surfaces` makes a page of it.
+
+Results of a split that leaks are told from others by the entry `leak`, which is written by hand.
+They stay in the record when it is written anew: what they show is the leak, whatever has become of
+the detectors since.
 """
 
 import json
@@ -68,7 +72,7 @@ def record(folders: Sequence[str | Path], file: str | Path | None = None) -> Pat
     folders : sequence of str or Path
         Each a folder that `texad run --out` filled; one for each seed and detector.
     file : Path, optional
-        By default book/real_surfaces.json.
+        By default book/real_surfaces.json. Its results of splits that leak are kept.
 
     Returns
     -------
@@ -98,6 +102,7 @@ def record(folders: Sequence[str | Path], file: str | Path | None = None) -> Pat
     except RunError as error:
         raise RunError(f"a run is damaged, or of another version: run it again ({error})") from None
     file = Path(file) if file else notebooks_folder().parent / "book" / FILE
+    content["runs"] += [run for run in read_json(file).get("runs", []) if "leak" in run]
     write_json(file, content)
     return file
 
