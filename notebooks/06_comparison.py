@@ -82,11 +82,11 @@ run
 # - **The same images.** All learn from the same defect-free images, and are tested with the same.
 # - **The same input.** How an image is brought to the {term}`backbone` belongs to no method, and may
 #   decide all the same. So all rivals get the input of the extended detector of chapter 8: the
-#   image keeps its aspect ratio, at about as many pixels, and its colours are normalised as those
-#   that the backbone has learnt from. All but the last rival see the same features of
-#   {term}`layer3`. The published method appears as it was published: the image is squeezed to a
-#   square, its colours go from 0 to 1. If a rival is ahead of it, part of the lead may be the
-#   input's; an exercise below takes the two apart.
+#   image keeps its aspect ratio, at about as many pixels, its colours are normalised as those that
+#   the backbone has learnt from, and a place has its features of {term}`layer3` and those of
+#   layer2, which are finer. The published method appears as it was published: the image is squeezed
+#   to a square, its colours go from 0 to 1, and layer3 stands alone. If a rival is ahead of it,
+#   part of the lead may be the input's; an exercise below takes the two apart.
 # - **The same score.** Each gives an {term}`anomaly map`, one number for each {term}`place`. The
 #   score is the mean of its ten largest places: the reading `channel_mean` of chapter 4. The
 #   published method appears twice, scored alike, and with its own literal reading (the ten largest
@@ -139,7 +139,8 @@ class Input(NamedTuple):
 def squares(paths, F, sight):
     pixels = np.full((len(paths), 3 * 16 * 16, *F.shape[2:]), np.nan, np.float32)
     for one, path, features in zip(pixels, paths, F, strict=True):
-        x = Normalize()(preprocessing.load_image(path, sight))
+        x = preprocessing.load_image(path, sight)
+        x = Normalize()(x) if sight.normalize else x
         cut = functional.pixel_unshuffle(x, 16)[0].numpy()  # (768, rows, columns)
         one[:, : cut.shape[1], : cut.shape[2]] = cut
         one[:, np.isnan(features[0])] = np.nan
@@ -896,7 +897,7 @@ for method, scores in of_input.items():
 
 # %% [markdown] tags=["solution"]
 # From the first line to the second, only the method changes; from the second to the third, only the
-# input. The input matters most where images are elongated, since a squeezed scratch is a thinner
+# input: the proportions, the colours and the layers. The input matters most where images are elongated, since a squeezed scratch is a thinner
 # scratch, and where the backbone has learnt from normalised images alone. On square images, with a
 # backbone that knows both inputs, it may not matter at all.
 

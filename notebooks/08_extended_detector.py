@@ -122,7 +122,8 @@ figure
 # The published method squeezes every image to a square. A scratch along a slender part becomes
 # thinner by that, and may vanish. This detector keeps the image's aspect ratio, at about as many
 # pixels, so it takes as long. And it subtracts the mean colour of ImageNet and divides by the
-# standard deviation, as was done with the images that the {term}`backbone` has learnt from. So it
+# standard deviation, as was done with the images that the {term}`backbone` has learnt from. And a
+# place has its features of {term}`layer3` and, beside them, those of layer2, which are finer. So it
 # needs features of its own. They are extracted here, with the weights of this run.
 
 
@@ -278,7 +279,7 @@ copies = TemporaryDirectory(ignore_cleanup_errors=True)
 
 
 def photograph(path):
-    pixels = read_pixels(path)
+    pixels = read_pixels(path, sight.white)
     height, width = twice.shape(*pixels.shape[:2])
     is_larger = height * width < pixels.shape[0] * pixels.shape[1]
     return preprocessing.resize(pixels, (height, width)) if is_larger else pixels

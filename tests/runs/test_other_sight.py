@@ -35,8 +35,8 @@ def run(tmp_path, monkeypatch):
             weights={"name": name, "sha256": loaded.sha256},
             sight=asdict(sight),
             stages={
-                STAGES[0]: {"parameters": {"detector": "published"}},
-                STAGES[1]: {"parameters": {"seed": 3}},
+                STAGES[0]: {"parameters": {"detector": "published"}, "seconds": 0.0},
+                STAGES[1]: {"parameters": {"seed": 3}, "seconds": 0.0},
             },
         )
         return run, loaded, paths
@@ -54,7 +54,7 @@ def test_other_features_are_those_of_a_run_with_the_other_input(run, tmp_path, n
     assert grid(backbone) == run.grid() or name == "random"
 
     sight = sight_of("extended", run)
-    assert sight == Sight(64, keep_aspect=True, normalize=True)
+    assert sight == Sight(64, keep_aspect=True, normalize=True, layer2=True)
     _, found = features_at(run, sight, tmp_path / "other")
     made = pipeline.make_backbone(loaded, paths["train"], sight=sight, progress=False)
     expected = pipeline.extract(made, paths, tmp_path / "expected", sight, progress=False)
@@ -70,4 +70,4 @@ def test_the_runs_own_detector_keeps_what_the_user_has_chosen(run):
     mask = str(Path("mask.png").resolve())
     run.write(sight=asdict(Sight(96, normalize=True, region=mask)))
     assert sight_of("published", run) == Sight(96, normalize=True, region=mask)
-    assert sight_of("extended", run) == Sight(96, True, True, region=mask)
+    assert sight_of("extended", run) == Sight(96, True, True, True, region=mask)

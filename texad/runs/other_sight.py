@@ -22,11 +22,12 @@ from texad.runs.run_folder import SPLITS, STAGES, Run
 
 
 def sight_of(detector: str, run: Run) -> Sight:
-    """Return how a detector looks at the images of a run, at the run's size and region."""
+    """Return how a detector looks at a run's images, with the size, region and white of the run."""
     own = run.sight()
     if run.parameter("detector") == detector:
         return own
-    return replace(DETECTORS[detector].sight, size=own.size, region=own.region)
+    its = DETECTORS[detector].sight
+    return replace(its, size=own.size, region=own.region, white=own.white)
 
 
 def features_at(
@@ -50,7 +51,7 @@ def features_at(
         Folded. Weights that have learnt keep the place of the map's grid that chapter 2 has
         measured, which input and category move by less than a pixel; random ones are calibrated and
         located anew.
-    features : dict of str to ndarray, float32, shape (N, 1024, H, W)
+    features : dict of str to ndarray, float32, shape (N, C, H, W)
         Of each split, memory-mapped. Places that are missing are NaN.
     """
     own = run.folder / "features"
@@ -61,11 +62,13 @@ def features_at(
     paths = {split: run.data_paths(run.images(split)["path"]) for split in SPLITS}
     if record["weights"]["name"] == "random":
         seed = record["stages"][STAGES[1]]["parameters"]["seed"]
-        backbone = build_backbone(weights.untrained(seed), sight.normalize)
+        backbone = build_backbone(weights.untrained(seed), sight.normalize, sight.layer2)
         calibrate_batchnorm(backbone, paths["train"], sight=sight, progress=False)
         locate_places(fold_batchnorm(backbone), paths["train"], sight=sight)
     else:
-        backbone = folded_backbone(backbone.state_dict(), stride_in_1x1(backbone), sight.normalize)
+        backbone = folded_backbone(
+            backbone.state_dict(), stride_in_1x1(backbone), sight.normalize, sight.layer2
+        )
     size = extraction.map_size([path for those in paths.values() for path in those], sight)
     options = {"sight": sight, "size": size, "progress": False}
     return backbone, {
