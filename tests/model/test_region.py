@@ -80,7 +80,7 @@ def test_a_serial_number_outside_the_region_hides_no_defect(plates, tmp_path):
     found = []
     for name, options in (("whole", []), ("part", ["--region", region])):
         file = tmp_path / f"{name}.safetensors"
-        quiet = [*options, "--weights", "texad", "--quiet"]
+        quiet = [*options, "--detector", "extended", "--weights", "texad", "--quiet"]
         assert main(["fit", str(folder), "--out", str(file), *quiet]) == 0
         test = str(folder / "test")
         assert main(["predict", str(file), test, "--out", str(tmp_path / name), "--quiet"]) == 0
@@ -95,7 +95,7 @@ def test_nor_does_it_in_a_run(plates, tmp_path):
     for name, options in (("whole", []), ("part", ["-p", "region", region])):
         done = texad(
             *("run", "--dataset", folder.parent, "--weights", "texad", "--quiet"),
-            *("--out", tmp_path / name, *options),
+            *("--out", tmp_path / name, "-p", "detector", "extended", *options),
         )
         assert done.returncode == 0, done.stderr
     found = [
