@@ -240,7 +240,7 @@ def structure(category: str, surface: Surface, severity: float, rng: Random) -> 
     A twill that leans the other way, wires in pairs, pebbles, flecks or rings of another size.
     """
     size = surface.size
-    depth = np.full((size, size), 9.0, dtype=np.float32)
+    depth: np.ndarray = np.full((size, size), 9.0, dtype=np.float32)
     if rng.random() < 0.7:
         depth = defects.blob(rng, size, rng.uniform(14, 45))
     patch = step(depth, -3, 3)
