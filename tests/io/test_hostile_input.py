@@ -78,6 +78,14 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def tiff(width: int, height: int, bits: int, pixels: bytes) -> bytes:
+    """A TIFF of grey levels of any number of bits."""
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 122, 277: 1, 278: height}
+    tags |= {279: len(pixels)}
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + pixels
+
+
 def animated(file: Path) -> None:
     Image.fromarray(PIXELS).save(file, save_all=True, append_images=[Image.fromarray(255 - PIXELS)])
 
@@ -216,12 +224,42 @@ READ = [  # what it is; its name; how it is made; the pixels that are read of it
     ("TIFF of two pages", "a.tif", animated, PIXELS),
     ("turned by EXIF", "a.png", turned, np.rot90(PIXELS, -1)),
     ("a link out of the folder", "a.png", link_outside, PIXELS),
+    (
+        "a TIFF of 12 bits, packed",  # 0x800 and 0xFFF
+        "a.tif",
+        lambda file: file.write_bytes(tiff(2, 1, 12, b"\x80\x0f\xff")),
+        np.array([[[128] * 3, [255] * 3]]),
+    ),
+    (
+        "a TIFF of 16 bits that is all black",
+        "a.tif",
+        lambda file: save(file, np.zeros((12, 16), np.uint16)),
+        np.zeros((12, 16, 3)),
+    ),
+    (
+        "a PGM that says that 1000 is white",
+        "a.pgm",
+        lambda file: file.write_bytes(b"P5\n2 1\n1000\n" + struct.pack(">2H", 500, 1000)),
+        np.array([[[128] * 3, [255] * 3]]),
+    ),
 ]
 
 BROKEN = [  # what it is; its name; how it is made; what the reason says
     ("zero bytes", "a.png", lambda file: file.touch(), "the file is empty"),
     ("zero bytes called JPEG", "a.jpg", lambda file: file.touch(), "the file is empty"),
     ("a PNG cut off", "a.png", cut_png, "truncated"),
+    (
+        "a TIFF of 10 bits, packed, which Pillow does not know",
+        "a.tif",
+        lambda file: file.write_bytes(tiff(4, 1, 10, bytes(5))),
+        "not one of the formats below",
+    ),
+    (
+        "levels of 32 bits beyond 16",
+        "a.tif",
+        lambda file: save(file, np.full((4, 4), 70000, np.int32)),
+        "grey levels 70000 to 70000, expected 0 to 65535",
+    ),
     ("a JPEG cut off", "a.jpg", cut_jpeg, "truncated"),
     ("a TIFF cut off", "a.tif", cut_tiff, ""),
     ("a PNG with a flipped byte", "a.png", flipped_byte, ""),
@@ -333,7 +371,7 @@ def test_an_image_that_cannot_be_read_is_left_out_of_many_and_an_error_alone(
             read(file)
         one_line(
             caught.value,
-            f"image {file} cannot be read (",
+            f"{'mask' if read is reading.read_mask else 'image'} {file} cannot be read (",
             reason,
             "replace it by a PNG, JPEG, BMP or TIFF of 8 bits, or remove it",
         )
@@ -987,6 +1025,21 @@ ARGUMENTS = [
         "a false-alarm rate that is none",
         ["-p", "false_alarms", "nan"],
         "parameter false_alarms must be above 0 and below 1",
+    ),
+    (
+        "a whole number with an exponent",
+        ["-p", "image_size", "2.24e2"],
+        "parameter image_size must be of type int (default 224), not '2.24e2'",
+    ),
+    (
+        "a white of more than 16 bits",
+        ["-p", "white", "65536"],
+        "parameter white must be at least 0 and at most 65535 (default 0), not 65536",
+    ),
+    (
+        "a white that is a colour",
+        ["-p", "white", "#ffffff"],
+        "parameter white must be of type int (default 0), not '#ffffff'",
     ),
     (
         "a detector misspelt",
