@@ -101,6 +101,8 @@ class Judgement(nn.Module):
             total = (pixels.to(torch.int64) * self.inside).sum(dim=(2, 3), keepdim=True)
             pixels = torch.where(self.inside, pixels, (total / self.inside.sum()).round())
         features = self.backbone(pixels / 255)
+        if self.has_region:  # the mean of an image is that of its places inside
+            features = torch.where(self.there > 0, features, torch.nan)
         score, anomaly_map = self.models[0](features)
         for model in self.models[1:]:  # see scoring.score_features
             by_model, its_map = model(features)
@@ -108,7 +110,8 @@ class Judgement(nn.Module):
             score = torch.where(is_lower, by_model, score)
             anomaly_map = torch.where(is_lower[:, None, None], its_map, anomaly_map)
         if self.has_region:
-            share, anomaly_map = self._enlarge(self.there), self._enlarge(anomaly_map * self.there)
+            anomaly_map = self._enlarge(torch.where(self.there > 0, anomaly_map, 0))
+            share = self._enlarge(self.there)
             anomaly_map = torch.where(share >= 0.5, anomaly_map / share, torch.nan)
         else:
             anomaly_map = self._enlarge(anomaly_map)
