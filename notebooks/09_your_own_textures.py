@@ -219,7 +219,9 @@ plots.image_grid(both, titles + [""] * len(covered), columns=len(pictures))
 # %% [markdown]
 # *What to look for:* is the bright place something that you would show to a colleague? If it is a
 # hair, a scratch or a finger, remove the image and fit again: one bad image among the good ones can
-# lift the threshold above the defects that you are after.
+# lift the threshold above the defects that you are after. `fit` itself warns of images whose scores
+# stand apart. If they are too many to look at, `--drop 5` leaves the five strangest out and fits
+# again; it names them, and says what that costs if they were good after all.
 #
 # ## What so many images can promise
 #
@@ -295,8 +297,12 @@ results[["score", "p_value", "decision", "seconds"]].head()
 # - The {term}`p-value` is the part of good images that are as strange as this one. It is easier to
 #   explain than a score, and does not change its meaning from one detector to the next.
 # - An image that cannot be read is `unreadable`, never `normal`; the others go on.
+# - The rows are in the order of the paths, 2 before 10, so that the files of two machines can be
+#   laid side by side.
 # - `--heatmaps` adds pictures; `--fail-on-anomaly` lets a script know, by the exit status, that
 #   something was found.
+# - For programs without Python, `texad export` writes an ONNX file. With `--check IMAGES` both judge
+#   your own images, and the command ends with status 1 if they ever decide differently.
 #
 # In a program of your own, the loop around the camera is this:
 

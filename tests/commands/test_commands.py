@@ -259,8 +259,27 @@ def test_an_image_with_a_defect_among_the_good_ones_is_pointed_out(steel, tmp_pa
         )
         == 0
     )
-    assert re.search(r"LOOK at (\S+, )*bad.png", said(capsys))
+    assert re.search(r"may have a defect.* LOOK at \d+: (\S+, )*bad.png", said(capsys))
     assert "stands apart from the others" in (tmp_path / "d.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kept_out", [[], ["--calibration-fraction", "0.5"]])
+def test_the_strangest_images_are_left_out_and_named(steel, tmp_path, capsys, kept_out):
+    folder, file = tmp_path / "good ones", tmp_path / "d.safetensors"
+    shutil.copytree(steel / "train" / "good", folder)
+    shutil.copy(steel / "test" / "spot" / "000.png", folder / "bad.png")
+    given = ["fit", str(folder), "--out", str(file), "--false-alarms", "0.05", *QUICK, *kept_out]
+    assert main([*given, "--drop", "1"]) == 0
+    text = said(capsys)
+    assert "Left out, as the strangest of the good images (--drop): bad.png." in text
+    assert "LOOK at 1: bad.png" not in text
+    assert f"expect up to {100 * (0.05 + 1 / 61):.3g}% instead" in text
+    page = (tmp_path / "d.html").read_text(encoding="utf-8")
+    assert "<h3>Left out</h3>" in page and page.count('alt="bad.png"') == 1
+    known = AnomalyDetector.load(file).origin_["images"]
+    assert sum(map(len, known.values())) == (60 if kept_out else 120)
+    assert main([*given, "--drop", "31"]) == 2
+    assert "--drop must be at least 0 and at most 30 (half of the good images)" in said(capsys)
 
 
 @pytest.mark.parametrize(

@@ -100,11 +100,6 @@ def test_a_detector_of_few_images_says_that_it_is_for_trying():
     assert "It has learnt from" not in " ".join(words("promise", detector=fitted(n_train=20)))
 
 
-def test_a_score_far_from_the_others_stands_apart():
-    assert report.far_out(np.arange(1.0, 10)) == 7 + 3 * 4  # quartiles 3 and 7
-    assert report.far_out(np.array([1, 2, 3])) == np.inf
-
-
 # -- drawings --------------------------------------------------------------------------------------
 
 

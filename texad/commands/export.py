@@ -110,7 +110,8 @@ def _check(
         own_map = found.anomaly_map
         if own_map.shape != its_map.shape:
             own_map = detector.enlarge(own_map, size)
-        of_map = [np.nanmax(values) for values in (abs(its_map - own_map), own_map)]
+        there = np.isfinite(own_map)  # not so outside a region
+        of_map = [np.max(values[there]) for values in (abs(its_map - own_map), own_map)]
         rows.append([abs(score - found.score), of_map[0], found.score, of_map[1]])
         if anomalous != found.anomalous:
             differing.append(f"{found.path} (score {found.score:.9g}, exported {score:.9g})")

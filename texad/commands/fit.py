@@ -3,14 +3,20 @@
 import math
 import sys
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
 
 from texad.commands import files, messages
 from texad.commands import report as pages
 from texad.data import groups as find_groups
-from texad.data.inputs import good_images
+from texad.data.inputs import GoodImages, good_images
 from texad.detector import AnomalyDetector
+from texad.errors import check_range
+from texad.evaluation import outliers
 from texad.io.atomic import write_text
 from texad.io.images import WHITE, find_white
 from texad.model.weights import RandomWeightsWarning
@@ -34,6 +40,7 @@ def fit(
     region: str | None = None,
     groups: str = "",
     unreadable_limit: float = 0.05,
+    drop: int = 0,
     seed: int = 0,
     report: str | None = None,
     progress: bool = True,
@@ -50,6 +57,8 @@ def fit(
         As `AnomalyDetector` takes them.
     groups : str, default ""
         Where groups come from, see `texad.data.groups.groups`; paths start in `folder`.
+    drop : int, default 0
+        So many images are left out, the strangest to models that have not seen them.
     report : str, optional
         Where the page goes; by default beside the detector, with its name.
 
@@ -78,6 +87,8 @@ def fit(
     made.check_parameters()
     file, page = _targets(out, report)
     good = good_images(folder, "train", unreadable_limit, progress)
+    most = len(good.paths) // 2
+    check_range("--drop", drop, at_least=0, at_most=most, hint="half of the good images")
     top = Path(folder).expanduser()
     group_of = find_groups.groups(good.paths, top, groups)
     notes = messages.words("images", good=good, seen=())
@@ -89,23 +100,43 @@ def fit(
     messages.say(*notes, to=sys.stderr)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RandomWeightsWarning)  # it is said below, in full
-        made.fit(good.paths, groups=group_of)
+        order, dropped = _strangest_first(made, good, group_of) if drop else ([], [])
+        kept = sorted(order[drop:]) or range(len(good.paths))
+        made.fit([good.paths[i] for i in kept], groups=group_of and [group_of[i] for i in kept])
     hashes = {str(path): digest for digest, path in good.images.items()}
     made.origin_["images"] = {
         part: [hashes[path] for path in paths] for part, paths in made.paths_.items()
     }
     strangest = pages.strangest(made, good.root)
+    apart = [
+        Path(made.paths_[part][i]).relative_to(good.root)
+        for part in strangest
+        for i in outliers.apart(getattr(made, f"{part}_scores_"))
+    ]
     made.save(file)
     copies = []
     if (found := made.near_copies_) and found.many:
         pairs = [[Path(path).relative_to(good.root) for path in pair] for pair in found.pairs]
         copies = messages.words("near_copies", found=found, pairs=pairs)
-    write_text(page, pages.fit_page(made, file.name, notes, strangest, copies))
+    strange = []
+    if drop:
+        strangest["dropped"] = dropped[:drop]
+        names = [good.paths[i].relative_to(good.root) for i in order[:drop]]
+        strange = messages.words("dropped", detector=made, names=names, n=len(good.paths))
+    write_text(page, pages.fit_page(made, file.name, notes, strangest, copies, strange))
     messages.warn_of_random_weights(made)
-    apart = [one["name"] for part in strangest.values() for one in part if one["stands_apart"]]
-    values = {"copies": copies, "apart": apart, "file": file, "page": page}
+    values = {"copies": copies, "dropped": strange, "apart": apart, "file": file, "page": page}
     messages.say(*messages.words("fit", detector=made, **values))
     return 0
+
+
+def _strangest_first(
+    made: AnomalyDetector, good: GoodImages, groups: Sequence[str] | None
+) -> tuple[list[int], list[dict[str, Any]]]:
+    """Number the good images, the strangest to models that have not seen them first."""
+    judge = clone(made).set_params(calibration_fraction=None).fit(good.paths, groups=groups)
+    order = np.argsort(-judge.calibration_scores_, kind="stable").tolist()
+    return order, pages.strangest(judge, good.root)["calibration"]
 
 
 def _sight(made: AnomalyDetector, sizes: Collection[tuple[int, int]]) -> list[str]:

@@ -273,6 +273,14 @@ COMMANDS: dict[str, tuple[str, str, list[Option | tuple[Option, ...]]]] = {
                 help="which images belong together: a .csv, the word folder, or a regular "
                 "expression (default: FOLDER/groups.csv, if there is one)",
             ),
+            Option(
+                "--drop",
+                type=int,
+                default=0,
+                metavar="N",
+                help="leave out the N strangest images, found by fitting once before, and name "
+                "them: for a folder that may hold bad images (default: 0)",
+            ),
             UNREADABLE_LIMIT,
             Option(
                 "--seed",

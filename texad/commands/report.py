@@ -17,13 +17,14 @@ from PIL import Image
 
 from texad.commands.messages import words
 from texad.detector import AnomalyDetector
-from texad.evaluation import drift
+from texad.evaluation import drift, outliers
 from texad.figures.overlay import overlay, thumbnail
 from texad.figures.svg import histograms, losses
 from texad.io.templates import templates
 from texad.model.weights import RANDOM_WARNING
 
-STRANGEST = {"calibration": 8, "train": 4}  # images on the page
+STRANGEST = {"calibration": 8, "train": 4}  # images on the page, at least
+MOST = 48
 PICTURE_SIZE = 320  # pixels of a picture's longer side, on a page
 Strangest = dict[str, list[dict[str, Any]]]
 
@@ -44,14 +45,16 @@ def strangest(detector: AnomalyDetector, root: Path) -> Strangest:
         For "calibration" and, if these are others, "train", the strangest first: `name`, its path
         in the folder; `score`; `picture` and `covered`, the image and the same covered by its
         heatmap, PIL.Image.Image; and `stands_apart`, whether its score is far from the others, see
-        `far_out`.
+        `texad.evaluation.outliers`.
     """
     found = {}
     parts = {"calibration": detector.calibration_scores_}
     if detector.n_folds_ == 1:  # else the images are the same
         parts["train"] = detector.train_scores_
     for part, scores in parts.items():
-        worst = np.argsort(-scores, kind="stable")[: STRANGEST[part]]
+        far = {*outliers.apart(scores).tolist()}
+        shown = min(max(len(far), STRANGEST[part]), MOST)
+        worst = np.argsort(-scores, kind="stable")[:shown]
         paths = [detector.paths_[part][i] for i in worst]
         found[part] = [
             {
@@ -63,33 +66,12 @@ def strangest(detector: AnomalyDetector, root: Path) -> Strangest:
                     detector.enlarge(judged.anomaly_map, (picture.height, picture.width)),
                     detector.origin_["heat"],
                 ),
-                "stands_apart": bool(scores[i] > far_out(scores)),
+                "stands_apart": int(i) in far,
             }
             for i, judged in zip(worst, detector.stream(paths, worst), strict=True)
             if judged.anomaly_map is not None  # else somebody has just removed it
         ]
     return found
-
-
-def far_out(scores: np.ndarray) -> float:
-    """Find the line above which a score stands apart from the others.
-
-    It is Q3 + 3 (Q3 − Q1), "far out" in Tukey, "Exploratory data analysis", 1977. Among fewer than
-    8 scores none stands apart.
-
-    Parameters
-    ----------
-    scores : ndarray, shape (n,)
-
-    Examples
-    --------
-    >>> far_out(np.arange(1, 10))  # quartiles 3 and 7
-    19.0
-    """
-    if len(scores) < 8:
-        return np.inf
-    low, high = np.quantile(scores, [0.25, 0.75])
-    return float(high + 3 * (high - low))
 
 
 # -- pages -----------------------------------------------------------------------------------------
@@ -101,6 +83,7 @@ def fit_page(
     notes: Sequence[str],
     strangest: Strangest,
     copies: Sequence[str] = (),
+    dropped: Sequence[str] = (),
 ) -> str:
     """Make the page that `texad fit` writes.
 
@@ -113,9 +96,11 @@ def fit_page(
     notes : sequence of str
         Paragraphs about the folder that it was fit to.
     strangest : dict of str to list of dict
-        From `strangest`.
+        From `strangest`; under "dropped", the images that were left out of the fit.
     copies : sequence of str, optional
         The warning of near-copies.
+    dropped : sequence of str, optional
+        What is said of the images that were left out.
 
     Returns
     -------
@@ -137,6 +122,7 @@ def fit_page(
         histograms=histograms(scores, detector.threshold_),
         strangest=strangest,
         copies=copies,
+        dropped=dropped,
         versions=", ".join(map(" ".join, detector.origin_["versions"].items())),
         notes=notes,
         losses=losses(detector.history_),
