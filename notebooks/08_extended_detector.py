@@ -122,9 +122,15 @@ figure
 # The published method squeezes every image to a square. A scratch along a slender part becomes
 # thinner by that, and may vanish. This detector keeps the image's aspect ratio, at about as many
 # pixels, so it takes as long. And it subtracts the mean colour of ImageNet and divides by the
-# standard deviation, as was done with the images that the {term}`backbone` has learnt from. And a
-# place has its features of {term}`layer3` and, beside them, those of layer2, which are finer. So it
-# needs features of its own. They are extracted here, with the weights of this run.
+# standard deviation, as was done with the images that the {term}`backbone` has learnt from.
+#
+# A place of {term}`layer3` sees far: what it says of a hairline crack is mixed with what it says of
+# the surface around. `layer2`, the part before it, sees less of the image, and in steps of 8
+# pixels. So each place is described by both: by the 1024 numbers of `layer3`, and beside them by
+# 512 of `layer2`, the mean of the four of its places that lie there. One factor makes both vary
+# alike on the training images.
+#
+# So this detector needs features of its own. They are extracted here, with the weights of this run.
 
 
 # %%
@@ -154,9 +160,19 @@ else:
 Markdown(said)
 
 # %% [markdown]
+# ## What a whole image has in common
+#
+# Two good pieces can differ at every place: another lamp, another exposure, another day. A detector
+# that has not seen that day takes it for a defect. But what differs everywhere *in the same way*
+# can be found and taken away: it is the mean $\bar f$ of the feature vectors $f$ of all places of
+# the image. To take away all of it would be a mistake, for then a defect that is everywhere, such
+# as a wrong colour, would be invisible. This detector takes half:
+#
+# $$v = f - \tfrac{1}{2} \bar f .$$
+#
 # ## The code becomes a word
 #
-# Let $v$ be the vector of a place. Three steps rebuild it:
+# Three steps rebuild the vector $v$ of a place:
 #
 # $$z = U (v - \bar v), \qquad w = \text{the word nearest to } z, \qquad \hat v = U^\top w + \bar v .$$
 #
@@ -173,7 +189,7 @@ Markdown(said)
 # {cite:p}`gonzalez1985clustering`. So no normal code is far from all of them, not even a rare one.
 # Means of many codes, as *k-means* finds them, would be nearer to most codes. But a mean lies where
 # no normal code need be, and a defect may lie there, too. There are fewer words than places, at
-# most one for sixteen: with a word for each, nothing would be learnt.
+# most one for eight: with a word for each, nothing would be learnt.
 
 # %%
 start = perf_counter()
@@ -410,9 +426,9 @@ Markdown(
 # *What to look for:* which step is the largest, and is it larger than the interval? How it was in
 # truth, you should know, too. While this detector was developed, its steps were compared on pretend
 # defects, but the test results of the magnetic tiles were in view beside them, and led to the
-# words and to the units of place. The rule by which words are chosen was compared with others on
-# the test images of real surfaces. So the results on these data flatter it. An honest judgement
-# needs surfaces that nobody has looked at yet: yours.
+# words and to the units of place. The rule by which words are chosen, the second layer and the half
+# of the mean were compared with others on the test images of real surfaces. So the results on these
+# data flatter it. An honest judgement needs surfaces that nobody has looked at yet: yours.
 #
 # ## Now the test
 #
