@@ -15,7 +15,6 @@ from texad.data.convert import table
 from texad.data.convert.source import existing, missing
 from texad.errors import DataError, printable
 
-FILE = "groups.csv"  # found by itself in the folder of a category, or of good images
 FOLDER = "folder"
 
 
@@ -34,7 +33,7 @@ def source(root: Path, how: str = "") -> str:
 
 def table_file(root: Path, how: str = "") -> Path | None:
     """Find the table that groups come from, as `source`; None if there is none."""
-    given = Path(how or FILE).expanduser()
+    given = Path(how or table.GROUPS).expanduser()
     places = [root / given, given] if how else [root / given]
     tables = (file.absolute() for file in places if file.is_file())
     return next(tables, None) if given.suffix.lower() == ".csv" else None

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -70,7 +71,7 @@ def features_at(
             backbone.state_dict(), stride_in_1x1(backbone), sight.normalize, sight.layer2
         )
     size = extraction.map_size([path for those in paths.values() for path in those], sight)
-    options = {"sight": sight, "size": size, "progress": False}
+    options: dict[str, Any] = {"sight": sight, "size": size, "progress": False}
     return backbone, {
         split: extraction.extract(backbone, those, folder / f"{split}.npy", **options)
         for split, those in paths.items()

@@ -21,8 +21,8 @@ from texad.data.convert import recognise
 from texad.data.convert.marks import Labels, Mark
 from texad.data.convert.outlines import Polygon
 from texad.data.convert.source import Source
+from texad.data.convert.table import GROUPS
 from texad.data.convert.writing import Entry, write, write_groups
-from texad.data.groups import FILE
 from texad.data.names import GOOD, GOOD_CELLS, clean, image_stem, split_of
 from texad.data.screening import screen
 from texad.data.walking import SUFFIXES, natural
@@ -214,8 +214,8 @@ def import_category(
             parts = [*(("train", entry) for entry in train), *(("test", entry) for entry in test)]
             masks, empty = write(folder / below, parts, link, progress)
             if in_pieces:
-                write_groups(folder / below / FILE, parts)
-                notes.append(f"{FILE} says which images show one piece")
+                write_groups(folder / below / GROUPS, parts)
+                notes.append(f"{GROUPS} says which images show one piece")
             notes += _first(empty, "left out, since it marks nothing of the image:")
             defects = Counter(sorted(entry.defect for entry in test if entry.defect != "good"))
             n_good = len(test) - defects.total()

@@ -21,6 +21,7 @@ LABEL_COLUMNS = (
 MASK_COLUMNS = "mask maskpath maskfile groundtruth gt segmentation".split()
 SPLIT_COLUMNS = "split subset partition set phase".split()
 OBJECT_COLUMNS = "object objectname product".split()
+GROUPS = "groups.csv"  # of a category, or of a folder of good images; found by itself
 VISA = "split_csv/1cls.csv"  # the table of VisA that learns from good images
 
 
