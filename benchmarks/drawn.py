@@ -9,6 +9,8 @@ nothing. The rivals are those of chapter 6, whose code is taken from there. All 
 import ast
 import hashlib
 import inspect
+import runpy
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -130,8 +132,10 @@ def rivals_of_chapter() -> dict:
         if isinstance(node, wanted)
         or (isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant))
     ]
-    chapter: dict = {}
-    exec(compile(ast.Module(body, []), str(CHAPTER), "exec"), chapter)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, CHAPTER.name)
+        file.write_text(ast.unparse(ast.Module(body, [])), encoding="utf-8")
+        chapter = runpy.run_path(str(file))
     known = registry.DETECTORS["published"]
     defaults = inspect.signature(known.fit).parameters
     chapter["settings"] = {name: defaults[name].default for name in known.options}

@@ -22,10 +22,11 @@ import pandas as pd
 from benchmarks import material, stages
 from benchmarks.material import Options
 from benchmarks.measure import Row, cores, median, spread
-from texad.batch import batch, parameters
+from texad.batch import batch
 from texad.batch.kernels import KernelManager
 from texad.data import synthetic
 from texad.io.paths import notebooks_folder
+from texad.runs import parameters
 from texad.runs.run_folder import STAGES
 
 JOBS = 2

@@ -5,8 +5,9 @@ import pytest
 from conftest import LEAD, run_arguments
 
 from texad.__main__ import main
-from texad.batch import executor, notebooks, parameters, sweeps
+from texad.batch import executor, notebooks, sweeps
 from texad.batch.sweeps import Setting
+from texad.runs import parameters
 from texad.runs.run_folder import STAGES
 
 

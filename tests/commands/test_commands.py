@@ -420,7 +420,7 @@ def test_with_out_both_files_and_the_heatmaps_are_written(detector, steel, tmp_p
     ["../../escape.png", "a/b\\c:d.png", "\udcff\x1b[31m.png", "." * 300 + ".png", "CON.png"],
 )
 def test_no_name_leads_a_heatmap_out_of_its_folder(tmp_path, name, detector, monkeypatch):
-    monkeypatch.setattr(prediction_writer, "thumbnail", lambda path, size: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(prediction_writer, "thumbnail", lambda *_: Image.new("RGB", (8, 8)))
     folder = tmp_path / "heatmaps"
     found = Prediction(name, 1.0, 1.0, False, 0.1, np.ones((4, 4), dtype=np.float32))
     written = prediction_writer.heatmap(folder, 7, found, AnomalyDetector.load(detector))
