@@ -9,8 +9,9 @@ from benchmarks.material import Options
 from benchmarks.measure import machine, table
 
 NAMES = ("forward", "end_to_end", "fit", "latency", "papermill", "equality")
-NAMES += ("memory", "peers", "promise", "drawn")
-SLOW = ("memory", "peers", "promise", "drawn")  # only when named, or with "all"
+# only when named, or with "all"
+SLOW = ("memory", "peers", "promise", "drawn", "contaminated")
+NAMES += SLOW
 
 DESCRIPTION = f"""\
 Measure how fast texad is, in ratios of things that are measured in turn, and print one table with
@@ -28,6 +29,7 @@ examples:
   python -m benchmarks peers --anomalib-python ~/anomalib/bin/python --data DATA --category NAME
   python -m benchmarks promise --repeats 20 --weights FILE --data DATA --category NAME
   python -m benchmarks drawn --weights FILE                     how hard the drawn data set is
+  python -m benchmarks contaminated --repeats 3 --weights texad --data DATA --category NAME
   python -m benchmarks all --json benchmarks/results.json
       keep what was measured; entries of others stay"""
 

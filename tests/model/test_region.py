@@ -85,7 +85,7 @@ def test_a_serial_number_outside_the_region_hides_no_defect(plates, tmp_path):
         test = str(folder / "test")
         assert main(["predict", str(file), test, "--out", str(tmp_path / name), "--quiet"]) == 0
         with (tmp_path / name / "predictions.csv").open() as table:
-            found.append(auroc(csv.DictReader(table)))
+            found.append(auroc([*csv.DictReader(table)]))
     assert found[0] < 0.9 and found[1] > 0.99
 
 

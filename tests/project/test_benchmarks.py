@@ -144,11 +144,26 @@ def test_bad_input_is_one_line(arguments, message, capsys):
 
 def test_the_slow_ones_run_only_when_named():
     everything = list(command_line.NAMES)
-    assert command_line.chosen([]) == [
-        name for name in everything if name not in ("memory", "peers", "promise", "drawn")
-    ]
+    fast = ["forward", "end_to_end", "fit", "latency", "papermill", "equality"]
+    assert command_line.chosen([]) == fast and len(everything) > len(fast)
     assert command_line.chosen(["all"]) == everything
     assert command_line.chosen(["peers", "forward"]) == ["forward", "peers"]
+
+
+@pytest.mark.slow
+def test_defects_among_the_training_images_are_counted(tmp_path):
+    folder, file = write_category(tmp_path / "data", n_train=10, size=64), tmp_path / "rows.json"
+    real = ["--data", folder.parent, "--category", folder.name]
+    result = benchmarks("contaminated", "--quick", "--repeats", 1, *real, "--json", file)
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = read_json(file)["contaminated"]["rows"]
+    assert [row["what"].split(",")[1] for row in found] == 2 * [
+        f" {percent}% defects" for percent in (0, 5, 10, 20)
+    ]
+    for row in found:
+        (of_seed,) = row["details"]["rounds"]
+        assert 0 <= of_seed["left"] <= of_seed["defects"] and 0 <= of_seed["auroc"] <= 1
+        assert of_seed["n_train"] == 10 + of_seed["defects"]
 
 
 # -- bars ------------------------------------------------------------------------------------------

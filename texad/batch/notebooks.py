@@ -147,7 +147,7 @@ def run_category(
         return row | {"error": f"{stage}: {type(error).__name__}: {error}"}
     if (white := record.get("sight", {}).get("white", WHITE)) < WHITE:
         _say(f"{job.label}: level {white} of images of 16 bits is taken for white (-p white)")
-    stages = record["stages"].items()
+    stages = record.get("stages", {}).items()
     seconds = sum(entry["seconds"] for stage, entry in stages if stage in STAGES)
     images = sum(metrics[name] for name in ("n_train", "n_calibration", "n_test"))
     measured = {name: metrics[name] for name in MEASURES}
