@@ -164,11 +164,11 @@ Markdown(said)
 #
 # Two good pieces can differ at every place: another lamp, another exposure, another day. A detector
 # that has not seen that day takes it for a defect. But what differs everywhere *in the same way*
-# can be found and taken away: it is the mean $\bar f$ of the feature vectors $f$ of all places of
+# can be found and taken away: it is the mean $\bar u$ of the feature vectors $u$ of all places of
 # the image. To take away all of it would be a mistake, for then a defect that is everywhere, such
 # as a wrong colour, would be invisible. This detector takes half:
 #
-# $$v = f - \tfrac{1}{2} \bar f .$$
+# $$v = u - \tfrac{1}{2} \bar u .$$
 #
 # ## The code becomes a word
 #
